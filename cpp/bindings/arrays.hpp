@@ -1,0 +1,108 @@
+// Every check of an array that comes from Python: type, dtype, rank, shape, layout. The messages name the argument.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "core/network.hpp"
+
+namespace fastnet::bindings {
+
+namespace py = pybind11;
+
+inline std::string shape_of(const py::array& a) {
+    std::string text = "(";
+    for (py::ssize_t i = 0; i < a.ndim(); ++i) {
+        text += std::to_string(a.shape(i)) + (a.ndim() == 1 ? "," : i + 1 < a.ndim() ? ", " : "");
+    }
+    return text + ")";
+}
+
+// `object` as an array that a kernel can read by pointer: C-contiguous, of the machine's byte order.
+inline py::array as_array(py::handle object, const char* name, py::ssize_t ndim = -1) {
+    if (!py::isinstance<py::array>(object)) {
+        throw py::type_error(std::string(name) + " must be a NumPy array, not " +
+                             std::string(py::str(py::type::of(object).attr("__name__"))));
+    }
+    auto array = py::reinterpret_borrow<py::array>(object);
+    if (ndim >= 0 && array.ndim() != ndim) {
+        throw py::value_error(std::string(name) + " must have " + std::to_string(ndim) + " dimension(s), not shape " +
+                              shape_of(array));
+    }
+    if (!(array.flags() & py::array::c_style)) {
+        throw py::value_error(std::string(name) + " must be C-contiguous");
+    }
+    return array;
+}
+
+template <class T> bool holds(const py::array& array) {
+    return py::isinstance<py::array_t<T>>(array);
+}
+
+inline std::string dtype_of(const py::array& array) {
+    return std::string(py::str(array.dtype()));
+}
+
+template <class T> const T* data_of(const py::array& array, const char* name) {
+    if (!holds<T>(array)) {
+        throw py::type_error(std::string(name) + " must be " + std::string(py::str(py::dtype::of<T>())) + ", not " +
+                             dtype_of(array));
+    }
+    return static_cast<const T*>(array.data());
+}
+
+template <class T> T* data_of(py::array_t<T>& array) {
+    return static_cast<T*>(array.mutable_data());
+}
+
+// f(T{}) for the array's element type T, float or double.
+template <class F> decltype(auto) with_element_type(const py::array& array, const char* name, F&& f) {
+    if (holds<float>(array)) {
+        return f(float{});
+    }
+    if (holds<double>(array)) {
+        return f(double{});
+    }
+    throw py::type_error(std::string(name) + " must be float32 or float64, not " + dtype_of(array));
+}
+
+inline void require(bool holds, const std::string& message) {
+    if (!holds) {
+        throw py::value_error(message);
+    }
+}
+
+// An uninitialised array of the same shape.
+template <class T> py::array_t<T> empty_like(const py::array& array) {
+    return py::array_t<T>(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+}
+
+template <class T> py::array_t<T> empty(py::ssize_t rows, py::ssize_t columns) {
+    return py::array_t<T>({rows, columns});
+}
+
+// Targets for `rows` answers of `classes` values: int64 labels (rows), or rows (rows, classes) of element type T.
+template <class T> Targets<T> as_targets(const py::array& t, Index rows, Index classes) {
+    if (t.ndim() == 2) {
+        require(t.shape(0) == rows && t.shape(1) == classes, "t has shape " + shape_of(t) +
+                                                                 " for an answer of shape (" + std::to_string(rows) +
+                                                                 ", " + std::to_string(classes) + ")");
+        return {nullptr, data_of<T>(t, "t")};
+    }
+    require(t.ndim() == 1 && t.shape(0) == rows,
+            "t has shape " + shape_of(t) + " for " + std::to_string(rows) + " rows of x");
+    const std::int64_t* labels = data_of<std::int64_t>(t, "t");
+    for (Index i = 0; i < rows; ++i) {
+        require(labels[i] >= 0 && labels[i] < classes, "t[" + std::to_string(i) + "] is " + std::to_string(labels[i]) +
+                                                           ", which is no label of " + std::to_string(classes) +
+                                                           " classes");
+    }
+    return {labels, nullptr};
+}
+
+} // namespace fastnet::bindings

@@ -1,0 +1,12 @@
+// One function for each area of the extension module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastnet::bindings {
+
+void register_runtime(pybind11::module_& m);
+void register_functions(pybind11::module_& m);
+void register_network(pybind11::module_& m);
+
+} // namespace fastnet::bindings

@@ -1,0 +1,83 @@
+#include "core/dispatch.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+// What CMake chose to compile, the best first.
+#if FASTNET_X86_TARGETS
+#    define FASTNET_TARGETS(X) X(avx512) X(avx2) X(baseline)
+#else
+#    define FASTNET_TARGETS(X) X(baseline)
+#endif
+
+namespace fastnet {
+
+#define FASTNET_DECLARE(name)                                                                                          \
+    namespace name {                                                                                                   \
+    extern const KernelTable table;                                                                                    \
+    }
+FASTNET_TARGETS(FASTNET_DECLARE)
+
+namespace {
+
+#define FASTNET_ADDRESS(name) &name::table,
+constexpr const KernelTable* tables[] = {FASTNET_TARGETS(FASTNET_ADDRESS)};
+
+bool has(std::string_view isa) {
+#if defined(__x86_64__)
+    if (isa == "avx512") {
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma");
+    }
+    if (isa == "avx2") {
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    }
+#endif
+    return isa == "baseline";
+}
+
+const KernelTable& find(std::string_view wanted) {
+    std::string usable;
+    for (const KernelTable* table : tables) {
+        if (has(table->isa)) {
+            if (wanted.empty() || wanted == table->isa) {
+                return *table;
+            }
+            usable.append(usable.empty() ? "'" : ", '").append(table->isa).append("'");
+        }
+    }
+    std::string message = "unknown or unsupported instruction set '";
+    throw std::invalid_argument(message.append(wanted).append("': this processor can use ").append(usable));
+}
+
+std::atomic<const KernelTable*> current{nullptr};
+
+} // namespace
+
+const KernelTable& kernel_table() {
+    const KernelTable* table = current.load(std::memory_order_acquire);
+    if (table == nullptr) {
+        const char* forced = std::getenv("FASTNET_ISA");
+        table = &find(forced ? forced : "");
+        current.store(table, std::memory_order_release);
+    }
+    return *table;
+}
+
+void use_isa(const char* name) {
+    current.store(&find(name), std::memory_order_release);
+}
+
+void for_each_isa(void (*f)(void* context, const char* name), void* context) {
+    for (const KernelTable* table : tables) {
+        if (has(table->isa)) {
+            f(context, table->isa);
+        }
+    }
+}
+
+} // namespace fastnet

@@ -1,0 +1,34 @@
+// What an instruction set offers: one table of functions for each element type.
+#pragma once
+
+#include "core/network.hpp"
+
+namespace fastnet {
+
+// Shapes are in the files of `kernels/` that define the functions of these names.
+template <class T> struct Kernels {
+    void (*matmul)(Matrix<T> a, Matrix<T> b, T* c, Index ldc);
+    void (*add_bias)(const T* x, const T* b, T* to, Index rows, Index columns);
+    void (*exp)(const T* x, T* to, Index n);
+    void (*activation)(Activation kind, T leaky_slope, const T* x, T* to, Index n);
+    void (*activation_derivative)(Activation kind, T leaky_slope, const T* x, T* to, Index n);
+    void (*softmax)(const T* x, T* to, Index rows, Index columns);
+    double (*mean_loss)(Loss kind, const T* y, const Targets<T>& targets, Index rows, Index classes);
+    void (*forward)(const Network<T>& net, const T* x, Index rows, T* y);
+    double (*loss)(const Network<T>& net, const Batch<T>& batch);
+    void (*gradient)(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result);
+    void (*loop)(const Network<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,
+                 T* differences);
+    void (*incremental)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
+                        Diagnostics& diagnostics);
+    void (*nodal)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
+                  Diagnostics& diagnostics);
+};
+
+struct KernelTable {
+    const char* isa;
+    Kernels<float> f32;
+    Kernels<double> f64;
+};
+
+} // namespace fastnet

@@ -1,0 +1,157 @@
+#include "core/threads.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <mutex>
+#include <utility>
+
+#ifdef _OPENMP
+#    include <omp.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#    include <pthread.h>
+#endif
+
+namespace fastnet {
+namespace {
+
+std::atomic<InterruptCheck> interrupt_check{nullptr};
+std::atomic<bool> forked{false};
+
+// OpenMP keeps one thread count per thread; ours is one for all. Each thread takes over the newest setting when
+// it next asks, so that a later omp_set_num_threads (threadpoolctl) in that thread still has the last word.
+std::atomic<int> wanted_threads{0};
+std::atomic<unsigned> setting{0};
+thread_local unsigned setting_taken = 0;
+
+void watch_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+    static std::once_flag once;
+    std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { forked.store(true); }); });
+#endif
+}
+
+using Clock = std::chrono::steady_clock;
+constexpr auto check_interval = std::chrono::milliseconds(20);
+
+// What the threads of one region share.
+struct Region {
+    Index tasks;
+    TaskBody body;
+    void* context;
+    std::atomic<Index> next{0};
+    std::atomic<bool> stop{false};
+    std::mutex mutex{};
+    std::exception_ptr error{};
+
+    void fail(std::exception_ptr e) {
+        const std::lock_guard lock(mutex);
+        if (!error) {
+            error = std::move(e);
+        }
+        stop.store(true, std::memory_order_relaxed);
+    }
+};
+
+// The region that this thread works in, and when its calling thread last asked for interrupts.
+struct Work {
+    Region* region = nullptr;
+    InterruptCheck check = nullptr;
+    Clock::time_point checked{};
+};
+thread_local Work work;
+
+void run(Region& region, int worker) noexcept {
+    const Work outer = work;
+    const InterruptCheck check = worker == 0 ? interrupt_check.load() : nullptr;
+    work = {&region, check, check ? Clock::now() : Clock::time_point{}};
+    try {
+        for (;;) {
+            const Index task = region.next.fetch_add(1, std::memory_order_relaxed);
+            if (task >= region.tasks) {
+                break;
+            }
+            region.body(region.context, task, worker);
+            checkpoint();
+        }
+    } catch (...) {
+        region.fail(std::current_exception());
+    }
+    work = outer;
+}
+
+} // namespace
+
+int num_threads() {
+    watch_forks();
+    if (forked.load()) {
+        return 1;
+    }
+#ifdef _OPENMP
+    if (const unsigned newest = setting.load(); newest != setting_taken) {
+        omp_set_num_threads(wanted_threads.load());
+        setting_taken = newest;
+    }
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+void set_num_threads(int count) {
+    wanted_threads.store(count);
+    setting.fetch_add(1);
+    num_threads();
+}
+
+const char* threading_library() {
+#ifdef _OPENMP
+    return "OpenMP";
+#else
+    return "none";
+#endif
+}
+
+void set_interrupt_check(InterruptCheck check) {
+    interrupt_check.store(check);
+}
+
+void checkpoint() {
+    if (work.region == nullptr) {
+        return;
+    }
+    if (work.region->stop.load(std::memory_order_relaxed)) {
+        throw Interrupted{};
+    }
+    if (work.check) {
+        if (const auto now = Clock::now(); now - work.checked > check_interval) {
+            work.checked = now;
+            if (work.check()) {
+                throw Interrupted{};
+            }
+        }
+    }
+}
+
+void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
+    Region region{.tasks = tasks, .body = body, .context = context};
+    if (workers > tasks) {
+        workers = static_cast<int>(tasks);
+    }
+    if (workers <= 1) {
+        run(region, 0);
+    } else {
+#ifdef _OPENMP
+#    pragma omp parallel num_threads(workers)
+        run(region, omp_get_thread_num());
+#else
+        run(region, 0);
+#endif
+    }
+    if (region.error) {
+        std::rethrow_exception(region.error);
+    }
+}
+
+} // namespace fastnet

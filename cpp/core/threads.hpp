@@ -1,0 +1,28 @@
+// Work shared out among threads: the only place that knows about OpenMP, forks and interrupts.
+#pragma once
+
+#include "core/network.hpp"
+
+namespace fastnet {
+
+// The threads that the next parallel region may use; 1 in a forked child, where OpenMP's pool is gone.
+int num_threads();
+void set_num_threads(int count);
+const char* threading_library();
+
+// Calls body(context, task, worker) once for every task in [0, tasks), on at most `workers` threads;
+// worker < workers tells which one, for a workspace of its own. Tasks start in order. The first exception of a
+// body ends the region and is thrown again from here; so is Interrupted, where the interrupt check says so.
+using TaskBody = void (*)(void* context, Index task, int worker);
+void parallel_for(Index tasks, int workers, TaskBody body, void* context);
+
+// For bodies that run for long: throws Interrupted where the region is to end.
+void checkpoint();
+
+// Asked at intervals by the calling thread during a parallel region: true ends the region with Interrupted.
+using InterruptCheck = bool (*)();
+void set_interrupt_check(InterruptCheck check);
+
+struct Interrupted {};
+
+} // namespace fastnet

@@ -1,0 +1,73 @@
+// Functions on whole arrays: elements or rows shared out among the threads.
+#pragma once
+
+#include "kernels/forward.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// f(begin, end) for pieces of [0, n), each worth a thread's start; `cost` is about the nanoseconds per item.
+template <class F> void for_pieces(Index n, double cost, F&& f) {
+    const int workers = workers_for(static_cast<double>(n) * cost);
+    const Index piece = workers > 1 ? round_up((n + 4 * workers - 1) / (4 * workers), 64) : n;
+    if (n > 0) {
+        parallel_for((n + piece - 1) / piece, workers,
+                     [&](Index task, int) { f(task * piece, min_index((task + 1) * piece, n)); });
+    }
+}
+
+// x (n) -> f(x) (n)
+template <class T, class F> void map_array(const T* x, T* to, Index n, double cost, F&& f) {
+    for_pieces(n, cost, [&](Index begin, Index end) {
+        for_each_vector<T>(end - begin,
+                           [&](Index i, Index count) { store(to + begin + i, f(load(x + begin + i, count)), count); });
+    });
+}
+
+template <class T> void exp_array(const T* x, T* to, Index n) {
+    map_array(x, to, n, 1, [](Vec<T> v) { return exp<T>(v); });
+}
+
+template <class T> void activation(Activation kind, T leaky_slope, const T* x, T* to, Index n) {
+    with_activation(kind, leaky_slope,
+                    [&](auto phi) { map_array(x, to, n, 1, [&](Vec<T> v) { return phi.value(v); }); });
+}
+
+template <class T> void activation_derivative(Activation kind, T leaky_slope, const T* x, T* to, Index n) {
+    with_activation(kind, leaky_slope,
+                    [&](auto phi) { map_array(x, to, n, 1, [&](Vec<T> v) { return phi.derivative(v); }); });
+}
+
+// x (rows, columns) + b (columns)
+template <class T> void add_bias(const T* x, const T* b, T* to, Index rows, Index columns) {
+    for_pieces(rows, 0.3 * static_cast<double>(columns), [&](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+            for_each_vector<T>(columns, [&](Index j, Index count) {
+                store(to + i * columns + j, load(x + i * columns + j, count) + load(b + j, count), count);
+            });
+        }
+    });
+}
+
+// x (rows, columns) -> softmax of each row
+template <class T> void softmax(const T* x, T* to, Index rows, Index columns) {
+    for_pieces(rows, 2 * static_cast<double>(columns), [&](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+            softmax_row(x + i * columns, to + i * columns, columns);
+        }
+    });
+}
+
+// y (rows, classes) -> the mean loss
+template <class T> double mean_loss(Loss kind, const T* y, const Targets<T>& targets, Index rows, Index classes) {
+    Array<T> losses(rows);
+    with_loss<T>(kind, [&](auto loss) {
+        for_pieces(rows, (targets.rows ? 5.0 : 0.5) * static_cast<double>(classes), [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) {
+                losses[i] = loss.value(y + i * classes, target_of(targets, i, classes), classes);
+            }
+        });
+    });
+    return mean_of(losses.data(), rows);
+}
+
+} // namespace fastnet::FASTNET_TARGET

@@ -1,0 +1,152 @@
+// Backprop: the derivative of the loss by every parameter, through the chain rule.
+#pragma once
+
+#include "kernels/forward.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// Rows between two updates of the gradient: the inner dimension of one block of `gemm`, so that sums over the batch
+// are the same chains whether zeros are skipped or not. It bounds the workspace.
+inline constexpr Index chunk_rows = block_inner;
+
+template <class T> class Backprop {
+  public:
+    Backprop(const Network<T>& net, const Batch<T>& batch)
+        : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)), inputs_(net, batch.x, batch.rows, rows_),
+          packed_(net, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth) {
+        Index widest = widest_layer(net);
+        for (Index l = 0; l < net.depth; ++l) {
+            const Layer<T>& layer = net.layers[l];
+            const Index wanted = l > 0 ? layer.inputs : 0; // nobody asks for the derivative by x
+            transposed_.add(transposed(rows_of(layer.weight, wanted, layer.outputs, layer.outputs)));
+            z_.add(rows_ * padded<T>(layer.outputs)).zeroed();
+            da_.add(rows_ * padded<T>(layer.outputs)).zeroed();
+            tasks_ += groups_of(layer.inputs);
+        }
+        workers_ = workers_for(3 * multiply_adds(net) * static_cast<double>(rows_));
+        task_rows_ = rows_per_task(rows_, workers_);
+        for (int w = 0; w < workers_; ++w) {
+            dz_.add(task_rows_ * padded<T>(widest)).zeroed();
+        }
+    }
+
+    void run(const LayerGradient<T>* gradient) {
+        for (Index first = 0; first < batch_.rows; first += chunk_rows) {
+            const Index rows = min_index(chunk_rows, batch_.rows - first);
+            parallel_for((rows + task_rows_ - 1) / task_rows_, workers_, [&](Index task, int worker) {
+                const Index begin = task * task_rows_;
+                derive_rows(first, begin, min_index(task_rows_, rows - begin), dz_[worker].data());
+            });
+            finite_ = all_finite(da_[0].data(), rows * padded<T>(net_.layers[0].outputs));
+            parallel_for(tasks_, workers_, [&](Index task, int) {
+                Index l = net_.depth - 1; // the later layers' tasks are small: they come first
+                for (; task >= groups_of(net_.layers[l].inputs); --l) {
+                    task -= groups_of(net_.layers[l].inputs);
+                }
+                add_up(l, task, first, rows, gradient[l]);
+            });
+        }
+    }
+
+  private:
+    static Index groups_of(Index inputs) { return (inputs + NonZeros<T>::group - 1) / NonZeros<T>::group; }
+
+    // Rows [begin, begin + count) of the chunk from `first` on: forward, then da of each layer, the derivative by its
+    // pre-activations; both (rows, padded).
+    void derive_rows(Index first, Index begin, Index count, T* dz) {
+        inputs_.note(first + begin, count, begin);
+        const auto at = [&](List<Array<T>>& units) {
+            return [&, begin](Index l) { return units[l].data() + begin * padded<T>(net_.layers[l].outputs); };
+        };
+        const auto z = at(z_), da = at(da_);
+        forward_block(net_, Weights<T>{&inputs_.weight, &packed_}, inputs_, first + begin, count, begin, z,
+                      [&](Index l, auto phi, Index i, Vec<T> a) { store(da(l) + i, phi.derivative(a)); });
+
+        derive_loss(first + begin, count, z(net_.depth - 1), dz);
+        for (Index l = net_.depth - 1;; --l) {
+            const Index size = count * padded<T>(net_.layers[l].outputs);
+            T* d = da(l);
+            for (Index i = 0; i < size; i += lanes<T>) {
+                store(d + i, load(d + i) * load(dz + i));
+            }
+            if (l == 0) {
+                return;
+            }
+            const Layer<T>& layer = net_.layers[l];
+            gemm(rows_of<T>(d, count, layer.outputs, padded<T>(layer.outputs)), transposed_[l], dz,
+                 padded<T>(layer.inputs), false);
+        }
+    }
+
+    // dz (count, padded) = the derivative of the mean loss by the last layer's units; y (count, padded): the answers.
+    void derive_loss(Index row, Index count, const T* y, T* dz) {
+        const Index classes = classes_of(net_), stride = padded<T>(classes);
+        const T rows = static_cast<T>(batch_.rows);
+        with_loss<T>(net_.loss, [&](auto loss) {
+            for (Index i = 0; i < count; ++i, y += stride, dz += stride) {
+                const Target<T> t = target_of(batch_.targets, row + i, classes);
+                for (Index k = 0; k < classes; ++k) {
+                    dz[k] = loss.derivative(y[k], t(k));
+                }
+                if (net_.output == Output::softmax) {
+                    softmax_row_backward(y, dz, dz, classes);
+                }
+                for (Index k = 0; k < classes; ++k) {
+                    dz[k] /= rows;
+                }
+            }
+        });
+    }
+
+    // Adds a chunk's share to one group of rows of a layer's weight gradient, and with the first to the bias gradient.
+    void add_up(Index l, Index group, Index first, Index rows, const LayerGradient<T>& gradient) {
+        const Layer<T>& layer = net_.layers[l];
+        const Index outputs = layer.outputs, stride = padded<T>(outputs);
+        const Index from = group * NonZeros<T>::group, count = min_index(NonZeros<T>::group, layer.inputs - from);
+        const T* da = da_[l].data();
+        T* to = gradient.weight + from * outputs;
+        if (l == 0 && inputs_.sparse && finite_) {
+            multiply_transposed_nonzeros(
+                inputs_.row(first), layer.inputs, inputs_.nonzeros, rows, group, to, outputs, first > 0,
+                [&](Vec<T> total, T x, Index row, Index j) { return total + x * load(da + row * stride + j); });
+        } else {
+            const Matrix<T> z = l == 0 ? inputs_.rows(first, rows)
+                                       : rows_of<T>(z_[l - 1].data(), rows, layer.inputs, padded<T>(layer.inputs));
+            gemm(transposed(part(z, 0, rows, from, count)), rows_of(da, rows, outputs, stride), to, outputs, first > 0);
+        }
+        if (first + rows == batch_.rows && net_.weight_decay != 0) {
+            const T decay = static_cast<T>(net_.weight_decay);
+            for (Index i = 0; i < count * outputs; ++i) {
+                to[i] += decay * layer.weight[from * outputs + i];
+            }
+        }
+        if (group == 0 && gradient.bias) {
+            for_each_vector<T>(outputs, [&](Index j, Index n) {
+                Vec<T> total = first > 0 ? load(gradient.bias + j, n) : Vec<T>{};
+                for (Index i = 0; i < rows; ++i) {
+                    total += load(da + i * stride + j);
+                }
+                store(gradient.bias + j, total, n);
+            });
+        }
+    }
+
+    const Network<T>& net_;
+    const Batch<T>& batch_;
+    const Index rows_; // of a chunk at most
+    Inputs<T> inputs_;
+    const PackedLayers<T> packed_;
+    List<PackedMatrix<T>> transposed_;
+    List<Array<T>> z_, da_;
+    Index tasks_ = 0, task_rows_;
+    bool finite_ = true; // whether the first layer's da is, so that zeros of x can be skipped
+    int workers_;
+    List<Array<T>> dz_{num_threads()};
+};
+
+// The gradient of `loss` by every parameter.
+template <class T> void gradient(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result) {
+    Backprop<T>(net, batch).run(result);
+}
+
+} // namespace fastnet::FASTNET_TARGET

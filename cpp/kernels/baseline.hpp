@@ -1,0 +1,127 @@
+// Where finite differences start: a forward pass over a chunk of rows that keeps what they need of every unit.
+#pragma once
+
+#include "kernels/forward.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+template <class T> class Baseline {
+  public:
+    // For chunks of at most `rows` rows.
+    Baseline(const Network<T>& network, const Batch<T>& data, Index most_rows)
+        : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows), packed(net, !inputs.sparse),
+          units_(net.depth), classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)),
+          likeliest_(most_rows), losses_(most_rows) {
+        for (Index l = 0; l < net.depth; ++l) {
+            units_.add(most_rows * padded<T>(net.layers[l].outputs));
+        }
+    }
+
+    // The forward pass of rows [first, first + rows) of the batch, which are rows 0, 1, … from now on.
+    void run(Index first, Index rows) {
+        first_ = first;
+        const int workers = workers_for(multiply_adds(net) * static_cast<double>(rows));
+        const Index share = rows_per_task(rows, workers);
+        parallel_for((rows + share - 1) / share, workers, [&](Index task, int) {
+            const Index begin = task * share;
+            run_block(begin, min_index(share, rows - begin));
+        });
+        finite = all_finite(losses_.data(), rows);
+    }
+
+    // Layer l's inputs for a row: (inputs).
+    const T* input(Index l, Index row) const {
+        return l == 0 ? inputs.row(first_ + row) : units_[l - 1].z.data() + row * padded<T>(net.layers[l].inputs);
+    }
+
+    // The same for the rows [0, rows).
+    Matrix<T> input_rows(Index l, Index rows) const {
+        const Index columns = net.layers[l].inputs;
+        return l == 0 ? inputs.rows(first_, rows)
+                      : rows_of<T>(units_[l - 1].z.data(), rows, columns, padded<T>(columns));
+    }
+
+    // The places of a vector of layer l's units, from unit j on.
+    Place<T> place(Index l, Index row, Index j) const {
+        const Units& u = units_[l];
+        const Index at = row * padded<T>(net.layers[l].outputs) + j;
+        return {load(u.a.data() + at), load(u.s.data() + at), load(u.c.data() + at)};
+    }
+
+    // The place of one unit, in every lane.
+    Place<T> place_of_unit(Index l, Index row, Index j) const {
+        const Units& u = units_[l];
+        const Index at = row * padded<T>(net.layers[l].outputs) + j;
+        return {splat(u.a[at]), splat(u.s[at]), splat(u.c[at])};
+    }
+
+    Answer<T> answer(Index row) const {
+        const Index at = row * padded<T>(classes_);
+        return {units_[net.depth - 1].z.data() + at, answers_.data() + at, classes_, likeliest_[row]};
+    }
+
+    // The target of a row; one-hot rows are told by their label.
+    Target<T> target(Index row) const {
+        const Target<T> t = target_of(batch.targets, first_ + row, classes_);
+        if (!t.row) {
+            return t;
+        }
+        Index ones = 0, others = 0, label = 0;
+        for (Index k = 0; k < classes_; ++k) {
+            ones += t.row[k] == 1;
+            others += t.row[k] != 0 && t.row[k] != 1;
+            label = t.row[k] == 1 ? k : label;
+        }
+        return ones == 1 && others == 0 ? Target<T>{label, nullptr} : t;
+    }
+
+    const Network<T>& net;
+    const Batch<T>& batch;
+    Inputs<T> inputs;
+    const PackedLayers<T> packed;
+    bool finite = true; // whether every row's loss is
+
+  private:
+    struct Units { // each (rows, outputs; padded)
+        explicit Units(Index size) : z(size), a(size), s(size), c(size) {
+            z.zeroed(), a.zeroed(), s.zeroed(), c.zeroed();
+        }
+        const Array<T> z, a, s, c;
+    };
+
+    void run_block(Index begin, Index count) {
+        inputs.note(first_ + begin, count, begin);
+        const auto from = [&](const Array<T>& units, Index l) {
+            return units.data() + begin * padded<T>(net.layers[l].outputs);
+        };
+        const Index last = net.depth - 1;
+        forward_units(
+            net, Weights<T>{&inputs.weight, &packed}, inputs, first_ + begin, count, begin,
+            [&](Index l) { return from(units_[l].z, l); },
+            [&](Index l, auto phi, Index i, Vec<T> a) {
+                const Place<T> place = phi.place(a);
+                store(from(units_[l].a, l) + i, place.a);
+                store(from(units_[l].s, l) + i, place.s);
+                store(from(units_[l].c, l) + i, place.c);
+            });
+        T* y = from(answers_, last);
+        answer_rows<T>(net, count, from(units_[last].z, last), y);
+        row_losses(net, batch.targets, first_ + begin, count, y, losses_.data() + begin);
+        for (Index i = 0; i < count; ++i, y += padded<T>(classes_)) {
+            Index best = 0;
+            for (Index k = 1; k < classes_; ++k) {
+                best = y[k] > y[best] ? k : best;
+            }
+            likeliest_[begin + i] = best;
+        }
+    }
+
+    List<Units> units_;
+    const Index classes_;
+    const Array<T> answers_;
+    const Array<Index> likeliest_;
+    const Array<T> losses_;
+    Index first_ = 0;
+};
+
+} // namespace fastnet::FASTNET_TARGET

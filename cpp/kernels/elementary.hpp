@@ -1,0 +1,150 @@
+// Vectorised elementary functions: exp, expm1 and log1p, accurate over their whole range; series for small arguments.
+#pragma once
+
+#include "kernels/simd.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// x = k ln 2 + r with |r| <= ln(2)/2. ln 2 is split so that k * ln2_high is exact, with or without FMA.
+// `quotient` are the coefficients of (e^r - 1 - r) / r^2, interpolated at Chebyshev nodes: the polynomial's own
+// error is below 2e-17 relative in double and 1e-8 in float.
+template <class T> struct ExpConstants;
+
+template <> struct ExpConstants<double> {
+    static constexpr double log2_e = 1.4426950408889634;
+    static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+    static constexpr double round_magic = 6755399441055744.0; // 1.5 * 2^52: adding it rounds to an integer
+    static constexpr double overflow = 710.0, underflow = -746.0;
+    static constexpr std::int64_t bias = 1023;
+    static constexpr int mantissa_bits = 52;
+    static constexpr double quotient[] = {0.50000000000000010221,   0.16666666666666667453,   0.041666666666624127873,
+                                          0.0083333333333300618325, 0.0013888888917213716901, 0.00019841269863053616878,
+                                          2.4801521295954375131e-5, 2.7557268459997064772e-6, 2.7620088445409748161e-7,
+                                          2.5100385495510319078e-8};
+};
+
+template <> struct ExpConstants<float> {
+    static constexpr float log2_e = 1.44269504f;
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    static constexpr float round_magic = 12582912.0f; // 1.5 * 2^23
+    static constexpr float overflow = 89.0f, underflow = -104.5f;
+    static constexpr std::int32_t bias = 127;
+    static constexpr int mantissa_bits = 23;
+    static constexpr float quotient[] = {0.5f, 0.166665769897f, 0.0416665546172f, 0.00836317905272f, 0.00139261835877f};
+};
+
+// c[0] + c[1] x + c[2] x^2 + …
+template <class T, std::size_t N> FASTNET_INLINE Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
+    Vec<T> p = splat(c[N - 1]);
+    for (std::size_t i = N - 1; i-- > 0;) {
+        p = p * x + c[i];
+    }
+    return p;
+}
+
+template <class T> struct ReducedExp {
+    Vec<Bits<T>> k; // e^x = 2^k (1 + expm1_r)
+    Vec<T> expm1_r;
+};
+
+template <class T> FASTNET_INLINE ReducedExp<T> reduce_exp(Vec<T> x) {
+    using C = ExpConstants<T>;
+    const Vec<T> shifted = x * C::log2_e + C::round_magic;
+    const Vec<T> k = shifted - C::round_magic;
+    const Vec<T> r = (x - k * C::ln2_high) - k * C::ln2_low;
+    return {as_bits<T>(shifted) - as_bits<T>(splat(C::round_magic)), r + r * r * polynomial(r, C::quotient)};
+}
+
+// 2^k for k in the range of normal numbers.
+template <class T> FASTNET_INLINE Vec<T> power_of_two(Vec<Bits<T>> k) {
+    return from_bits<T>((k + ExpConstants<T>::bias) << ExpConstants<T>::mantissa_bits);
+}
+
+template <class T> FASTNET_INLINE Vec<T> exp(Vec<T> x) {
+    using C = ExpConstants<T>;
+    // Comparisons that NaN fails, so that it stays NaN.
+    x = x > C::overflow ? splat(C::overflow) : x;
+    x = x < C::underflow ? splat(C::underflow) : x;
+    const auto [k, expm1_r] = reduce_exp<T>(x);
+    // Two factors of about 2^(k/2), since 2^k itself may be no normal number. The last product alone can round.
+    const Vec<Bits<T>> half = (k - (k & 1)) / 2;
+    return (1 + expm1_r) * power_of_two<T>(half) * power_of_two<T>(k - half);
+}
+
+// e^x - 1. The result for x below -60 is -1.
+template <class T> FASTNET_INLINE Vec<T> expm1(Vec<T> x) {
+    using C = ExpConstants<T>;
+    x = x > C::overflow ? splat(C::overflow) : x;
+    x = x < T(-60) ? splat(T(-60)) : x;
+    const auto [k, expm1_r] = reduce_exp<T>(x);
+    // 2^(k-1), doubled at the end, since 2^k overflows before e^x does.
+    const Vec<T> scale = power_of_two<T>(k - 1);
+    const Vec<T> half = scale * expm1_r + (scale - T(0.5));
+    return half + half;
+}
+
+// Coefficients of (log((1 + s) / (1 - s)) - 2s) / s^3 in s^2, for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1), interpolated at
+// Chebyshev nodes: below 1e-17 relative in double and 3e-9 in float.
+template <class T> struct LogConstants;
+
+template <> struct LogConstants<double> {
+    static constexpr double quotient[] = {0.66666666666666696905, 0.39999999999899381939, 0.28571428626031066765,
+                                          0.22222211125722808938, 0.18182889786191042483, 0.15331699633543858719,
+                                          0.14616721179861815749};
+    static constexpr std::int64_t sqrt_half = 0x3fe6a09e667f3bcd; // the bits of sqrt(1/2)
+};
+
+template <> struct LogConstants<float> {
+    static constexpr float quotient[] = {0.666666850507f, 0.399887759978f, 0.295801567053f};
+    static constexpr std::int32_t sqrt_half = 0x3f3504f3;
+};
+
+// log(u + lost), where u is positive and normal and `lost` is below its last place.
+template <class T> FASTNET_INLINE Vec<T> log_of_sum(Vec<T> u, Vec<T> lost) {
+    using C = ExpConstants<T>;
+    using L = LogConstants<T>;
+    // u = 2^k m with m in [sqrt(1/2), sqrt(2)).
+    const Vec<Bits<T>> k_bits = (as_bits<T>(u) - L::sqrt_half) & ~((Bits<T>(1) << C::mantissa_bits) - 1);
+    const Vec<T> m = from_bits<T>(as_bits<T>(u) - k_bits);
+    const Vec<T> k = __builtin_convertvector(k_bits >> C::mantissa_bits, Vec<T>);
+    const Vec<T> f = (m - 1) + lost * (m / u);
+    const Vec<T> s = f / (2 + f), z = s * s;
+    const Vec<T> log_m = f - s * (f - z * polynomial(z, L::quotient));
+    return k * C::ln2_high + (log_m + k * C::ln2_low);
+}
+
+// log(1 + x)
+template <class T> FASTNET_INLINE Vec<T> log1p(Vec<T> x) {
+    const Vec<T> u = 1 + x;
+    const Vec<T> result = log_of_sum<T>(u, u > 2 ? 1 - (u - x) : x - (u - 1));
+    const T infinity = __builtin_huge_val();
+    const Vec<T> edge = x == -1 ? splat(-infinity) : x == infinity ? x : splat(infinity - infinity);
+    return (x > -1) & (x < infinity) ? result : edge;
+}
+
+// 1 / (1 + x), e^x - 1 and log(1 + x) by the first N terms beyond the leading one.
+template <class T, int N> FASTNET_INLINE Vec<T> short_reciprocal1p(Vec<T> x) {
+    Vec<T> p = splat(T(1));
+    for (int i = 0; i < N; ++i) {
+        p = 1 - x * p;
+    }
+    return p;
+}
+
+template <class T, int N> FASTNET_INLINE Vec<T> short_expm1(Vec<T> x) {
+    Vec<T> p = splat(T(1));
+    for (int i = N + 1; i > 1; --i) {
+        p = 1 + x * (T(1) / T(i)) * p;
+    }
+    return x * p;
+}
+
+template <class T, int N> FASTNET_INLINE Vec<T> short_log1p(Vec<T> x) {
+    Vec<T> p = splat(T(1) / T(N + 1));
+    for (int i = N; i > 0; --i) {
+        p = T(1) / T(i) - x * p;
+    }
+    return x * p;
+}
+
+} // namespace fastnet::FASTNET_TARGET

@@ -1,0 +1,248 @@
+// The forward pass of a network over a block of rows, layer by layer.
+#pragma once
+
+#include "kernels/activations.hpp"
+#include "kernels/losses.hpp"
+#include "kernels/nonzeros.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// Rows that one task carries through the network: enough to reuse the weights, few enough to stay in the cache.
+inline constexpr Index block_rows = 64;
+
+// The stride of a row of units in a workspace: whole vectors.
+template <class T> FASTNET_INLINE Index padded(Index units) {
+    return round_up(units, lanes<T>);
+}
+
+template <class T> Index widest_layer(const Network<T>& net) {
+    Index widest = 0;
+    for (Index l = 0; l < net.depth; ++l) {
+        widest = net.layers[l].outputs > widest ? net.layers[l].outputs : widest;
+    }
+    return widest;
+}
+
+template <class T> double multiply_adds(const Network<T>& net) {
+    double count = 0;
+    for (Index l = 0; l < net.depth; ++l) {
+        count += static_cast<double>(net.layers[l].inputs) * static_cast<double>(net.layers[l].outputs);
+    }
+    return count;
+}
+
+// A row-major matrix with its stride, as a view.
+template <class T> FASTNET_INLINE Matrix<T> rows_of(const T* data, Index rows, Index columns, Index stride) {
+    return {data, rows, columns, stride, 1};
+}
+template <class T> FASTNET_INLINE Matrix<T> transposed(Matrix<T> m) {
+    return {m.data, m.columns, m.rows, m.column_stride, m.row_stride};
+}
+
+// a -> z = phi(a + bias) in place, (rows, outputs; padded). keep(phi, at, a) sees each vector of pre-activations.
+template <class T, class Keep> void activate(const Network<T>& net, Index layer, Index rows, T* units, Keep&& keep) {
+    const Layer<T>& l = net.layers[layer];
+    const Index stride = padded<T>(l.outputs);
+    with_activation(l.activation, net.leaky_slope, [&](auto phi) {
+        for (Index i = 0; i < rows; ++i) {
+            for_each_vector<T>(l.outputs, [&](Index j, Index count) {
+                T* at = units + i * stride + j;
+                const Vec<T> a = l.bias ? load(at) + load(l.bias + j, count) : load(at);
+                keep(phi, i * stride + j, a);
+                store(at, phi.value(a));
+            });
+        }
+    });
+}
+
+// Every layer's weight, packed once for the products of all blocks of rows.
+template <class T> class PackedLayers {
+  public:
+    explicit PackedLayers(const Network<T>& net, bool first = true) : weights_(net.depth) {
+        for (Index l = 0; l < net.depth; ++l) {
+            const Layer<T>& layer = net.layers[l];
+            weights_.add(rows_of(layer.weight, l > 0 || first ? layer.inputs : 0, layer.outputs, layer.outputs));
+        }
+    }
+    PackedMatrix<T>& operator[](Index layer) const { return weights_[layer]; }
+
+  private:
+    List<PackedMatrix<T>> weights_;
+};
+
+// The rows of x (rows, inputs) as the first layer takes them: as they are, or by their nonzeros where most are zeros.
+template <class T> class Inputs {
+  public:
+    // `slots` is how many rows' nonzeros are noted at a time.
+    Inputs(const Network<T>& net, const T* x, Index rows, Index slots)
+        : x_(x), columns_(net.layers[0].inputs),
+          // 0 times infinity is not nothing.
+          sparse(worth_skipping_zeros(x, rows, columns_) &&
+                 all_finite(net.layers[0].weight, columns_ * net.layers[0].outputs)),
+          weight(net.layers[0].weight, sparse ? columns_ : 0, net.layers[0].outputs),
+          nonzeros(sparse ? slots : 0, columns_) {}
+
+    const T* row(Index i) const { return x_ + i * columns_; }
+    Matrix<T> rows(Index first, Index count) const { return rows_of(row(first), count, columns_, columns_); }
+
+    // Notes the nonzeros of the rows [first, first + count) in the slots from `slot` on.
+    void note(Index first, Index count, Index slot) {
+        for (Index i = 0; sparse && i < count; ++i) {
+            nonzeros.note(row(first + i), slot + i);
+        }
+    }
+
+  private:
+    const T* x_;
+    const Index columns_;
+
+  public:
+    const bool sparse;
+    const PaddedMatrix<T> weight; // of the first layer, where `sparse`
+    NonZeros<T> nonzeros;
+};
+
+// The weights that a forward pass reads: the first layer's padded where the inputs are sparse, the others packed.
+template <class T> struct Weights {
+    const PaddedMatrix<T>* first;
+    const PackedLayers<T>* packed;
+};
+
+// A block of `count` rows from `first` on through the layers of the network; sparse inputs were noted from `slot` on.
+// z(l) says where layer l's units (count, padded) go. keep(l, phi, at, a) sees its pre-activations, a vector at a time.
+template <class T, class Z, class Keep>
+void forward_units(const Network<T>& net, const Weights<T>& weights, const Inputs<T>& inputs, Index first, Index count,
+                   Index slot, Z&& z, Keep&& keep) {
+    for (Index l = 0; l < net.depth; ++l) {
+        const Layer<T>& layer = net.layers[l];
+        const Index stride = padded<T>(layer.outputs);
+        T* units = z(l);
+        if (l > 0) {
+            gemm(rows_of<T>(z(l - 1), count, layer.inputs, padded<T>(layer.inputs)), (*weights.packed)[l], units,
+                 stride, false);
+        } else if (inputs.sparse) {
+            multiply_nonzeros(inputs.row(first), layer.inputs, count, inputs.nonzeros, slot, *weights.first, units);
+        } else {
+            gemm(inputs.rows(first, count), (*weights.packed)[0], units, stride, false);
+        }
+        activate(net, l, count, units, [&](auto phi, Index at, Vec<T> a) { keep(l, phi, at, a); });
+    }
+}
+
+template <class T> Index classes_of(const Network<T>& net) {
+    return net.layers[net.depth - 1].outputs;
+}
+
+// z -> y (count, padded classes), may be the same array: the network's answers from its last layer's units.
+template <class T> void answer_rows(const Network<T>& net, Index count, const T* z, T* y) {
+    const Index classes = classes_of(net), stride = padded<T>(classes);
+    for (Index i = 0; i < count; ++i, z += stride, y += stride) {
+        if (net.output == Output::softmax) {
+            softmax_row(z, y, classes);
+        } else if (y != z) {
+            std::memcpy(y, z, static_cast<std::size_t>(classes) * sizeof(T));
+        }
+    }
+}
+
+// The same to the network's answers, which replace the last layer's units.
+template <class T, class Z, class Keep>
+void forward_block(const Network<T>& net, const Weights<T>& weights, const Inputs<T>& inputs, Index first, Index count,
+                   Index slot, Z&& z, Keep&& keep) {
+    forward_units(net, weights, inputs, first, count, slot, z, keep);
+    answer_rows<T>(net, count, z(net.depth - 1), z(net.depth - 1));
+}
+
+inline constexpr auto keep_nothing = [](auto&&...) {};
+
+// Two buffers that the layers of a block write in turn.
+template <class T> class Alternating {
+  public:
+    explicit Alternating(const Network<T>& net, Index rows = block_rows)
+        : size_(rows * padded<T>(widest_layer(net))), data_(2 * size_) {
+        data_.zeroed();
+    }
+    T* operator()(Index layer) const { return data_.data() + layer % 2 * size_; }
+
+  private:
+    Index size_;
+    Array<T> data_;
+};
+
+// How many rows of a batch one task takes: a share for each worker, at most a block.
+FASTNET_INLINE Index rows_per_task(Index rows, int workers) {
+    return min_index(block_rows, round_up((rows + workers - 1) / workers, tile_rows));
+}
+
+// f(first, count, y) for each block of rows of x (rows, inputs): y (count, padded classes) is the network's answer.
+template <class T, class F> void for_each_answer(const Network<T>& net, const T* x, Index rows, F&& f) {
+    const int workers = workers_for(multiply_adds(net) * static_cast<double>(rows));
+    Inputs<T> inputs(net, x, rows, workers * block_rows);
+    const PackedLayers<T> packed(net, !inputs.sparse);
+    List<Alternating<T>> units(workers);
+    for (int w = 0; w < workers; ++w) {
+        units.add(net);
+    }
+    const Index share = rows_per_task(rows, workers);
+    parallel_for((rows + share - 1) / share, workers, [&](Index task, int worker) {
+        const Index first = task * share, count = min_index(share, rows - first);
+        const Index slot = worker * block_rows;
+        inputs.note(first, count, slot);
+        forward_block(net, Weights<T>{&inputs.weight, &packed}, inputs, first, count, slot, units[worker],
+                      keep_nothing);
+        f(first, count, units[worker](net.depth - 1));
+    });
+}
+
+// x (rows, inputs) -> y (rows, classes)
+template <class T> void forward(const Network<T>& net, const T* x, Index rows, T* y) {
+    const Index classes = classes_of(net);
+    for_each_answer(net, x, rows, [&](Index first, Index count, const T* answer) {
+        for (Index i = 0; i < count; ++i) {
+            std::memcpy(y + (first + i) * classes, answer + i * padded<T>(classes),
+                        static_cast<std::size_t>(classes) * sizeof(T));
+        }
+    });
+}
+
+// The losses of a block's rows, from its answers y (count, padded).
+template <class T>
+void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, Index count, const T* y, T* losses) {
+    const Index classes = classes_of(net);
+    with_loss<T>(net.loss, [&](auto loss) {
+        for (Index i = 0; i < count; ++i) {
+            losses[i] = loss.value(y + i * padded<T>(classes), target_of(targets, first + i, classes), classes);
+        }
+    });
+}
+
+// The mean of the rows' losses, added up in their order.
+template <class T> double mean_of(const T* losses, Index rows) {
+    double total = 0;
+    for (Index i = 0; i < rows; ++i) {
+        total += static_cast<double>(losses[i]);
+    }
+    return total / static_cast<double>(rows);
+}
+
+// lambda/2 times the sum of all squared weights.
+template <class T> double penalty(const Network<T>& net) {
+    double squares = 0;
+    for (Index l = 0; l < net.depth && net.weight_decay != 0; ++l) {
+        const Layer<T>& layer = net.layers[l];
+        for (Index i = 0; i < layer.inputs * layer.outputs; ++i) {
+            squares += static_cast<double>(layer.weight[i]) * static_cast<double>(layer.weight[i]);
+        }
+    }
+    return net.weight_decay == 0 ? 0 : net.weight_decay / 2 * squares;
+}
+
+template <class T> double loss(const Network<T>& net, const Batch<T>& batch) {
+    Array<T> losses(batch.rows);
+    for_each_answer(net, batch.x, batch.rows, [&](Index first, Index count, const T* y) {
+        row_losses(net, batch.targets, first, count, y, losses.data() + first);
+    });
+    return mean_of(losses.data(), batch.rows) + penalty(net);
+}
+
+} // namespace fastnet::FASTNET_TARGET

@@ -1,0 +1,188 @@
+// Outputs and losses of one row: softmax, cross entropy, mean squared error; value, derivative and difference of each.
+//
+// Differences are taken for a vector of perturbations at a time: element k of the row, for all of them, is the vector
+// at k * lanes. They keep their digits however small they are, and no derivative enters them.
+#pragma once
+
+#include "kernels/activations.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// Inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss.
+template <class T> inline constexpr T epsilon = T(1e-7);
+
+FASTNET_INLINE double log(double x) {
+    return __builtin_log(x);
+}
+FASTNET_INLINE float log(float x) {
+    return __builtin_logf(x);
+}
+
+// a (n) -> y (n), may be the same array: e^(a - max a) / sum. A row with NaN, or with nothing finite, becomes NaN.
+template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
+    T greatest = a[0];
+    for (Index k = 1; k < n; ++k) {
+        greatest = a[k] > greatest || a[k] != a[k] ? a[k] : greatest;
+    }
+    Vec<T> total{};
+    for_each_vector<T>(n, [&](Index k, Index count) {
+        Vec<T> e = exp<T>(load(a + k, count) - greatest);
+        store(y + k, e, count);
+        if (count < lanes<T>) {
+            e = load(y + k, count); // the lanes behind the row are 0 again
+        }
+        total += e;
+    });
+    const T sum_of_all = sum<T>(total);
+    for_each_vector<T>(n, [&](Index k, Index count) { store(y + k, load(y + k, count) / sum_of_all, count); });
+}
+
+// dy (n) -> da (n), may be the same array: the derivative of the loss by softmax's argument from that by its value y.
+template <class T> FASTNET_INLINE void softmax_row_backward(const T* y, const T* dy, T* da, Index n) {
+    T inner = 0;
+    for (Index k = 0; k < n; ++k) {
+        inner += y[k] * dy[k];
+    }
+    for (Index k = 0; k < n; ++k) {
+        da[k] = y[k] * (dy[k] - inner);
+    }
+}
+
+// The answer of one row, from which differences start.
+template <class T> struct Answer {
+    const T* z; // (classes): softmax's argument, or the answer itself
+    const T* y; // (classes)
+    Index classes;
+    Index likeliest; // the class of the greatest y
+};
+
+// The value of softmax at z + dz, for class k; dz (classes, lanes). For differences so great that nothing cancels.
+template <class T> Vec<T> softmax_after(const Answer<T>& at, const T* dz, Index k) {
+    Vec<T> greatest = at.z[0] + load(dz), total{};
+    for (Index i = 1; i < at.classes; ++i) {
+        greatest = max<T>(at.z[i] + load(dz + i * lanes<T>), greatest);
+    }
+    for (Index i = 0; i < at.classes; ++i) {
+        total += exp<T>(at.z[i] + load(dz + i * lanes<T>) - greatest);
+    }
+    return exp<T>(at.z[k] + load(dz + k * lanes<T>) - greatest) / total;
+}
+
+// dz -> dy (classes, lanes): softmax(z + dz) - softmax(z).
+//
+// With q_k = expm1(dz_k) and r = sum_k y_k q_k it is y_k (q_k - r) / (1 + r). Adding the same number to every dz_k
+// changes nothing; that of the likeliest class is made 0. So 1 + r is at least its probability, and neither 1 + r nor
+// q_k - r cancels, whichever class has nearly all the probability.
+template <class T> FASTNET_INLINE void softmax_difference(const Answer<T>& at, const T* dz, T* dy) {
+    constexpr T longest = sizeof(T) == 8 ? T(600) : T(80); // its exponential is finite, with room for sums
+    const Vec<T> shift = load(dz + at.likeliest * lanes<T>);
+    Vec<T> r{};
+    Vec<Bits<T>> too_long{};
+    for (Index k = 0; k < at.classes; ++k) {
+        const Vec<T> d = k == at.likeliest ? Vec<T>{} : load(dz + k * lanes<T>) - shift;
+        const Vec<T> q = expm1<T>(d);
+        too_long |= d > longest;
+        r += at.y[k] * q;
+        store(dy + k * lanes<T>, q);
+    }
+    const Vec<T> scale = 1 / (1 + r);
+    const bool any_too_long = any<T>(too_long);
+    for (Index k = 0; k < at.classes; ++k) {
+        T* to = dy + k * lanes<T>;
+        store(to, at.y[k] * (load(to) - r) * scale);
+        if (any_too_long) {
+            store(to, too_long ? softmax_after(at, dz, k) - at.y[k] : load(to));
+        }
+    }
+}
+
+// The target of one row: a class label, or a row of n values.
+template <class T> struct Target {
+    Index label;
+    const T* row; // null where the label counts
+
+    T operator()(Index k) const { return row ? row[k] : k == label ? T(1) : T(0); }
+};
+
+template <class T> FASTNET_INLINE Target<T> target_of(const Targets<T>& targets, Index row, Index classes) {
+    return targets.rows ? Target<T>{-1, targets.rows + row * classes}
+                        : Target<T>{static_cast<Index>(targets.labels[row]), nullptr};
+}
+
+// -sum_k t_k log(y_k + epsilon); `derivative` by y_k.
+template <class T> struct CrossEntropy {
+    T value(const T* y, Target<T> t, Index n) const {
+        if (!t.row) {
+            return -log(y[t.label] + epsilon<T>);
+        }
+        T total = 0;
+        for (Index k = 0; k < n; ++k) {
+            total -= t.row[k] * log(y[k] + epsilon<T>);
+        }
+        return total;
+    }
+    T derivative(T y, T t) const { return -t / (y + epsilon<T>); }
+    // -sum_k t_k log1p(dy_k / (y_k + epsilon)); `after(k)` is y_k + dy_k to full accuracy.
+    template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&& after) const {
+        const auto of_class = [&](Index k) {
+            const T base = y[k] + epsilon<T>;
+            const Vec<T> x = load(dy + k * lanes<T>) / base;
+            const auto falls = x < T(-0.5); // where 1 + x cancels, and the logarithms do not
+            const Vec<T> change = log1p<T>(x);
+            return any<T>(falls) ? (falls ? log_of_sum<T>((after(k) + epsilon<T>) / base, Vec<T>{}) : change) : change;
+        };
+        if (!t.row) {
+            return -of_class(t.label);
+        }
+        Vec<T> total{};
+        for (Index k = 0; k < n; ++k) {
+            total -= t.row[k] * of_class(k);
+        }
+        return total;
+    }
+};
+
+// 1/2 sum_k (y_k - t_k)^2; `derivative` by y_k.
+template <class T> struct SquaredError {
+    T value(const T* y, Target<T> t, Index n) const {
+        T total = 0;
+        for (Index k = 0; k < n; ++k) {
+            const T d = y[k] - t(k);
+            total += d * d;
+        }
+        return total / 2;
+    }
+    T derivative(T y, T t) const { return y - t; }
+    // sum_k dy_k (y_k - t_k + dy_k / 2)
+    template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&&) const {
+        Vec<T> total{};
+        for (Index k = 0; k < n; ++k) {
+            const Vec<T> d = load(dy + k * lanes<T>);
+            total += d * (y[k] - t(k) + d / 2);
+        }
+        return total;
+    }
+};
+
+// f(loss) with the loss as a type.
+template <class T, class F> FASTNET_INLINE decltype(auto) with_loss(Loss kind, F&& f) {
+    if (kind == Loss::cross_entropy) {
+        return f(CrossEntropy<T>{});
+    }
+    return f(SquaredError<T>{});
+}
+
+// The difference of the loss of one row, from dz (classes, lanes) of softmax's argument or of the answer itself;
+// `dy` is a workspace of the same size.
+template <class T>
+Vec<T> loss_difference(Output output, Loss kind, const Answer<T>& at, Target<T> t, const T* dz, T* dy) {
+    return with_loss<T>(kind, [&](auto loss) {
+        if (output == Output::softmax) {
+            softmax_difference(at, dz, dy);
+            return loss.difference(at.y, dy, t, at.classes, [&](Index k) { return softmax_after(at, dz, k); });
+        }
+        return loss.difference(at.y, dz, t, at.classes, [&](Index k) { return at.y[k] + load(dz + k * lanes<T>); });
+    });
+}
+
+} // namespace fastnet::FASTNET_TARGET

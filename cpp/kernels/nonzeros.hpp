@@ -1,0 +1,191 @@
+// Products that skip the zeros of a matrix: four fifths of a handwritten digit are zeros.
+//
+// Each result is the same chain of multiply-adds as `gemm`'s, less those that add nothing, so that skipping zeros
+// changes no bit of it, as long as the other factor is finite.
+#pragma once
+
+#include "kernels/matmul.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+template <class T> bool all_finite(const T* x, Index n) {
+    Vec<T> zeros{}; // times any number, as long as that is finite
+    for_each_vector<T>(n, [&](Index i, Index count) { zeros += load(x + i, count) * T(0); });
+    return sum<T>(zeros) == 0;
+}
+
+// f(i) for each bit i of the mask that is set, from the lowest on.
+template <class F> FASTNET_INLINE void for_each_bit(std::uint64_t mask, F&& f) {
+    for (; mask != 0; mask &= mask - 1) {
+        f(static_cast<Index>(__builtin_ctzll(mask)));
+    }
+}
+
+// m[i] bit j -> m[j] bit i of a 64 x 64 matrix: quadrants are exchanged, then theirs, down to single bits.
+inline void transpose_bits(std::uint64_t (&m)[64]) {
+    std::uint64_t low = 0x00000000ffffffff; // the columns that stay, in each quadrant of this size
+    for (int size = 32; size > 0; size /= 2, low ^= low << size) {
+        for (int row = 0; row < 64; row = ((row | size) + 1) & ~size) {
+            const std::uint64_t exchanged = ((m[row] >> size) ^ m[row | size]) & low;
+            m[row] ^= exchanged << size;
+            m[row | size] ^= exchanged;
+        }
+    }
+}
+
+// Which elements of the rows of a matrix are not zero, a bit for each; 64 columns are a group.
+template <class T> class NonZeros {
+  public:
+    static constexpr Index group = 64;
+
+    NonZeros(Index rows, Index columns)
+        : columns_(columns), groups((columns + group - 1) / group), masks_(rows * groups) {}
+
+    // Notes the elements of x (columns) as the given row.
+    void note(const T* x, Index row) {
+        for (Index g = 0; g < groups; ++g) {
+            std::uint64_t mask = 0;
+            const Index first = g * group, count = min_index(group, columns_ - first);
+            for_each_vector<T>(count, [&](Index j, Index n) {
+                mask |= static_cast<std::uint64_t>(nonzero_mask<T>(load(x + first + j, n))) << j;
+            });
+            masks_[row * groups + g] = mask;
+        }
+    }
+
+    std::uint64_t mask(Index row, Index g) const { return masks_[row * groups + g]; }
+
+  private:
+    const Index columns_;
+
+  public:
+    const Index groups; // of columns
+
+  private:
+    const Array<std::uint64_t> masks_; // (rows, groups)
+};
+
+// Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all.
+template <class T> bool worth_skipping_zeros(const T* x, Index rows, Index columns) {
+    const Index sampled = min_index(rows, 16);
+    Index found = 0;
+    for (Index s = 0; s < sampled; ++s) {
+        const T* row = x + s * rows / sampled * columns;
+        for_each_vector<T>(
+            columns, [&](Index j, Index count) { found += __builtin_popcount(nonzero_mask<T>(load(row + j, count))); });
+    }
+    return found * 2 < sampled * columns;
+}
+
+// A matrix copied to rows of whole, aligned vectors, zeros behind the columns.
+template <class T> class PaddedMatrix {
+  public:
+    PaddedMatrix(const T* from, Index rows, Index columns) : stride(round_up(columns, lanes<T>)), data_(rows * stride) {
+        for (Index i = 0; i < rows; ++i) {
+            for_each_vector<T>(columns,
+                               [&](Index j, Index count) { store(row(i) + j, load(from + i * columns + j, count)); });
+        }
+    }
+    T* row(Index i) const { return data_.data() + i * stride; }
+
+    const Index stride;
+
+  private:
+    const Array<T> data_;
+};
+
+// Calls f.template operator()<V>(column) for each group of V <= 8 vectors of n columns: as many accumulators as hide
+// the latency of a multiply-add and fit the registers of every instruction set.
+template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group(Index n, F&& f) {
+    const Index vectors = (n + lanes<T> - 1) / lanes<T>;
+    Index v = 0;
+    for (; v + V <= vectors; v += V) {
+        f.template operator()<V>(v * lanes<T>);
+    }
+    if constexpr (V > 1) {
+        if (v < vectors) {
+            for_each_vector_group<T, V - 1>(n - v * lanes<T>,
+                                            [&]<int W>(Index j) { f.template operator()<W>(v * lanes<T> + j); });
+        }
+    }
+}
+
+// c (rows, whole vectors) = x (rows, ldx) . b, over the nonzeros of x, which are noted from the given slot on.
+template <class T>
+void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& nonzeros, Index slot,
+                       const PaddedMatrix<T>& b, T* c) {
+    constexpr Index group = NonZeros<T>::group, groups_per_block = block_inner / group;
+    const Index stride = b.stride, size = rows * stride;
+    const Array<T> later(nonzeros.groups > groups_per_block ? size : 0);
+    // One chain per block of the inner dimension, as in gemm. It goes on from group to group in `to`, since a group's
+    // rows of b stay in the first-level cache while the rows of x pass by.
+    for (Index first = 0; first < nonzeros.groups; first += groups_per_block) {
+        T* to = first == 0 ? c : later.data();
+        for (Index g = first; g < min_index(first + groups_per_block, nonzeros.groups); ++g) {
+            for (Index i = 0; i < rows; ++i) {
+                const std::uint64_t mask = nonzeros.mask(slot + i, g);
+                if (mask == 0 && g > first) {
+                    continue;
+                }
+                const T* values = x + i * ldx + g * group;
+                for_each_vector_group<T>(stride, [&]<int V>(Index j) {
+                    const T* row = b.row(g * group) + j;
+                    T* sums_of_row = to + i * stride + j;
+                    Vec<T> sums[V];
+                    for (int v = 0; v < V; ++v) {
+                        sums[v] = g == first ? Vec<T>{} : load(sums_of_row + v * lanes<T>);
+                    }
+                    for_each_bit(mask, [&](Index k) {
+                        for (int v = 0; v < V; ++v) {
+                            sums[v] += values[k] * load(row + k * stride + v * lanes<T>);
+                        }
+                    });
+                    for (int v = 0; v < V; ++v) {
+                        store(sums_of_row + v * lanes<T>, sums[v]);
+                    }
+                });
+            }
+        }
+        for (Index i = 0; first > 0 && i < size; i += lanes<T>) {
+            store(c + i, load(c + i) + load(later.data() + i));
+        }
+    }
+}
+
+// c (columns of x's group `g`, n) = or += the transposed of those columns of x (rows, ldx) times a matrix with rows of
+// whole vectors, over the nonzeros of x, which are noted from row 0 on: term(sum, value, row, j) is `sum` plus the
+// nonzero `value` times the vector of the matrix at (row, j). rows <= block_inner: one chain, as in gemm.
+template <class T, class Term>
+void multiply_transposed_nonzeros(const T* x, Index ldx, const NonZeros<T>& nonzeros, Index rows, Index g, T* c,
+                                  Index n, bool accumulate, Term&& term) {
+    constexpr Index group = NonZeros<T>::group, most_blocks = block_inner / 64;
+    std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
+    const Index blocks = (rows + 63) / 64, columns = min_index(group, ldx - g * group);
+    for (Index block = 0; block < blocks; ++block) {
+        for (Index i = 0; i < 64; ++i) {
+            masks[block][i] = block * 64 + i < rows ? nonzeros.mask(block * 64 + i, g) : 0;
+        }
+        transpose_bits(masks[block]);
+    }
+    for (Index k = 0; k < columns; ++k) {
+        const T* values = x + g * group + k;
+        for_each_vector_group<T>(n, [&]<int V>(Index j) {
+            Vec<T> sums[V] = {};
+            for (Index block = 0; block < blocks; ++block) {
+                for_each_bit(masks[block][k], [&](Index i) {
+                    const Index row = block * 64 + i;
+                    for (int v = 0; v < V; ++v) {
+                        sums[v] = term(sums[v], values[row * ldx], row, j + v * lanes<T>);
+                    }
+                });
+            }
+            for (int v = 0; v < V; ++v) {
+                T* to = c + k * n + j + v * lanes<T>;
+                const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
+                store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
+            }
+        });
+    }
+}
+
+} // namespace fastnet::FASTNET_TARGET

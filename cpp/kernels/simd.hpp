@@ -1,0 +1,181 @@
+// The vector type of the instruction set that this translation unit is compiled for.
+//
+// Every file of this folder is included once per instruction set, inside the namespace FASTNET_TARGET, and built on
+// the vector extensions that GCC and Clang share. What does not fill a vector is loaded padded with zeros and goes
+// through the same arithmetic, so that a result never depends on where in an array it stands.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#    include <immintrin.h>
+#endif
+
+#include "core/network.hpp"
+
+#ifndef FASTNET_TARGET
+#    error "FASTNET_TARGET names the namespace of this instruction set"
+#endif
+
+#if defined(__AVX512F__)
+#    define FASTNET_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#    define FASTNET_VECTOR_BYTES 32
+#else
+#    define FASTNET_VECTOR_BYTES 16
+#endif
+
+#define FASTNET_INLINE [[gnu::always_inline]] inline
+
+namespace fastnet::FASTNET_TARGET {
+
+template <class T> struct VectorOf {
+    typedef T type __attribute__((vector_size(FASTNET_VECTOR_BYTES)));
+};
+template <class T> using Vec = typename VectorOf<T>::type;
+
+template <class T> inline constexpr Index lanes = FASTNET_VECTOR_BYTES / static_cast<Index>(sizeof(T));
+
+// The integer with a floating-point number's size, for its bits and for comparison masks.
+template <class T> struct BitsOf;
+template <> struct BitsOf<float> {
+    using type = std::int32_t;
+};
+template <> struct BitsOf<double> {
+    using type = std::int64_t;
+};
+template <class T> using Bits = typename BitsOf<T>::type;
+
+template <class T> FASTNET_INLINE Vec<T> splat(T x) {
+    return x - Vec<T>{};
+}
+
+template <class T> FASTNET_INLINE Vec<T> load(const T* p) {
+    Vec<T> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T> FASTNET_INLINE void store(T* p, Vec<T> v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+#if FASTNET_VECTOR_BYTES == 64
+FASTNET_INLINE unsigned first_lanes(Index n) {
+    return (1u << n) - 1;
+}
+#endif
+
+// The first n lanes from p, zeros behind them; 0 <= n <= lanes.
+template <class T> FASTNET_INLINE Vec<T> load(const T* p, Index n) {
+    if (n == lanes<T>) {
+        return load(p);
+    }
+#if FASTNET_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+        return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(first_lanes(n)), p);
+    } else {
+        return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(first_lanes(n)), p);
+    }
+#else
+    Vec<T> v{};
+    std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
+    return v;
+#endif
+}
+
+template <class T> FASTNET_INLINE void store(T* p, Vec<T> v, Index n) {
+    if (n == lanes<T>) {
+        return store(p, v);
+    }
+#if FASTNET_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>(first_lanes(n)), (__m512)v);
+    } else {
+        _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(n)), (__m512d)v);
+    }
+#else
+    std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T));
+#endif
+}
+
+template <class T> FASTNET_INLINE Vec<Bits<T>> as_bits(Vec<T> v) {
+    Vec<Bits<T>> b;
+    std::memcpy(&b, &v, sizeof b);
+    return b;
+}
+
+template <class T> FASTNET_INLINE Vec<T> from_bits(Vec<Bits<T>> b) {
+    Vec<T> v;
+    std::memcpy(&v, &b, sizeof v);
+    return v;
+}
+
+// The lanes' sum, always in the same order.
+template <class T> FASTNET_INLINE T sum(Vec<T> v) {
+    T partial[lanes<T>];
+    std::memcpy(partial, &v, sizeof v);
+    for (Index half = lanes<T> / 2; half > 0; half /= 2) {
+        for (Index i = 0; i < half; ++i) {
+            partial[i] += partial[i + half];
+        }
+    }
+    return partial[0];
+}
+
+// Bit i tells whether lane i is not zero (NaN is not).
+template <class T> FASTNET_INLINE unsigned nonzero_mask(Vec<T> v) {
+#if FASTNET_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+        return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    } else {
+        return _mm512_cmp_pd_mask((__m512d)v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+    }
+#elif FASTNET_VECTOR_BYTES == 32
+    const Vec<Bits<T>> m = v != 0;
+    if constexpr (sizeof(T) == 4) {
+        return static_cast<unsigned>(_mm256_movemask_ps((__m256)m));
+    } else {
+        return static_cast<unsigned>(_mm256_movemask_pd((__m256d)m));
+    }
+#elif defined(__SSE2__)
+    const Vec<Bits<T>> m = v != 0;
+    if constexpr (sizeof(T) == 4) {
+        return static_cast<unsigned>(_mm_movemask_ps((__m128)m));
+    } else {
+        return static_cast<unsigned>(_mm_movemask_pd((__m128d)m));
+    }
+#else
+    unsigned mask = 0;
+    for (Index i = 0; i < lanes<T>; ++i) {
+        mask |= static_cast<unsigned>(v[i] != 0) << i;
+    }
+    return mask;
+#endif
+}
+
+template <class T> FASTNET_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
+
+// Calls f(offset, count) for each vector of n elements; count < lanes for the last one at most.
+template <class T, class F> FASTNET_INLINE void for_each_vector(Index n, F&& f) {
+    Index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+        f(i, lanes<T>);
+    }
+    if (i < n) {
+        f(i, n - i);
+    }
+}
+
+FASTNET_INLINE Index round_up(Index n, Index multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+FASTNET_INLINE Index min_index(Index a, Index b) {
+    return a < b ? a : b;
+}
+
+} // namespace fastnet::FASTNET_TARGET

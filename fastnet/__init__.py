@@ -1,0 +1,54 @@
+"""fastnet: the numerical gradient of a neural network at close to the cost of backprop."""
+
+from importlib.metadata import version as _version
+
+from fastnet import backends
+from fastnet._build_info import build_info
+from fastnet.backends import get_num_threads, set_num_threads, use_backend
+from fastnet.differentiation import derivative, gradient_descent, numerical_gradient, numerical_jacobian
+from fastnet.functions import (
+    add_bias,
+    cross_entropy_error,
+    identity_function,
+    leaky_relu,
+    matmul,
+    mean_squared_error,
+    relu,
+    sigmoid,
+    softmax,
+    step_function,
+    tanh,
+)
+from fastnet.networks import SimpleNet, TwoLayerNet
+from fastnet.perceptron import AND, NAND, OR, XOR
+
+__all__ = [
+    "AND",
+    "NAND",
+    "OR",
+    "XOR",
+    "SimpleNet",
+    "TwoLayerNet",
+    "add_bias",
+    "backends",
+    "build_info",
+    "cross_entropy_error",
+    "derivative",
+    "get_num_threads",
+    "gradient_descent",
+    "identity_function",
+    "leaky_relu",
+    "matmul",
+    "mean_squared_error",
+    "numerical_gradient",
+    "numerical_jacobian",
+    "relu",
+    "set_num_threads",
+    "sigmoid",
+    "softmax",
+    "step_function",
+    "tanh",
+    "use_backend",
+]
+
+__version__ = _version("fastnet")

@@ -1,0 +1,340 @@
+"""Two gradients side by side: the comparison of any two, entry by entry, and its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet.backends._spec import FloatArray, IntArray
+
+SHARE_OF_LARGEST = 0.1  # of rtol: what an entry may differ by, relative to its array's largest entry
+NOISE_FACTOR = 8  # from the median movement of noisy entries to the largest error among very many
+FEW = 10  # entries, for whose median too much is left to chance
+
+
+@dataclass(frozen=True, slots=True)
+class EntryCheck:
+    """One entry of two gradients.
+
+    Attributes
+    ----------
+    name : str
+        The array's name: the parameter's, or ``"x"`` where there is one array without a name.
+    index : tuple of int
+        Where in that array.
+    analytic, numerical : float
+        The entry in either gradient.
+    difference : float
+        ``abs(analytic - numerical)``; NaN or infinite where one of them is.
+    allowed : float
+        The difference up to which the entry passes.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    analytic: float
+    numerical: float
+    difference: float
+    allowed: float
+
+    @property
+    def label(self) -> str:
+        """Where the entry is, as in ``W1[3, 4]``."""
+        return f"{self.name}[{', '.join(map(str, self.index))}]" if self.index else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record in types that JSON has; NaN and infinities become None."""
+        return {
+            "name": self.name,
+            "index": list(self.index),
+            "analytic": finite(self.analytic),
+            "numerical": finite(self.numerical),
+            "difference": finite(self.difference),
+            "allowed": finite(self.allowed),
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class GradientCheck:
+    """What came of comparing two gradients. True in a condition if, and only if, the check passed.
+
+    Attributes
+    ----------
+    entries : int
+        How many entries were compared.
+    failed : int
+        How many differ by more than is allowed, or are NaN or infinite in either gradient.
+    non_finite : int
+        How many of those are NaN or infinite.
+    excused : int
+        How many differ by more than `rtol` and `atol` allow, but by no more than the numerical gradient is
+        uncertain there itself. They are not counted in `failed`.
+    inconclusive : bool
+        Whether that uncertainty exceeds half of the numerical gradient's largest entry, so that even a wrong
+        sign would have been excused. The check does not pass then.
+    largest : EntryCheck or None
+        Where the absolute difference is largest among the finite entries, if there are any.
+    largest_entry : float
+        The largest finite absolute value in either gradient.
+    worst : tuple of EntryCheck
+        The entries that are worst compared with what is allowed, the worst first.
+    h : float
+        The step of the numerical gradient.
+    rtol : float
+        The difference that is allowed, relative to the larger of the two entries.
+    atol : float or None
+        The difference that is allowed besides; None where it was estimated as `check_gradient` describes.
+    """
+
+    entries: int
+    failed: int
+    non_finite: int
+    excused: int
+    inconclusive: bool
+    largest: EntryCheck | None
+    largest_entry: float
+    worst: tuple[EntryCheck, ...]
+    h: float
+    rtol: float
+    atol: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two gradients agree."""
+        return self.failed == 0 and not self.inconclusive
+
+    @property
+    def largest_absolute(self) -> float:
+        """The largest absolute difference among the finite entries; NaN if there are none."""
+        return math.nan if self.largest is None else self.largest.difference
+
+    @property
+    def largest_relative(self) -> float:
+        """`largest_absolute` relative to the largest entry of either gradient; 0 if both are all zeros."""
+        return self.largest_absolute / self.largest_entry if self.largest_entry else self.largest_absolute
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        return (
+            f"GradientCheck(passed={self.passed}, entries={self.entries}, failed={self.failed}, "
+            f"non_finite={self.non_finite}, excused={self.excused}, "
+            f"largest_absolute={self.largest_absolute:.2g}, largest_relative={self.largest_relative:.2g})"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, *self._details(), *([] if self.passed else self._table())])
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        if self.failed:
+            non_finite = f", {self.non_finite:,} of them NaN or infinite" if self.non_finite else ""
+            return f"FAILED: {self.failed:,} of {self.entries:,} entries differ{non_finite}"
+        if self.inconclusive:
+            return (
+                f"INCONCLUSIVE: at h = {self.h:g} the numerical gradient is mostly error of its own, "
+                "which would hide even a wrong sign"
+            )
+        return f"passed: {self.entries:,} entries agree"
+
+    def _details(self) -> list[str]:
+        lines = []
+        if self.largest is not None:
+            lines.append(
+                f"  largest difference {self.largest_absolute:.2g}, "
+                f"{self.largest_relative:.2g} of the largest entry, at {self.largest.label}"
+            )
+        if self.excused:
+            lines.append(f"  {self.excused:,} entries excused: the numerical gradient is no surer of them")
+        return lines
+
+    def _table(self) -> list[str]:
+        title = "worst entries"
+        width = max([len(title), *(len(entry.label) for entry in self.worst)])
+        head = f"  {title:{width}} {'analytic':>13} {'numerical':>13} {'difference':>11} {'allowed':>8}"
+        return [head] + [
+            f"  {entry.label:{width}} {entry.analytic:13.6g} {entry.numerical:13.6g} "
+            f"{entry.difference:11.2g} {entry.allowed:8.2g}"
+            for entry in self.worst
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result in types that JSON has; NaN and infinities become None."""
+        return {
+            "passed": self.passed,
+            "entries": self.entries,
+            "failed": self.failed,
+            "non_finite": self.non_finite,
+            "excused": self.excused,
+            "inconclusive": self.inconclusive,
+            "largest_absolute": finite(self.largest_absolute),
+            "largest_relative": finite(self.largest_relative),
+            "largest": None if self.largest is None else self.largest.to_dict(),
+            "largest_entry": self.largest_entry,
+            "worst": [entry.to_dict() for entry in self.worst],
+            "h": self.h,
+            "rtol": self.rtol,
+            "atol": self.atol,
+        }
+
+
+def finite(value: float) -> float | None:
+    """Return `value`, or None where JSON has no number for it."""
+    return value if math.isfinite(value) else None
+
+
+def default_step(dtype: np.dtype[Any]) -> float:
+    """Return 1e-4, or 1e-2 for float32, where 1e-4 would leave little but rounding error."""
+    return 1e-4 if dtype.itemsize >= 8 else 1e-2
+
+
+def default_rtol(dtype: np.dtype[Any]) -> float:
+    """Return what a mistake in a formula exceeds, and the error of a good gradient does not."""
+    return 1e-4 if dtype.itemsize >= 8 else 1e-3
+
+
+def rounding_error(dtype: np.dtype[Any], value: float, h: float) -> float:
+    """Return eps·max(|f|, 1)/h: the error of a central difference of values that are rounded to `dtype`.
+
+    At least 1, since a small loss is made of numbers near 1: the cross entropy is the logarithm of one.
+    """
+    return float(np.finfo(dtype).eps) * max(abs(value), 1.0) / h if math.isfinite(value) else 0.0
+
+
+class Layout:
+    """The flat numbers of a set of named arrays: array after array, each row by row."""
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.shapes = {name: array.shape for name, array in arrays.items()}
+        self.sizes = [array.size for array in arrays.values()]
+        self.starts = np.cumsum([0, *self.sizes])
+        self.size = int(self.starts[-1])
+
+    def flat(self, arrays: Mapping[str, npt.ArrayLike], name: str) -> FloatArray:
+        """Return the elements of `arrays`, which are the caller's `name`, by flat number, as float64."""
+        missing = [repr(key) for key in self.shapes if key not in arrays]
+        if missing:
+            raise ValueError(f"{name} has nothing for {', '.join(missing)}")
+        extra = [repr(key) for key in arrays if key not in self.shapes]
+        if extra:
+            there = ", ".join(map(repr, self.shapes))
+            raise ValueError(f"{name} has {', '.join(extra)}, but there is only {there}")
+        elements = [np.empty(0)]
+        for key, shape in self.shapes.items():
+            numbers = _checks.as_numbers(arrays[key], f"{name} of {key}")
+            if numbers.shape != shape:
+                raise ValueError(f"{name} of {key} must have shape {shape}, not {numbers.shape}")
+            elements.append(numbers.astype(np.float64).ravel())
+        return np.concatenate(elements)
+
+    def arrays_of(self, entries: IntArray) -> IntArray:
+        """Return the number of the array that each flat number belongs to."""
+        return np.searchsorted(self.starts, entries, side="right") - 1
+
+    def locate(self, entry: int) -> tuple[str, tuple[int, ...]]:
+        """Return the name of an entry's array and its index there."""
+        which = int(self.arrays_of(np.array([entry]))[0])
+        name, shape = list(self.shapes.items())[which]
+        return name, tuple(int(i) for i in np.unravel_index(entry - self.starts[which], shape))
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """How uncertain a numerical gradient is; asked only about entries that differ by more than is allowed.
+
+    Attributes
+    ----------
+    doubled : callable
+        Takes flat numbers and gives the numerical gradient there, with the step 2h.
+    rounding : callable
+        Gives the rounding error to expect, see `rounding_error`.
+    """
+
+    doubled: Callable[[IntArray], FloatArray]
+    rounding: Callable[[], float]
+
+    def uncertainty(self, numerical: FloatArray, entries: IntArray) -> tuple[FloatArray, float]:
+        """Return what each of `entries` is uncertain by, and the part of it that is noise common to all."""
+        with np.errstate(invalid="ignore"):
+            moves = np.abs(self.doubled(entries) - numerical)
+        moves = np.where(np.isfinite(moves), moves, 0.0)
+        moving = moves[moves > 0]
+        noise = NOISE_FACTOR * float(np.median(moving)) if len(moving) else 0.0
+        if len(moving) < max(FEW, len(moves) / 2):  # too few to tell, or rounded to the same value twice
+            noise += self.rounding()
+        return noise + 2 * moves, noise
+
+
+def compare(
+    layout: Layout,
+    analytic: FloatArray,
+    numerical: FloatArray,
+    *,
+    h: float,
+    rtol: float,
+    atol: float | None = None,
+    entries: IntArray | None = None,
+    second: SecondOpinion | None = None,
+    worst: int = 5,
+) -> GradientCheck:
+    """Compare two gradients at the flat numbers `entries` (by default all), as `check_gradient` describes.
+
+    `analytic` and `numerical` have the shape of `entries`. `second` is asked where `atol` is None.
+    """
+    where = np.arange(layout.size) if entries is None else entries
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(analytic - numerical)
+        larger = np.maximum(np.abs(analytic), np.abs(numerical))
+    is_finite = np.isfinite(difference)
+    sizes = np.where(np.isfinite(numerical), np.abs(numerical), 0.0)
+    allowed = rtol * np.where(is_finite, larger, 0.0)
+    allowed += SHARE_OF_LARGEST * rtol * _largest_of_array(layout, where, sizes) if atol is None else atol
+
+    beyond = np.flatnonzero(is_finite & (difference > allowed))
+    noise, excused = 0.0, 0
+    if atol is None and second is not None and len(beyond):
+        uncertainty, noise = second.uncertainty(numerical[beyond], where[beyond])
+        allowed[beyond] += uncertainty
+        excused = int(np.count_nonzero(difference[beyond] <= allowed[beyond]))
+
+    def entry(at: int) -> EntryCheck:
+        values = (analytic[at], numerical[at], difference[at], allowed[at])
+        return EntryCheck(*layout.locate(int(where[at])), *map(float, values))
+
+    non_finite = int(np.count_nonzero(~is_finite))
+    return GradientCheck(
+        entries=len(where),
+        failed=len(beyond) - excused + non_finite,
+        non_finite=non_finite,
+        excused=excused,
+        inconclusive=noise > 0.5 * float(sizes.max()),
+        largest=entry(int(np.argmax(np.where(is_finite, difference, -1.0)))) if is_finite.any() else None,
+        largest_entry=float(np.max(larger, where=np.isfinite(larger), initial=0.0)),
+        worst=tuple(entry(int(at)) for at in _worst_first(difference, allowed)[:worst]),
+        h=h,
+        rtol=rtol,
+        atol=atol,
+    )
+
+
+def _largest_of_array(layout: Layout, entries: IntArray, sizes: FloatArray) -> FloatArray:
+    """Return for each entry the largest of `sizes` in its array."""
+    which = layout.arrays_of(entries)
+    largest = np.zeros(len(layout.sizes))
+    np.maximum.at(largest, which, sizes)
+    return largest[which]
+
+
+def _worst_first(difference: FloatArray, allowed: FloatArray) -> IntArray:
+    with np.errstate(all="ignore"):
+        excess = np.where(difference > 0, difference / allowed, 0.0)
+    excess[~np.isfinite(difference)] = np.inf
+    return np.argsort(-excess, kind="stable")

@@ -1,0 +1,225 @@
+"""The methods that compute a gradient, and each of them at work: what it answers and how long it takes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fastnet import backends
+from fastnet._gradient_check import (
+    GradientCheck,
+    Layout,
+    SecondOpinion,
+    compare,
+    default_rtol,
+    rounding_error,
+)
+from fastnet.backends import Backend
+from fastnet.backends._spec import FloatArray, IntArray, NetworkSpec
+
+BUDGET_SECONDS = 3.0  # a method that needs longer for one gradient is timed on as many entries as fit in
+CHUNK_SECONDS = 0.2  # how often a progress bar moves
+BLINK_SECONDS = 0.02  # what a measurement takes at least, so that the clock's resolution does not matter
+LEAST_OF_ARRAY = 10  # entries of each array in a sample, where it has as many
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch of one network, in the form that backends take, and the step."""
+
+    spec: NetworkSpec
+    x: FloatArray
+    t: FloatArray | IntArray
+    h: float
+
+
+class Evaluation(NamedTuple):
+    """What a method gives.
+
+    `values` are the derivatives by the parameters asked for; or, where the method always computes the whole
+    gradient, that, array by array. `diagnostics` counts what it met on the way.
+    """
+
+    values: FloatArray | list[FloatArray]
+    diagnostics: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to compute a gradient.
+
+    Attributes
+    ----------
+    name : str
+    backend : str or None
+        The backend that it needs; None for the one in use.
+    evaluate : callable
+        Gives the `Evaluation` of a `Problem` by a backend at flat parameter numbers.
+    by_entry : bool
+        Whether it does no more than these entries need, so that a sample tells its time.
+    """
+
+    name: str
+    backend: str | None
+    evaluate: Callable[[Backend, Problem, IntArray], Evaluation]
+    by_entry: bool = True
+
+    def is_available(self) -> bool:
+        """Tell whether its backend is installed."""
+        return self.backend is None or self.backend in backends.available()
+
+
+def _loop(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
+    return Evaluation(backend.loop(problem.spec, problem.x, problem.t, problem.h, entries))
+
+
+def _backprop(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
+    return Evaluation(backend.gradient(problem.spec, problem.x, problem.t))
+
+
+BASELINE = Method("numpy loop", "numpy", _loop)
+REFERENCE = Method("backprop", None, _backprop, by_entry=False)
+METHODS = (
+    BASELINE,
+    Method("numba loop", "numba", _loop),
+    Method("c++ loop", "cpp", _loop),
+    REFERENCE,
+)
+
+
+class Run:
+    """One method at work on one problem, its time shared out over several turns.
+
+    Attributes
+    ----------
+    entries : ndarray of int
+        The flat parameter numbers at which it computes: all, or a sample.
+    values : ndarray
+        The gradient there.
+    diagnostics : Counter
+    """
+
+    def __init__(self, method: Method, problem: Problem, layout: Layout, turns: int) -> None:
+        self.method = method
+        self.problem = problem
+        self.layout = layout
+        self.turns = turns
+        self.backend = backends.active() if method.backend is None else backends.get(method.backend)
+        self.diagnostics: Counter[str] = Counter()
+        self._times: list[float] = []  # of a whole gradient, by every turn
+
+    def prepare(self, least: int, full: bool) -> None:
+        """Have everything compiled, and decide which entries to compute, and in how many calls.
+
+        Those are all if `full`, or if they take no longer than the budget; else a sample of `least` or more.
+        """
+        size, self._per_entry = self.layout.size, self._try_out()
+        seconds = self._per_entry * size
+        count = size
+        if self.method.by_entry and not full and seconds > BUDGET_SECONDS:
+            count = min(size, max(least, int(BUDGET_SECONDS / self._per_entry)))
+        self.entries = np.arange(size) if count == size else spread(self.layout.sizes, count)
+        self.values = np.empty(len(self.entries))
+        # Every turn computes the whole gradient if that is quick, else another part of it.
+        self._whole = not self.method.by_entry or (count == size and seconds * self.turns <= BUDGET_SECONDS)
+        self._calls = min(100, math.ceil(BLINK_SECONDS / seconds))
+
+    def _try_out(self) -> float:
+        """Return about what an entry takes, once everything is compiled and loaded."""
+        size, count = self.layout.size, 1 if self.method.by_entry else self.layout.size
+        self._evaluate(np.arange(count))
+        while True:
+            entries = np.arange(count) * size // count
+            start = time.perf_counter()
+            self._evaluate(entries)
+            seconds = max(time.perf_counter() - start, 1e-9)
+            if seconds >= BLINK_SECONDS or count == size:
+                return seconds / count
+            count = min(2 * count, size)
+
+    def shares(self, turn: int) -> list[IntArray]:
+        """Return the calls of a turn: which of `entries` each is for, by position."""
+        positions = np.arange(len(self.entries))
+        if self._whole:
+            return [positions] * self._calls
+        part = positions[turn :: self.turns]
+        return np.array_split(part, math.ceil(len(part) * self._per_entry / CHUNK_SECONDS))
+
+    def take_turn(self, turn: int) -> Iterator[None]:
+        """Compute and time one share after the other."""
+        seconds = entries = 0.0
+        for share in self.shares(turn):
+            asked = self.entries[share]
+            start = time.perf_counter()
+            evaluation = self._evaluate(asked)
+            seconds += time.perf_counter() - start
+            entries += len(share)
+            self.values[share] = _at(evaluation.values, asked)
+            if self._whole:
+                self.diagnostics.clear()
+            self.diagnostics.update(evaluation.diagnostics)
+            yield
+        if entries:
+            self._times.append(seconds / entries * self.layout.size)
+
+    def seconds(self) -> float:
+        """Return the time of one whole gradient, the median over the turns."""
+        return statistics.median(self._times)
+
+    def check(self, reference: FloatArray) -> GradientCheck:
+        """Compare what was computed with `reference`, the whole gradient by flat number."""
+        spec, h = self.problem.spec, self.problem.h
+        return compare(
+            self.layout,
+            reference[self.entries],
+            self.values,
+            h=h,
+            rtol=default_rtol(spec.dtype),
+            entries=self.entries,
+            second=SecondOpinion(
+                doubled=lambda entries: _at(self._evaluate(entries, 2 * h).values, entries),
+                rounding=lambda: rounding_error(spec.dtype, self._loss(), h),
+            ),
+        )
+
+    def _evaluate(self, entries: IntArray, h: float | None = None) -> Evaluation:
+        problem = self.problem if h is None else replace(self.problem, h=h)
+        return self.method.evaluate(self.backend, problem, entries)
+
+    def _loss(self) -> float:
+        return self.backend.loss(self.problem.spec, self.problem.x, self.problem.t)
+
+
+def backprop(problem: Problem) -> FloatArray:
+    """Return the whole gradient by flat number, computed by the backend in use."""
+    gradient = backends.active().gradient(problem.spec, problem.x, problem.t)
+    return np.concatenate([array.ravel() for array in gradient]).astype(np.float64)
+
+
+def _at(values: FloatArray | list[FloatArray], entries: IntArray) -> FloatArray:
+    if isinstance(values, list):
+        return np.concatenate([array.ravel() for array in values])[entries]
+    return values
+
+
+def spread(sizes: Iterable[int], count: int) -> IntArray:
+    """Return the flat numbers, ascending, of `count` entries or a few more, each array's share of them.
+
+    An array's entries are cut into equal strips, and one of each is drawn: in step with no row or column.
+    """
+    sizes = list(sizes)
+    rng = np.random.default_rng(0)
+    parts, start = [], 0
+    for size in sizes:
+        share = min(size, max(LEAST_OF_ARRAY, math.ceil(count * size / sum(sizes))))
+        strips = np.arange(share + 1) * size // share
+        parts.append(start + rng.integers(strips[:-1], strips[1:]))
+        start += size
+    return np.concatenate(parts)

@@ -1,0 +1,256 @@
+"""The reference backend: short, obvious and slow. It is the definition that the others are tested against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnet.backends._spec import Activation, Diagnostics, FloatArray, IntArray, Loss, NetworkSpec, Output
+
+name = "numpy"
+algorithms = ("incremental", "loop")
+
+quietly = np.errstate(all="ignore")  # NaN and infinities are answers here, as they are in the compiled kernels
+
+EPSILON = 1e-7  # inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss
+
+
+def matmul(a: FloatArray, b: FloatArray, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:
+    product: FloatArray = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
+    return product
+
+
+def add_bias(x: FloatArray, b: FloatArray) -> FloatArray:
+    return x + b
+
+
+@quietly
+def activation(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+    if kind == Activation.STEP:
+        return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
+    if kind == Activation.SIGMOID:
+        e = np.exp(-np.abs(x))  # at most 1: neither branch overflows
+        return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+    if kind == Activation.TANH:
+        return np.tanh(x)
+    if kind == Activation.RELU:
+        return np.maximum(x, 0)
+    if kind == Activation.LEAKY_RELU:
+        return np.where(x > 0, x, x * x.dtype.type(leaky_slope)).astype(x.dtype)
+    return x.copy()
+
+
+@quietly
+def activation_derivative(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+    if kind == Activation.STEP:
+        return np.where(np.isnan(x), x, 0).astype(x.dtype)
+    if kind == Activation.SIGMOID:
+        return activation(kind, x) * activation(kind, -x)
+    if kind == Activation.TANH:
+        return 4 * activation_derivative(Activation.SIGMOID, 2 * x)
+    if kind == Activation.RELU:
+        return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
+    if kind == Activation.LEAKY_RELU:
+        return np.where(np.isnan(x), x, np.where(x > 0, 1, leaky_slope)).astype(x.dtype)
+    return np.ones_like(x)
+
+
+@quietly
+def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+    """φ(a + d) − φ(a) without subtracting values of φ, so that it keeps its digits however small `d` is."""
+    if kind == Activation.SIGMOID:
+        # With u = e^|d| − 1, s = σ(a) and c = σ(−a): ±s·c·u / (1 + w·u) with w = s upwards and c downwards.
+        s, c = activation(kind, a), activation(kind, -a)
+        u = np.expm1(np.minimum(np.abs(d), 30))
+        exact = np.sign(d) * s * c * u / (1 + np.where(d > 0, s, c) * u)
+        right = (a > 0) & (a + d > 0)  # where the values near 0 are those of σ(−a)
+        plain = np.where(right, c - activation(kind, -a - d), activation(kind, a + d) - s)
+        return np.where(np.abs(d) <= 30, exact, plain).astype(a.dtype)
+    if kind == Activation.TANH:
+        return 2 * activation_difference(Activation.SIGMOID, 2 * a, 2 * d)
+    if kind in (Activation.RELU, Activation.LEAKY_RELU):
+        slope = a.dtype.type(0 if kind == Activation.RELU else leaky_slope)
+        across = np.where(a > 0, slope * (a + d) - a, a + d - slope * a)
+        return np.where((a > 0) == (a + d > 0), np.where(a > 0, d, slope * d), across).astype(a.dtype)
+    if kind == Activation.STEP:
+        return activation(kind, a + d) - activation(kind, a)
+    return d + np.zeros_like(a)
+
+
+@quietly
+def softmax_difference(z: FloatArray, dz: FloatArray) -> FloatArray:
+    """softmax(z + dz) − softmax(z) of each row, likewise."""
+    y = softmax(z)
+    # Adding one number to a row of dz changes nothing: the likeliest class gets 0, and nothing below cancels.
+    d = dz - np.take_along_axis(dz, y.argmax(axis=1, keepdims=True), axis=1)
+    q = np.expm1(d)
+    r = (y * q).sum(axis=1, keepdims=True)
+    too_long = d.max(axis=1, keepdims=True) > (600 if y.dtype == np.float64 else 80)  # e^d is no number
+    return np.where(too_long, softmax(z + dz) - y, y * (q - r) / (1 + r)).astype(y.dtype)
+
+
+@quietly
+def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatArray) -> FloatArray:
+    """By how much each row's loss changes, shape (batch,), when the last layer's units z change by dz."""
+    soft = spec.output == Output.SOFTMAX
+    y, dy = (softmax(z), softmax_difference(z, dz)) if soft else (z, dz)
+    if spec.loss == Loss.MEAN_SQUARED_ERROR:
+        squares: FloatArray = dy * (y - t + dy / 2)
+        return squares.sum(axis=1)
+    base = y + y.dtype.type(EPSILON)
+    after = softmax(z + dz) if soft else y + dy
+    # Where the argument falls below half, 1 + dy/base cancels and the quotient of the arguments does not.
+    falls = dy / base < -0.5
+    change: FloatArray = np.where(falls, np.log((after + y.dtype.type(EPSILON)) / base), np.log1p(dy / base))
+    return -np.where(t == 0, 0, t * change).sum(axis=1)
+
+
+@quietly
+def softmax(x: FloatArray) -> FloatArray:
+    e: FloatArray = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def target_rows(t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
+    """`t` as rows of the shape of `y`: labels become one-hot."""
+    if t.ndim == 2:
+        return t.astype(y.dtype, copy=False)
+    rows = np.zeros_like(y)
+    rows[np.arange(len(t)), t] = 1
+    return rows
+
+
+@quietly
+def cross_entropy_error(y: FloatArray, t: FloatArray | IntArray) -> float:
+    if t.ndim == 1:
+        losses = -np.log(y[np.arange(len(t)), t] + y.dtype.type(EPSILON))
+    else:
+        losses = -(t * np.log(y + y.dtype.type(EPSILON))).sum(axis=1)
+    return float(losses.mean(dtype=np.float64))
+
+
+@quietly
+def mean_squared_error(y: FloatArray, t: FloatArray | IntArray) -> float:
+    losses = 0.5 * ((y - target_rows(t, y)) ** 2).sum(axis=1)
+    return float(losses.mean(dtype=np.float64))
+
+
+@quietly
+def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
+    """The network's answer, shape (batch, classes)."""
+    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        x = x @ weight if bias is None else x @ weight + bias
+        x = activation(kind, x, spec.leaky_slope)
+    return softmax(x) if spec.output == Output.SOFTMAX else x
+
+
+@quietly
+def penalty(spec: NetworkSpec) -> float:
+    if spec.weight_decay == 0:
+        return 0.0
+    return 0.5 * spec.weight_decay * sum(float(np.sum(np.square(w, dtype=np.float64))) for w in spec.weights)
+
+
+@quietly
+def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
+    error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
+    return error(forward(spec, x), t) + penalty(spec)
+
+
+@quietly
+def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
+    """Backprop: the derivative of `loss` with respect to every array of ``spec.parameters``."""
+    before, after = [], [x]  # each layer's units before and after its activation
+    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        a = after[-1] @ weight if bias is None else after[-1] @ weight + bias
+        before.append(a)
+        after.append(activation(kind, a, spec.leaky_slope))
+    y = softmax(after[-1]) if spec.output == Output.SOFTMAX else after[-1]
+
+    rows = target_rows(t, y)
+    dy = -rows / (y + y.dtype.type(EPSILON)) if spec.loss == Loss.CROSS_ENTROPY else y - rows
+    if spec.output == Output.SOFTMAX:
+        dy = y * (dy - (y * dy).sum(axis=1, keepdims=True))
+    dz = dy / y.dtype.type(len(x))
+
+    reversed_gradients: list[FloatArray] = []
+    for layer in reversed(range(len(spec.weights))):
+        weight, bias = spec.weights[layer], spec.biases[layer]
+        da = dz * activation_derivative(spec.activations[layer], before[layer], spec.leaky_slope)
+        if bias is not None:
+            reversed_gradients.append(da.sum(axis=0))
+        reversed_gradients.append(after[layer].T @ da + weight.dtype.type(spec.weight_decay) * weight)
+        dz = da @ weight.T
+    return reversed_gradients[::-1]
+
+
+@quietly
+def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
+    """Central differences, two full forward passes for each of `entries`: flat numbers in ``spec.parameters``."""
+    spec = spec.copy()
+    ends = np.cumsum([p.size for p in spec.parameters])
+    differences = np.empty(len(entries), dtype=spec.dtype)
+    for k, entry in enumerate(entries):
+        which = int(np.searchsorted(ends, entry, side="right"))
+        parameter = spec.parameters[which].reshape(-1)
+        at = int(entry - ends[which] + parameter.size)
+        value = parameter[at]
+        parameter[at] = value + spec.dtype.type(h)
+        above = loss(spec, x, t)
+        parameter[at] = value - spec.dtype.type(h)
+        below = loss(spec, x, t)
+        parameter[at] = value
+        differences[k] = (above - below) / (2 * h)
+    return differences
+
+
+@quietly
+def incremental(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+) -> tuple[list[FloatArray], Diagnostics]:
+    """Central differences by every parameter, each perturbation carried to the loss as an exact difference."""
+    step, last = spec.dtype.type(h), len(spec.weights) - 1
+    before, after = [], [x]
+    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        before.append(after[-1] @ weight if bias is None else after[-1] @ weight + bias)
+        after.append(activation(kind, before[-1], spec.leaky_slope))
+    targets = target_rows(t, after[-1])
+    kinked = [np.zeros(w.shape[1], dtype=bool) for w in spec.weights]
+    evaluations = 0
+
+    def change(layer: int, unit: int, d: FloatArray) -> FloatArray:
+        """The change of each row's loss, shape (batch,), when one unit's pre-activation changes by d (batch,)."""
+        nonlocal evaluations
+        evaluations += len(d)
+        da = np.zeros_like(before[layer])
+        da[:, unit] = d
+        for at in range(layer, last + 1):
+            kind = spec.activations[at]
+            if kind in (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU):
+                kinked[layer][unit] |= ((before[at] > 0) != (before[at] + da > 0)).any()
+            dz = activation_difference(kind, before[at], da, spec.leaky_slope)
+            if at < last:
+                da = dz @ spec.weights[at + 1]
+        return loss_differences(spec, after[-1], dz, targets)
+
+    gradients: list[FloatArray] = []
+    for layer, (weight, bias) in enumerate(zip(spec.weights, spec.biases, strict=True)):
+        inputs = after[layer] if bias is None else np.column_stack([after[layer], np.ones_like(x[:, 0])])
+        differences = np.empty((inputs.shape[1], weight.shape[1]), dtype=spec.dtype)
+        for i, unit in np.ndindex(differences.shape):
+            d = step * inputs[:, i]
+            changes = change(layer, unit, d) - change(layer, unit, -d)
+            differences[i, unit] = changes.mean(dtype=np.float64) / (2 * float(step))
+        gradients.append(differences[: len(weight)] + weight.dtype.type(spec.weight_decay) * weight)
+        if bias is not None:
+            gradients.append(differences[-1])
+    if not np.isfinite(loss(spec, x, t)):  # nor is the difference of two such losses
+        gradients = [np.full_like(g, np.nan) for g in gradients]
+    return gradients, Diagnostics(evaluations=evaluations, kinked=tuple(kinked))
+
+
+def get_num_threads() -> int:
+    return 1
+
+
+def set_num_threads(count: int) -> None:
+    """Nothing: this backend's own code has one thread, and NumPy's matrix product keeps its own setting."""

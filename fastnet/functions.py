@@ -1,0 +1,296 @@
+"""Activations, losses and matrix products on arrays, by the names of *Deep Learning from Scratch*.
+
+All take anything that NumPy takes for an array. float32 stays float32; integers and lists become float64. NaN and
+infinities go through as in NumPy, without a warning. Nothing passed in is modified.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet.backends import active
+from fastnet.backends._spec import Activation, FloatArray, IntArray
+
+__all__ = [
+    "add_bias",
+    "cross_entropy_error",
+    "identity_function",
+    "leaky_relu",
+    "matmul",
+    "mean_squared_error",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "step_function",
+    "tanh",
+]
+
+
+def _activation(kind: Activation, x: npt.ArrayLike, leaky_slope: float = 0.01) -> Any:
+    array = active().activation(kind, _checks.as_floating(x, "x"), leaky_slope)
+    return array if array.ndim else array[()]
+
+
+def identity_function(x: npt.ArrayLike) -> Any:
+    """`x` itself, as a new array.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+    """
+    return _activation(Activation.IDENTITY, x)
+
+
+def step_function(x: npt.ArrayLike) -> Any:
+    """1 where `x` is positive, 0 elsewhere: the activation of the perceptron. NaN stays NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+    """
+    return _activation(Activation.STEP, x)
+
+
+def sigmoid(x: npt.ArrayLike) -> Any:
+    """The logistic function 1 / (1 + exp(-x)), without overflow and with full relative accuracy in both tails.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.sigmoid([-1000.0, 0.0, 1000.0])
+    array([0. , 0.5, 1. ])
+    """
+    return _activation(Activation.SIGMOID, x)
+
+
+def tanh(x: npt.ArrayLike) -> Any:
+    """The hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+    """
+    return _activation(Activation.TANH, x)
+
+
+def relu(x: npt.ArrayLike) -> Any:
+    """max(x, 0), the rectified linear unit. NaN stays NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+    """
+    return _activation(Activation.RELU, x)
+
+
+def leaky_relu(x: npt.ArrayLike, slope: float = 0.01) -> Any:
+    """`x` where it is positive, ``slope * x`` elsewhere.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+    slope : float, default 0.01
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+    """
+    return _activation(Activation.LEAKY_RELU, x, _checks.as_real(slope, "slope"))
+
+
+def softmax(x: npt.ArrayLike) -> FloatArray:
+    """exp(x) / Σ exp(x) along the last axis, without overflow.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, shape (..., classes) with at least one class.
+
+    Returns
+    -------
+    ndarray
+        The shape of `x`; float32 or float64; each row's sum is 1. A row that holds NaN or +inf, or nothing but -inf,
+        becomes NaN.
+
+    Raises
+    ------
+    ValueError
+        If `x` has no axis or no classes.
+    """
+    array = _checks.as_floating(x, "x")
+    if array.ndim == 2 and array.shape[1] > 0:
+        return active().softmax(array)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(f"x must have shape (..., classes) with at least one class, not {array.shape}")
+    return active().softmax(array.reshape(-1, array.shape[-1])).reshape(array.shape)
+
+
+def _answers_and_targets(y: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
+    array = _checks.as_floating(y, "y")
+    rows = _checks.as_rows(array, "y")
+    if len(rows) == 0:
+        raise ValueError(f"y of shape {array.shape} is an empty batch")
+    return rows, _checks.as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
+
+
+def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    """½·Σ(y − t)² over the classes, averaged over the batch.
+
+    Parameters
+    ----------
+    y : array_like
+        Answers, shape (classes,) or (batch, classes).
+    t : array_like
+        Targets: the shape of `y`, or integer labels of shape (batch,), which stand for one-hot rows.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a label is out of range, or the batch is empty.
+    TypeError
+        If labels are not integers.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> y = [0.1, 0.05, 0.6, 0.0, 0.05, 0.1, 0.0, 0.1, 0.0, 0.0]
+    >>> round(fastnet.mean_squared_error(y, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), 4)
+    0.0975
+    """
+    return active().mean_squared_error(*_answers_and_targets(y, t))
+
+
+def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    """−Σ t·log(y + 1e-7) over the classes, averaged over the batch.
+
+    Parameters
+    ----------
+    y : array_like
+        Probabilities, shape (classes,) or (batch, classes).
+    t : array_like
+        Integer labels of shape (batch,) (one integer for `y` of shape (classes,)), or one-hot rows or probabilities of
+        the shape of `y`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a label is out of range, or the batch is empty.
+    TypeError
+        If labels are not integers.
+    """
+    return active().cross_entropy_error(*_answers_and_targets(y, t))
+
+
+def _matrix(x: npt.ArrayLike, name: str) -> FloatArray:
+    array = _checks.as_floating(x, name)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions, not shape {array.shape}")
+    return array
+
+
+def matmul(a: npt.ArrayLike, b: npt.ArrayLike, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:
+    """The matrix product of `a` and `b`, either of them transposed on the way.
+
+    Parameters
+    ----------
+    a : array_like
+        Shape (m, k), or (k, m) with `transpose_a`.
+    b : array_like
+        Shape (k, n), or (n, k) with `transpose_b`.
+    transpose_a, transpose_b : bool, default False
+
+    Returns
+    -------
+    ndarray
+        Shape (m, n); float64 if either factor is, else float32.
+
+    Raises
+    ------
+    ValueError
+        If a factor has not two dimensions, or the inner dimensions differ.
+    """
+    left, right = _matrix(a, "a"), _matrix(b, "b")
+    if left.dtype != right.dtype:
+        left, right = left.astype(np.float64, copy=False), right.astype(np.float64, copy=False)
+    inner_left, inner_right = left.shape[0 if transpose_a else 1], right.shape[1 if transpose_b else 0]
+    if inner_left != inner_right:
+        raise ValueError(
+            f"a of shape {left.shape}{' (transposed)' if transpose_a else ''} and b of shape {right.shape}"
+            f"{' (transposed)' if transpose_b else ''} can't be multiplied: {inner_left} != {inner_right}"
+        )
+    return active().matmul(left, right, transpose_a, transpose_b)
+
+
+def add_bias(x: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
+    """`b` added to every row of `x`.
+
+    Parameters
+    ----------
+    x : array_like
+        Shape (rows, n).
+    b : array_like
+        Shape (n,).
+
+    Returns
+    -------
+    ndarray
+        Shape (rows, n), in the dtype of `x`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    rows = _matrix(x, "x")
+    bias = _checks.as_floating(b, "b", rows.dtype)
+    if bias.shape != rows.shape[1:]:
+        raise ValueError(f"b must have shape ({rows.shape[1]},) for x of shape {rows.shape}, not {bias.shape}")
+    return active().add_bias(rows, bias)

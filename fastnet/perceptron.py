@@ -1,0 +1,29 @@
+"""Logic gates as perceptrons: a weighted sum of two inputs, and a step."""
+
+from __future__ import annotations
+
+__all__ = ["AND", "NAND", "OR", "XOR"]
+
+
+def _perceptron(x1: float, x2: float, w: float, b: float) -> int:
+    return int(w * x1 + w * x2 + b > 0)
+
+
+def AND(x1: float, x2: float) -> int:  # noqa: N802
+    """1 if both inputs are 1, else 0."""
+    return _perceptron(x1, x2, 0.5, -0.7)
+
+
+def NAND(x1: float, x2: float) -> int:  # noqa: N802
+    """0 if both inputs are 1, else 1."""
+    return _perceptron(x1, x2, -0.5, 0.7)
+
+
+def OR(x1: float, x2: float) -> int:  # noqa: N802
+    """1 if an input is 1, else 0."""
+    return _perceptron(x1, x2, 0.5, -0.2)
+
+
+def XOR(x1: float, x2: float) -> int:  # noqa: N802
+    """1 if exactly one input is 1, else 0: no perceptron, but two layers of them."""
+    return AND(NAND(x1, x2), OR(x1, x2))

@@ -1,0 +1,402 @@
+"""The tests' oracle: networks in long double, every value with a bound of what rounding may take from it.
+
+A `Bounded` is an exact value and how far a computation in float32 or float64 can end up from it, in whatever order it
+adds up and whether or not its multiply-adds are fused (Higham, Accuracy and Stability of Numerical Algorithms, ch. 3).
+Answers are compared with these bounds, not with tolerances.
+
+The formulas are written out here once more, on purpose: nothing is shared with the package but the names of things.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet.backends._spec import Activation, Loss, NetworkSpec, Output
+
+Long = np.longdouble
+IS_WIDE = np.finfo(Long).nmant > np.finfo(np.float64).nmant
+
+EPSILON = Long(1e-7)  # inside the logarithm of the cross entropy
+DOUBLE_UNIT = Long(2) ** -53
+
+# What one call may lose, in units of 2^-24 (float32) or 2^-53 (float64); an ulp is at most two of these.
+EXP_UNITS = 6  # NumPy's float32 exp stays below 2.6 ulp, fastnet's below 2
+LOG_UNITS = 8  # NumPy's float32 log stays below 4 ulp
+ACTIVATION_UNITS = {
+    Activation.IDENTITY: 0,
+    Activation.STEP: 0,
+    # e^-|x|, half of it again through 1 + e^-|x|, the sum and the quotient
+    Activation.SIGMOID: EXP_UNITS + EXP_UNITS / 2 + 2,
+    # expm1 (2 ulp), up to twice that through u / (2 + u), the sum and the quotient
+    Activation.TANH: 10,
+    Activation.RELU: 0,
+    Activation.LEAKY_RELU: 1,
+}
+SIGMOID_DERIVATIVE_UNITS = 2 * ACTIVATION_UNITS[Activation.SIGMOID] + 1  # as sigmoid(x) * sigmoid(-x)
+
+
+class Bounded:
+    """An exact value, and how far its computation in `dtype` may be from it, element by element."""
+
+    def __init__(self, value: Any, error: Any, dtype: npt.DTypeLike) -> None:
+        self.value, self.error = np.asarray(value, Long), np.asarray(error, Long)
+        self.dtype = np.dtype(dtype)
+        self.unit, self.tiny = unit(dtype), Long(np.finfo(dtype).smallest_subnormal)
+
+    @classmethod
+    def exact(cls, array: npt.ArrayLike, dtype: npt.DTypeLike) -> Bounded:
+        return cls(array, np.zeros(np.shape(array), Long), dtype)
+
+    def _like(self, value: Any, error: Any, units: float = 1) -> Bounded:
+        """A result of an operation that loses `units` more units of its last place."""
+        return Bounded(value, error + units * (self.unit * (abs(value) + error) + self.tiny), self.dtype)
+
+    def _other(self, other: Any) -> Bounded:
+        return other if isinstance(other, Bounded) else Bounded.exact(other, self.dtype)
+
+    def __add__(self, other: Any) -> Bounded:
+        other = self._other(other)
+        return self._like(self.value + other.value, self.error + other.error)
+
+    def __sub__(self, other: Any) -> Bounded:
+        other = self._other(other)
+        return self._like(self.value - other.value, self.error + other.error)
+
+    def __mul__(self, other: Any) -> Bounded:
+        other = self._other(other)
+        error = abs(self.value) * other.error + self.error * abs(other.value) + self.error * other.error
+        return self._like(self.value * other.value, error)
+
+    def __truediv__(self, other: Any) -> Bounded:
+        other = self._other(other)
+        value = self.value / other.value
+        assert np.all(other.error < abs(other.value)), "the bound of a denominator reaches 0"
+        return self._like(value, (self.error + abs(value) * other.error) / (abs(other.value) - other.error))
+
+    def __matmul__(self, other: Bounded) -> Bounded:
+        left, right = abs(self.value), abs(other.value)
+        error = left @ other.error + self.error @ right + self.error @ other.error
+        left, right = left + self.error, right + other.error
+        # Adding a product with 0 is exact. Two more additions, for sums that are put together from blocks.
+        terms = (left != 0).astype(Long) @ (right != 0).astype(Long) + 2
+        growth = terms * self.unit / (1 - terms * self.unit)
+        return Bounded(self.value @ other.value, error + growth * (left @ right) + terms * self.tiny, self.dtype)
+
+    def sum(self, axis: int, keepdims: bool = False) -> Bounded:
+        terms = self.value.shape[axis]
+        growth = terms * self.unit / (1 - terms * self.unit)
+        size = (abs(self.value) + self.error).sum(axis=axis, keepdims=keepdims)
+        error = self.error.sum(axis=axis, keepdims=keepdims) + growth * size
+        return Bounded(self.value.sum(axis=axis, keepdims=keepdims), error, self.dtype)
+
+    def exp(self) -> Bounded:
+        value = np.exp(self.value)
+        small = np.minimum(self.error, 1)
+        grown = np.where(self.error < 1, value * np.expm1(small), np.exp(self.value + self.error) - value)
+        return self._like(value, grown, EXP_UNITS)
+
+    def log(self) -> Bounded:
+        assert np.all(self.error < self.value), "the bound of a logarithm's argument reaches 0"
+        return self._like(np.log(self.value), -np.log1p(-self.error / self.value), LOG_UNITS)
+
+    def __getitem__(self, at: Any) -> Bounded:
+        return Bounded(self.value[at], self.error[at], self.dtype)
+
+    @property
+    def T(self) -> Bounded:
+        return Bounded(self.value.T, self.error.T, self.dtype)
+
+    def assert_holds(self, answer: npt.ArrayLike, what: str = "answer") -> None:
+        """Fail unless `answer` has this shape and each of its elements is within its bound."""
+        answer = np.asarray(answer)
+        assert answer.shape == self.value.shape, f"{what} has shape {answer.shape}, not {self.value.shape}"
+        off = abs(answer.astype(Long) - self.value)
+        wrong = ~(off <= self.error)  # NaN is wrong too
+        if np.any(wrong):
+            ratio = np.where(wrong, np.where(np.isnan(off), np.inf, off / (self.error + self.tiny)), 0)
+            at = np.unravel_index(np.argmax(ratio), ratio.shape)
+            raise AssertionError(
+                f"{what}{[int(i) for i in at]} is {answer[at]!r}, not {self.value[at]!r}: off by {off[at]!r}, more than "
+                f"rounding's {self.error[at]!r}; {np.count_nonzero(wrong)} of {answer.size} are wrong"
+            )
+
+
+def unit(dtype: npt.DTypeLike) -> Any:
+    """The largest relative error of one rounding to nearest."""
+    return Long(np.finfo(dtype).eps) / 2
+
+
+# Activations ----------------------------------------------------------------------------------------------
+
+
+def activation_value(kind: Activation, x: npt.ArrayLike, slope: float = 0.01) -> npt.NDArray[Any]:
+    x = np.asarray(x, Long)
+    if kind == Activation.IDENTITY:
+        return x
+    if kind == Activation.STEP:
+        return np.where(np.isnan(x), x, (x > 0).astype(Long))
+    if kind == Activation.SIGMOID:
+        with np.errstate(under="ignore"):
+            return np.where(x > 0, 1, np.exp(np.minimum(x, 0))) / (1 + np.exp(-abs(x)))
+    if kind == Activation.TANH:
+        return np.tanh(x)
+    if kind == Activation.RELU:
+        return np.where(x <= 0, Long(0), x)
+    return np.where(x > 0, x, x * Long(slope))
+
+
+def activation(kind: Activation, a: Bounded, slope: float = 0.01) -> Bounded:
+    value = activation_value(kind, a.value, slope)
+    # All are monotone for slopes >= 0: the ends of the interval bound what lies between.
+    above, below = (activation_value(kind, a.value + sign * a.error, slope) for sign in (1, -1))
+    return a._like(value, np.maximum(above - value, value - below), ACTIVATION_UNITS[kind])
+
+
+def activation_derivative(kind: Activation, a: Bounded, slope: float = 0.01) -> Bounded:
+    if kind == Activation.IDENTITY:
+        return Bounded.exact(np.ones_like(a.value), a.dtype)
+    if kind in (Activation.SIGMOID, Activation.TANH):
+        inner = 2 if kind == Activation.TANH else 1  # tanh'(a) = 4 sigmoid'(2a)
+        e = np.exp(-inner * abs(a.value))
+        value = inner**2 * e / (1 + e) ** 2
+        steepest = Long("0.0963") * inner**3  # |sigmoid''| <= 1 / (6 sqrt 3)
+        return a._like(value, steepest * a.error, SIGMOID_DERIVATIVE_UNITS)
+    above = Long(0) if kind == Activation.STEP else Long(1)
+    below = Long(slope) if kind == Activation.LEAKY_RELU else Long(0)
+    on_the_edge = (a.error > 0) & (abs(a.value) <= a.error)  # either side is right
+    return Bounded(np.where(a.value > 0, above, below), on_the_edge * abs(above - below), a.dtype)
+
+
+def softmax(a: Bounded) -> Bounded:
+    shifted = a.value - a.value.max(axis=1, keepdims=True)
+    # Whatever is subtracted from a row is the same for all of it and cancels: only the subtraction rounds.
+    e = Bounded(shifted, a.error + a.unit * (abs(shifted) + 2 * a.error), a.dtype).exp()
+    return e / e.sum(axis=1, keepdims=True)
+
+
+# Networks -------------------------------------------------------------------------------------------------
+
+
+def _slope(spec: NetworkSpec) -> float:
+    return float(spec.dtype.type(spec.leaky_slope))
+
+
+def _layers(spec: NetworkSpec) -> Any:
+    return zip(spec.weights, spec.biases, spec.activations, strict=True)
+
+
+def _units(spec: NetworkSpec, x: npt.ArrayLike) -> tuple[list[Bounded], list[Bounded]]:
+    """Each layer's units before its activation, and after it (x first, the answer not included)."""
+    before, after = [], [Bounded.exact(x, spec.dtype)]
+    for weight, bias, kind in _layers(spec):
+        a = after[-1] @ Bounded.exact(weight, spec.dtype)
+        before.append(a if bias is None else a + bias)
+        after.append(activation(kind, before[-1], _slope(spec)))
+    return before, after
+
+
+def forward(spec: NetworkSpec, x: npt.ArrayLike) -> Bounded:
+    last = _units(spec, x)[1][-1]
+    return softmax(last) if spec.output == Output.SOFTMAX else last
+
+
+def one_hot(t: npt.ArrayLike, classes: int) -> npt.NDArray[Any]:
+    t = np.asarray(t)
+    return np.eye(classes, dtype=Long)[t] if t.ndim == 1 else t.astype(Long)
+
+
+def epsilon(dtype: npt.DTypeLike) -> Bounded:
+    return Bounded(EPSILON, EPSILON * unit(dtype), dtype)
+
+
+def row_losses(loss: Loss, y: Bounded, t: npt.ArrayLike) -> Bounded:
+    rows = one_hot(t, y.value.shape[1])
+    if loss == Loss.MEAN_SQUARED_ERROR:
+        difference = y - rows
+        return (difference * difference).sum(axis=1) * 0.5
+    return ((y + epsilon(y.dtype)).log() * -rows).sum(axis=1)
+
+
+def mean(losses: Bounded) -> Bounded:
+    """The mean of the rows' losses, which every backend takes in float64."""
+    size = abs(losses.value).mean() + losses.error.mean()
+    growth = (len(losses.value) + 1) * DOUBLE_UNIT
+    return Bounded(losses.value.mean(), losses.error.mean() + growth * size, losses.dtype)
+
+
+def penalty(spec: NetworkSpec) -> Bounded:
+    """The penalty on the weights, which every backend adds up in float64."""
+    squares = sum((w.astype(Long) ** 2).sum() for w in spec.weights)
+    value = Long(spec.weight_decay) / 2 * squares
+    return Bounded(value, value * (sum(w.size for w in spec.weights) + 4) * DOUBLE_UNIT, spec.dtype)
+
+
+def loss(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike) -> Bounded:
+    data, decay = mean(row_losses(spec.loss, forward(spec, x), t)), penalty(spec)
+    total = data.value + decay.value
+    return Bounded(total, data.error + decay.error + DOUBLE_UNIT * abs(total), spec.dtype)
+
+
+def gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike) -> list[Bounded]:
+    before, after = _units(spec, x)
+    y = softmax(after[-1]) if spec.output == Output.SOFTMAX else after[-1]
+    rows = Bounded.exact(one_hot(t, spec.classes), spec.dtype)
+    if spec.loss == Loss.CROSS_ENTROPY:
+        d = Bounded(-rows.value, 0 * rows.value, spec.dtype) / (y + epsilon(spec.dtype))
+    else:
+        d = y - rows
+    if spec.output == Output.SOFTMAX:
+        d = y * (d - (y * d).sum(axis=1, keepdims=True))
+    d = d / Long(len(rows.value))
+
+    gradients: list[Bounded] = []
+    for layer, (weight, bias, kind) in reversed(list(enumerate(_layers(spec)))):
+        d = d * activation_derivative(kind, before[layer], _slope(spec))
+        if bias is not None:
+            gradients.append(d.sum(axis=0))
+        exact_weight = Bounded.exact(weight, spec.dtype)
+        decay = Bounded(spec.weight_decay, abs(spec.weight_decay) * unit(spec.dtype), spec.dtype)
+        gradients.append(after[layer].T @ d + exact_weight * decay)
+        d = d @ exact_weight.T
+    return gradients[::-1]
+
+
+def at_entry(spec: NetworkSpec, entry: int) -> tuple[npt.NDArray[Any], int]:
+    """The (flat) parameter array that holds the parameter of that flat number, and where in it."""
+    for parameter in spec.parameters:
+        if entry < parameter.size:
+            return parameter.reshape(-1), entry
+        entry -= parameter.size
+    raise IndexError(entry)
+
+
+def central_difference(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike, h: float, entry: int) -> Bounded:
+    """What `loop` gives for one parameter: it moves to the nearest numbers of its dtype, and all else is exact."""
+    spec = spec.copy()
+    parameter, at = at_entry(spec, entry)
+    step, value = spec.dtype.type(h), parameter[at]
+    losses, squares = [], []
+    for parameter[at] in (value + step, value - step):
+        losses.append(mean(row_losses(spec.loss, forward(spec, x), t)))
+        squares.append(Long(parameter[at]) ** 2)
+    difference = (losses[0].value - losses[1].value) / (2 * Long(h))
+    error = (losses[0].error + losses[1].error) / (2 * Long(h))
+    if spec.weight_decay and any(np.shares_memory(parameter, w) for w in spec.weights):
+        # λW is this difference without rounding; the penalties' own difference also sees where W was rounded to.
+        exact = Long(spec.weight_decay) * Long(value)
+        taken = Long(spec.weight_decay) / 2 * (squares[0] - squares[1]) / (2 * Long(h))
+        difference += exact
+        error += abs(taken - exact)
+    if spec.weight_decay:
+        error += 2 * (penalty(spec).error + DOUBLE_UNIT * abs(loss(spec, x, t).value)) / (2 * Long(h))
+    return Bounded(difference, error + 4 * unit(spec.dtype) * (abs(difference) + error), spec.dtype)
+
+
+def complex_step_gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike) -> list[npt.NDArray[Any]]:
+    """The gradient without a derivative written down: Im loss(θ + ih) / h, exact for a tiny h."""
+    h = Long(10) ** -30
+    parameters = [p.astype(np.clongdouble) for p in spec.parameters]
+    slope, rows = Long(_slope(spec)), one_hot(t, spec.classes)
+
+    def complex_loss() -> Any:
+        z, left = np.asarray(x).astype(np.clongdouble), iter(parameters)
+        squares: Any = 0
+        for _, bias, kind in _layers(spec):
+            weight = next(left)
+            squares += (weight**2).sum()
+            z = z @ weight if bias is None else z @ weight + next(left)
+            if kind == Activation.SIGMOID:
+                z = 1 / (1 + np.exp(-z))
+            elif kind == Activation.TANH:
+                z = np.tanh(z)
+            elif kind == Activation.STEP:
+                z = (z.real > 0).astype(np.clongdouble)
+            elif kind != Activation.IDENTITY:
+                z = np.where(z.real > 0, z, z * (slope if kind == Activation.LEAKY_RELU else 0))
+        if spec.output == Output.SOFTMAX:
+            z = np.exp(z - z.real.max(axis=1, keepdims=True))
+            z = z / z.sum(axis=1, keepdims=True)
+        losses = -(rows * np.log(z + EPSILON)) if spec.loss == Loss.CROSS_ENTROPY else (z - rows) ** 2 / 2
+        return losses.sum(axis=1).mean() + Long(spec.weight_decay) / 2 * squares
+
+    gradients = []
+    for parameter in parameters:
+        gradient = np.empty(parameter.shape, Long)
+        for at in np.ndindex(parameter.shape):
+            value = parameter[at]
+            parameter[at] = value + 1j * h
+            gradient[at] = complex_loss().imag / h
+            parameter[at] = value
+        gradients.append(gradient)
+    return gradients
+
+
+# Cases ----------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A network and a batch for it."""
+
+    spec: NetworkSpec
+    x: npt.NDArray[Any]
+    t: npt.NDArray[Any]
+
+
+BATCHES = (1, 2, 63, 64, 65, 256, 257, 300)  # around the blocks of rows that the kernels work in
+WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)  # around the vectors of every instruction set
+CASES = 2 * len(BATCHES)
+
+
+@functools.cache
+def case(number: int, dtype: str) -> Case:
+    """The network and batch of that number, 0 to CASES - 1: each batch size, once dense and once mostly zeros."""
+    rng = np.random.default_rng(number)
+    depth = 1 + (number // 2 + number // len(BATCHES)) % 4
+    widths = [int(rng.choice(WIDTHS)) for _ in range(depth + 1)]
+    widths[-1] = max(2, widths[-1])  # a softmax of one class is 1, whatever goes in
+    output, loss = (
+        (Output.SOFTMAX, Loss.CROSS_ENTROPY),
+        (Output.SOFTMAX, Loss.MEAN_SQUARED_ERROR),
+        (Output.IDENTITY, Loss.MEAN_SQUARED_ERROR),
+        (Output.IDENTITY, Loss.CROSS_ENTROPY),
+    )[(number + number // 4) % 4]
+    smooth_or_bent = [kind for kind in Activation if kind != Activation.STEP]
+    kinds = [Activation(int(k)) for k in rng.permutation(smooth_or_bent)[:depth]]
+    if number % 7 == 5:
+        kinds[0] = Activation.STEP  # rarely: no gradient passes it
+    if (output, loss) == (Output.IDENTITY, Loss.CROSS_ENTROPY):
+        kinds[-1] = Activation.SIGMOID  # answers must be positive
+    spec = NetworkSpec(
+        weights=tuple(
+            (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[0])).astype(dtype)
+            for shape in zip(widths[:-1], widths[1:], strict=True)
+        ),
+        biases=tuple(rng.standard_normal(n).astype(dtype) if rng.random() < 0.7 else None for n in widths[1:]),
+        activations=tuple(kinds),
+        output=output,
+        loss=loss,
+        leaky_slope=0.1,
+        weight_decay=0.1 if number % 3 == 0 else 0.0,
+    )
+    batch = BATCHES[number % len(BATCHES)]
+    x = rng.standard_normal((batch, widths[0])).astype(dtype)
+    if number >= len(BATCHES):
+        x[rng.random(x.shape) < 0.8] = 0
+    labels = rng.integers(0, widths[-1], batch)
+    shares = rng.random((batch, widths[-1]))
+    t = (
+        labels,
+        np.eye(widths[-1], dtype=dtype)[labels],
+        (shares / shares.sum(axis=1, keepdims=True)).astype(dtype),
+    )[number % 3]
+    return Case(spec, x, t)
+
+
+cached_gradient = functools.cache(lambda number, dtype: gradient(*case(number, dtype)))
+cached_forward = functools.cache(lambda number, dtype: forward(case(number, dtype).spec, case(number, dtype).x))
+cached_loss = functools.cache(lambda number, dtype: loss(*case(number, dtype)))
+cached_difference = functools.cache(lambda number, dtype, h, entry: central_difference(*case(number, dtype), h, entry))

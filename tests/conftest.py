@@ -1,0 +1,247 @@
+"""What all tests share: every implementation, both dtypes, real data, subprocesses and the count of what ran."""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet import backends
+
+# Examples are the same in every run; HYPOTHESIS_PROFILE=explore looks for new ones. Fixtures of one test are the
+# same for all its examples, which is meant: the implementation is chosen once.
+_SETTINGS: dict[str, Any] = {
+    "deadline": None,  # the first example may compile
+    "suppress_health_check": [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("same", derandomize=True, database=None, max_examples=60, **_SETTINGS)
+hypothesis.settings.register_profile("explore", max_examples=2000, **_SETTINGS)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def _wanted(variable: str) -> bool:
+    return os.environ.get(variable, "0").lower() not in ("", "0", "false", "no", "off")
+
+
+# Which fastnet is tested ----------------------------------------------------------------------------------
+
+HAS_EXTENSION = backends.has_extension()
+ISAS: list[str] = []
+if HAS_EXTENSION:
+    from fastnet import _core
+
+    ISAS = _core.available_isas()
+KNOWN_ISAS = ("avx512", "avx2", "baseline") if platform.machine() in ("x86_64", "AMD64") else ("baseline",)
+IMPLEMENTATIONS = (*(f"cpp-{isa}" for isa in KNOWN_ISAS), "numba", "numpy")
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to test a package without the extension that was asked for, or beside the one that was installed."""
+    if HAS_EXTENSION:
+        return
+    folder = Path(fastnet.__file__).parent
+    installed = [str(f) for f in importlib.metadata.files("fastnet") or [] if f.name.startswith("_core.")]
+    if any(f.endswith((".so", ".pyd")) for f in installed):
+        raise pytest.UsageError(
+            f"the installed fastnet has its extension, but the one imported from {folder} has not: run "
+            f"`pytest --import-mode=importlib`, not `python -m pytest`, which imports the source tree"
+        )
+    if _wanted("FASTNET_REQUIRE_EXT"):
+        raise pytest.UsageError(f"FASTNET_REQUIRE_EXT is set, but the fastnet in {folder} has no extension")
+
+
+def pytest_report_header() -> list[str]:
+    return [
+        f"fastnet {fastnet.__version__} from {Path(fastnet.__file__).parent}",
+        f"backends: {', '.join(backends.available())}; instruction sets: {', '.join(ISAS) or 'no extension'}; "
+        f"threads: {fastnet.get_num_threads()}",
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many tests passed on each implementation."""
+    counts = collections.Counter(
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "implementation"
+    )
+    if counts:
+        shown = ", ".join(f"{name} {counts[name]}" for name in IMPLEMENTATIONS)
+        terminalreporter.write_line(f"tests passed per backend and instruction set: {shown}")
+
+
+# Implementations ------------------------------------------------------------------------------------------
+
+
+def _use(implementation: str) -> Iterator[Any]:
+    name, _, isa = implementation.partition("-")
+    if name == "cpp" and not HAS_EXTENSION:
+        pytest.skip("fastnet was installed without its extension")
+    if name == "cpp" and isa not in ISAS:
+        pytest.skip(f"this processor has no {isa}")
+    with fastnet.use_backend(name):
+        if name != "cpp":
+            yield backends.active()
+            return
+        before = _core.isa()
+        _core.use_isa(isa)
+        try:
+            assert _core.isa() == isa
+            yield backends.active()
+        finally:
+            _core.use_isa(before)
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module of each backend, with each instruction set, while it is the one in use."""
+    request.node.user_properties.append(("implementation", request.param))
+    yield from _use(request.param)
+
+
+@pytest.fixture(params=[name for name in IMPLEMENTATIONS if name.startswith("cpp")])
+def core(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The extension module with each instruction set."""
+    request.node.user_properties.append(("implementation", request.param))
+    for _ in _use(request.param):
+        yield _core
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def with_threads() -> Iterator[Callable[[int], None]]:
+    """`fastnet.set_num_threads`, undone after the test."""
+    before = fastnet.get_num_threads()
+    yield fastnet.set_num_threads
+    fastnet.set_num_threads(before)
+
+
+# Helpers --------------------------------------------------------------------------------------------------
+
+
+def _load_support() -> ModuleType:
+    # By its path: with --import-mode=importlib, tests are no package to import from.
+    spec = importlib.util.spec_from_file_location("fastnet_tests_support", Path(__file__).with_name("_support.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses and annotations look there
+    spec.loader.exec_module(module)
+    return module
+
+
+_SUPPORT = _load_support()
+
+
+@pytest.fixture(scope="session")
+def oracle() -> ModuleType:
+    """The networks and functions of `_support.py`, in a long double that is wider than float64."""
+    if not _SUPPORT.IS_WIDE:
+        pytest.skip("long double is no wider than float64 on this platform: there is no oracle")
+    return _SUPPORT
+
+
+@pytest.fixture(scope="session")
+def cases() -> ModuleType:
+    """The networks and batches of `_support.py`."""
+    return _SUPPORT
+
+
+@pytest.fixture(scope="session")
+def copy_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder with a copy of the tested package, with or without its extension, and gives that back."""
+
+    def copy(with_extension: bool = True) -> Path:
+        folder = tmp_path_factory.mktemp("package")
+        # Times stay as they are, so that what Numba compiled is found again.
+        shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=shutil.ignore_patterns("_core.*"))
+        if with_extension and HAS_EXTENSION:
+            shutil.copy2(_core.__file__, folder / "fastnet")
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def package(copy_package: Callable[..., Path]) -> Path:
+    """A folder with a copy of the tested package, for `run_python`."""
+    return copy_package()
+
+
+@pytest.fixture
+def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Runs a program in a fresh interpreter and gives back what it printed last, read as JSON.
+
+    It imports a copy of the fastnet under test, or that in the folder `package`; warnings are errors. With
+    `fails`, it must fail, and what it wrote to stderr is given back.
+    """
+
+    def run(
+        program: str, package: Path = package, fails: bool = False, timeout: float = 120, **variables: str
+    ) -> Any:
+        ours = ("FASTNET_", "NUMBA_", "OMP_", "PYTHON")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        # Without `site` (-S), so that no editable install's import hook comes before the folder.
+        environment["PYTHONPATH"] = os.pathsep.join([str(package), *(folder for folder in sys.path if folder)])
+        done = subprocess.run(
+            [sys.executable, "-S", "-W", "error", "-c", textwrap.dedent(program)],
+            env=environment | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stderr if fails else json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+# Data -----------------------------------------------------------------------------------------------------
+
+
+def _idx(folder: Path, name: str, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    for path, opener in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
+        if path.exists():
+            with opener(path, "rb") as file:
+                return np.frombuffer(file.read(), np.uint8, offset=header)
+    raise FileNotFoundError(name)
+
+
+@pytest.fixture(scope="session")
+def mnist_test_set() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """MNIST's 10,000 test images, shape (10000, 784), from 0 to 1, and their labels."""
+    folder = os.environ.get("FASTNET_DATA_DIR")
+    try:
+        if not folder:
+            raise FileNotFoundError("FASTNET_DATA_DIR is not set")
+        images = _idx(Path(folder), "t10k-images-idx3-ubyte", 16).reshape(10000, 784)
+        return images / 255.0, _idx(Path(folder), "t10k-labels-idx1-ubyte", 8).astype(np.int64)
+    except FileNotFoundError as error:
+        message = f"MNIST is not in FASTNET_DATA_DIR: {error}"
+        if _wanted("FASTNET_REQUIRE_MNIST"):
+            pytest.fail(message)
+        pytest.skip(message)
