@@ -10,6 +10,7 @@ The formulas are written out here once more, on purpose: nothing is shared with 
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ class Bounded:
         return Bounded(self.value[at], self.error[at], self.dtype)
 
     @property
-    def T(self) -> Bounded:
+    def T(self) -> Bounded:  # noqa: N802
         return Bounded(self.value.T, self.error.T, self.dtype)
 
     def assert_holds(self, answer: npt.ArrayLike, what: str = "answer") -> None:
@@ -120,8 +121,8 @@ class Bounded:
             ratio = np.where(wrong, np.where(np.isnan(off), np.inf, off / (self.error + self.tiny)), 0)
             at = np.unravel_index(np.argmax(ratio), ratio.shape)
             raise AssertionError(
-                f"{what}{[int(i) for i in at]} is {answer[at]!r}, not {self.value[at]!r}: off by {off[at]!r}, more than "
-                f"rounding's {self.error[at]!r}; {np.count_nonzero(wrong)} of {answer.size} are wrong"
+                f"{what}{[int(i) for i in at]} is {answer[at]!r}, not {self.value[at]!r}: off by {off[at]!r}, more "
+                f"than rounding's {self.error[at]!r}; {np.count_nonzero(wrong)} of {answer.size} are wrong"
             )
 
 
@@ -372,8 +373,7 @@ def case(number: int, dtype: str) -> Case:
         kinds[-1] = Activation.SIGMOID  # answers must be positive
     spec = NetworkSpec(
         weights=tuple(
-            (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[0])).astype(dtype)
-            for shape in zip(widths[:-1], widths[1:], strict=True)
+            (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[0])).astype(dtype) for shape in itertools.pairwise(widths)
         ),
         biases=tuple(rng.standard_normal(n).astype(dtype) if rng.random() < 0.7 else None for n in widths[1:]),
         activations=tuple(kinds),

@@ -198,9 +198,7 @@ def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
     `fails`, it must fail, and what it wrote to stderr is given back.
     """
 
-    def run(
-        program: str, package: Path = package, fails: bool = False, timeout: float = 120, **variables: str
-    ) -> Any:
+    def run(program: str, package: Path = package, fails: bool = False, timeout: float = 120, **variables: str) -> Any:
         ours = ("FASTNET_", "NUMBA_", "OMP_", "PYTHON")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         # Without `site` (-S), so that no editable install's import hook comes before the folder.
@@ -223,25 +221,24 @@ def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
 # Data -----------------------------------------------------------------------------------------------------
 
 
-def _idx(folder: Path, name: str, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    for path, opener in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
+def _read_idx(name: str, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    folder = os.environ.get("FASTNET_DATA_DIR")
+    if not folder:
+        raise FileNotFoundError("FASTNET_DATA_DIR is not set")
+    for path, opener in ((Path(folder, name), open), (Path(folder, f"{name}.gz"), gzip.open)):
         if path.exists():
             with opener(path, "rb") as file:
                 return np.frombuffer(file.read(), np.uint8, offset=header)
-    raise FileNotFoundError(name)
+    raise FileNotFoundError(f"{name} is not in FASTNET_DATA_DIR")
 
 
 @pytest.fixture(scope="session")
 def mnist_test_set() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """MNIST's 10,000 test images, shape (10000, 784), from 0 to 1, and their labels."""
-    folder = os.environ.get("FASTNET_DATA_DIR")
     try:
-        if not folder:
-            raise FileNotFoundError("FASTNET_DATA_DIR is not set")
-        images = _idx(Path(folder), "t10k-images-idx3-ubyte", 16).reshape(10000, 784)
-        return images / 255.0, _idx(Path(folder), "t10k-labels-idx1-ubyte", 8).astype(np.int64)
+        images, labels = _read_idx("t10k-images-idx3-ubyte", 16), _read_idx("t10k-labels-idx1-ubyte", 8)
     except FileNotFoundError as error:
-        message = f"MNIST is not in FASTNET_DATA_DIR: {error}"
         if _wanted("FASTNET_REQUIRE_MNIST"):
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail(f"no MNIST: {error}")
+        pytest.skip(f"no MNIST: {error}")
+    return images.reshape(10000, 784) / 255.0, labels.astype(np.int64)

@@ -13,7 +13,7 @@ template <class T> class Backprop {
   public:
     Backprop(const Network<T>& net, const Batch<T>& batch)
         : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)), inputs_(net, batch.x, batch.rows, rows_),
-          packed_(net, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth) {
+          others_(net, rows_, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth) {
         Index widest = widest_layer(net);
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
@@ -59,7 +59,7 @@ template <class T> class Backprop {
             return [&, begin](Index l) { return units[l].data() + begin * padded<T>(net_.layers[l].outputs); };
         };
         const auto z = at(z_), da = at(da_);
-        forward_block(net_, Weights<T>{&inputs_.weight, &packed_}, inputs_, first + begin, count, begin, z,
+        forward_block(net_, Weights<T>{&inputs_.weight, &others_}, inputs_, first + begin, count, begin, z,
                       [&](Index l, auto phi, Index i, Vec<T> a) { store(da(l) + i, phi.derivative(a)); });
 
         derive_loss(first + begin, count, z(net_.depth - 1), dz);
@@ -135,7 +135,7 @@ template <class T> class Backprop {
     const Batch<T>& batch_;
     const Index rows_; // of a chunk at most
     Inputs<T> inputs_;
-    const PackedLayers<T> packed_;
+    const LayerWeights<T> others_;
     List<PackedMatrix<T>> transposed_;
     List<Array<T>> z_, da_;
     Index tasks_ = 0, task_rows_;

@@ -9,9 +9,10 @@ template <class T> class Baseline {
   public:
     // For chunks of at most `rows` rows.
     Baseline(const Network<T>& network, const Batch<T>& data, Index most_rows)
-        : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows), packed(net, !inputs.sparse),
-          units_(net.depth), classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)),
-          likeliest_(most_rows), losses_(most_rows) {
+        : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows),
+          weights(net, net.depth > 2 ? few_rows + 1 : most_rows, !inputs.sparse), units_(net.depth),
+          classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)), likeliest_(most_rows),
+          losses_(most_rows) {
         for (Index l = 0; l < net.depth; ++l) {
             units_.add(most_rows * padded<T>(net.layers[l].outputs));
         }
@@ -78,8 +79,8 @@ template <class T> class Baseline {
     const Network<T>& net;
     const Batch<T>& batch;
     Inputs<T> inputs;
-    const PackedLayers<T> packed;
-    bool finite = true; // whether every row's loss is
+    const LayerWeights<T> weights; // packed, where many differences go through them
+    bool finite = true;            // whether every row's loss is
 
   private:
     struct Units { // each (rows, outputs; padded)
@@ -96,7 +97,7 @@ template <class T> class Baseline {
         };
         const Index last = net.depth - 1;
         forward_units(
-            net, Weights<T>{&inputs.weight, &packed}, inputs, first_ + begin, count, begin,
+            net, Weights<T>{&inputs.weight, &weights}, inputs, first_ + begin, count, begin,
             [&](Index l) { return from(units_[l].z, l); },
             [&](Index l, auto phi, Index i, Vec<T> a) {
                 const Place<T> place = phi.place(a);

@@ -55,19 +55,29 @@ template <class T, class Keep> void activate(const Network<T>& net, Index layer,
     });
 }
 
-// Every layer's weight, packed once for the products of all blocks of rows.
-template <class T> class PackedLayers {
+// Every layer's weight, packed once for the products of many rows; left where it is for a few.
+template <class T> class LayerWeights {
   public:
-    explicit PackedLayers(const Network<T>& net, bool first = true) : weights_(net.depth) {
-        for (Index l = 0; l < net.depth; ++l) {
-            const Layer<T>& layer = net.layers[l];
-            weights_.add(rows_of(layer.weight, l > 0 || first ? layer.inputs : 0, layer.outputs, layer.outputs));
+    LayerWeights(const Network<T>& net, Index rows, bool first) : net_(net), packed_(net.depth) {
+        for (Index l = 0; rows > few_rows && l < net.depth; ++l) {
+            packed_.add(l > 0 || first ? weight(l) : part(weight(l), 0, 0, 0, 0));
         }
     }
-    PackedMatrix<T>& operator[](Index layer) const { return weights_[layer]; }
+    // c (rows, outputs) = a (rows, inputs) . weight of layer l
+    void multiply(Index l, Matrix<T> a, T* c, Index ldc) const {
+        packed_.size() > 0 ? gemm(a, packed_[l], c, ldc, false) : gemm(a, weight(l), c, ldc, false);
+    }
+    // The packed copy's element.
+    T& at(Index l, Index row, Index column) const { return packed_[l].at(row, column); }
 
   private:
-    List<PackedMatrix<T>> weights_;
+    Matrix<T> weight(Index l) const {
+        const Layer<T>& layer = net_.layers[l];
+        return rows_of(layer.weight, layer.inputs, layer.outputs, layer.outputs);
+    }
+
+    const Network<T> net_;
+    List<PackedMatrix<T>> packed_;
 };
 
 // The rows of x (rows, inputs) as the first layer takes them: as they are, or by their nonzeros where most are zeros.
@@ -102,10 +112,10 @@ template <class T> class Inputs {
     NonZeros<T> nonzeros;
 };
 
-// The weights that a forward pass reads: the first layer's padded where the inputs are sparse, the others packed.
+// The weights that a forward pass reads: the first layer's padded where the inputs are sparse.
 template <class T> struct Weights {
     const PaddedMatrix<T>* first;
-    const PackedLayers<T>* packed;
+    const LayerWeights<T>* others;
 };
 
 // A block of `count` rows from `first` on through the layers of the network; sparse inputs were noted from `slot` on.
@@ -118,12 +128,12 @@ void forward_units(const Network<T>& net, const Weights<T>& weights, const Input
         const Index stride = padded<T>(layer.outputs);
         T* units = z(l);
         if (l > 0) {
-            gemm(rows_of<T>(z(l - 1), count, layer.inputs, padded<T>(layer.inputs)), (*weights.packed)[l], units,
-                 stride, false);
+            weights.others->multiply(l, rows_of<T>(z(l - 1), count, layer.inputs, padded<T>(layer.inputs)), units,
+                                     stride);
         } else if (inputs.sparse) {
             multiply_nonzeros(inputs.row(first), layer.inputs, count, inputs.nonzeros, slot, *weights.first, units);
         } else {
-            gemm(inputs.rows(first, count), (*weights.packed)[0], units, stride, false);
+            weights.others->multiply(0, inputs.rows(first, count), units, stride);
         }
         activate(net, l, count, units, [&](auto phi, Index at, Vec<T> a) { keep(l, phi, at, a); });
     }
@@ -178,7 +188,7 @@ FASTNET_INLINE Index rows_per_task(Index rows, int workers) {
 template <class T, class F> void for_each_answer(const Network<T>& net, const T* x, Index rows, F&& f) {
     const int workers = workers_for(multiply_adds(net) * static_cast<double>(rows));
     Inputs<T> inputs(net, x, rows, workers * block_rows);
-    const PackedLayers<T> packed(net, !inputs.sparse);
+    const LayerWeights<T> others(net, rows, !inputs.sparse);
     List<Alternating<T>> units(workers);
     for (int w = 0; w < workers; ++w) {
         units.add(net);
@@ -188,7 +198,7 @@ template <class T, class F> void for_each_answer(const Network<T>& net, const T*
         const Index first = task * share, count = min_index(share, rows - first);
         const Index slot = worker * block_rows;
         inputs.note(first, count, slot);
-        forward_block(net, Weights<T>{&inputs.weight, &packed}, inputs, first, count, slot, units[worker],
+        forward_block(net, Weights<T>{&inputs.weight, &others}, inputs, first, count, slot, units[worker],
                       keep_nothing);
         f(first, count, units[worker](net.depth - 1));
     });

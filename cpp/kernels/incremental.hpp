@@ -76,10 +76,6 @@ template <class T> class FiniteDifferences {
 
     // f(first, rows) for each chunk of rows, after its forward pass. Then the penalty is added, and the diagnostics.
     template <class F> void for_each_chunk(F&& f) {
-        for (Index l = 0; l < net_.depth; ++l) {
-            const Layer<T>& layer = net_.layers[l];
-            fill(gradient_[l], layer, T(0));
-        }
         bool finite = true;
         for (Index first = 0; first < batch_.rows && finite; first += chunk_rows_) {
             const Index rows = min_index(chunk_rows_, batch_.rows - first);
@@ -92,7 +88,7 @@ template <class T> class FiniteDifferences {
         for (Index l = 0; l < net_.depth; ++l) {
             const Layer<T>& layer = net_.layers[l];
             if (!finite) { // so is the difference of two such losses
-                fill(gradient_[l], layer, static_cast<T>(__builtin_nan("")));
+                fill(l, static_cast<T>(__builtin_nan("")));
             }
             const T decay = static_cast<T>(net_.weight_decay);
             for (Index i = 0; decay != 0 && i < layer.inputs * layer.outputs; ++i) {
@@ -122,6 +118,17 @@ template <class T> class FiniteDifferences {
             });
             add_table(begin, next, rows, table.data());
             begin = next;
+        }
+    }
+
+    // Makes every element of layer l's gradient the same.
+    void fill(Index l, T value) const {
+        const Layer<T>& layer = net_.layers[l];
+        for (Index i = 0; i < layer.inputs * layer.outputs; ++i) {
+            gradient_[l].weight[i] = value;
+        }
+        for (Index i = 0; layer.bias && i < layer.outputs; ++i) {
+            gradient_[l].bias[i] = value;
         }
     }
 
@@ -165,15 +172,6 @@ template <class T> class FiniteDifferences {
         }
         const Index rows = (Index{8} << 20) / bytes;
         return min_index(min_index(rows > 1 ? rows : 1, block_inner), batch.rows);
-    }
-
-    static void fill(const LayerGradient<T>& gradient, const Layer<T>& layer, T value) {
-        for (Index i = 0; i < layer.inputs * layer.outputs; ++i) {
-            gradient.weight[i] = value;
-        }
-        for (Index i = 0; gradient.bias && i < layer.outputs; ++i) {
-            gradient.bias[i] = value;
-        }
     }
 
     template <class Wanted> void find_values(Index rows, Wanted&& wanted) {
@@ -290,6 +288,9 @@ template <class T>
 void incremental(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
                  Diagnostics& diagnostics) {
     FiniteDifferences<T> differences(net, batch, h, result, diagnostics);
+    for (Index l = 0; l < net.depth; ++l) {
+        differences.fill(l, T(0));
+    }
     differences.for_each_chunk(
         [&](Index, Index rows) { differences.add_moves(rows, [](Index, Index) -> const bool* { return nullptr; }); });
 }

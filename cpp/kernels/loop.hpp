@@ -10,7 +10,7 @@ template <class T> class PerturbedNetwork {
   public:
     PerturbedNetwork(const Network<T>& net, const Inputs<T>& inputs, const Batch<T>& batch)
         : inputs_(inputs), batch_(batch), biases_(net.depth), layers_(net.depth), units_(net), losses_(batch.rows),
-          net_(net), packed_(net, !inputs.sparse),
+          net_(net), others_(net, few_rows + 1, !inputs.sparse),
           first_(net.layers[0].weight, inputs.sparse ? net.layers[0].inputs : 0, net.layers[0].outputs) {
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
@@ -53,13 +53,13 @@ template <class T> class PerturbedNetwork {
     }
 
     T& weight_at(Index l, Index row, Index column) {
-        return l == 0 && inputs_.sparse ? first_.row(row)[column] : packed_[l].at(row, column);
+        return l == 0 && inputs_.sparse ? first_.row(row)[column] : others_.at(l, row, column);
     }
 
     double mean_loss() {
         for (Index first = 0; first < batch_.rows; first += block_rows) {
             const Index count = min_index(block_rows, batch_.rows - first);
-            forward_block(net_, Weights<T>{&first_, &packed_}, inputs_, first, count, first, units_, keep_nothing);
+            forward_block(net_, Weights<T>{&first_, &others_}, inputs_, first, count, first, units_, keep_nothing);
             row_losses(net_, batch_.targets, first, count, units_(net_.depth - 1), losses_.data() + first);
             checkpoint();
         }
@@ -73,7 +73,7 @@ template <class T> class PerturbedNetwork {
     Alternating<T> units_;
     Array<T> losses_;
     Network<T> net_;
-    PackedLayers<T> packed_;
+    LayerWeights<T> others_; // packed, so that they can be changed
     PaddedMatrix<T> first_;
 };
 

@@ -270,10 +270,41 @@ template <class T, class F> FASTNET_INLINE void for_each_block(Index k, Index n,
     }
 }
 
+// For as few rows of a, reading b where it is costs less than packing it.
+inline constexpr Index few_rows = 4;
+
+// c (m, n) = or += a (m, k) . b (k, n), b row-major and not packed.
+template <class T> void multiply_unpacked(Matrix<T> a, Matrix<T> b, T* c, Index ldc, bool accumulate) {
+    for (Index i = 0; i < a.rows; ++i) {
+        for_each_vector_group<T>(b.columns, [&]<int V>(Index j) {
+            Index k = 0;
+            do {
+                Vec<T> sums[V] = {};
+                const Index first = k, end = min_index(k + block_inner, b.rows);
+                for (; k < end; ++k) {
+                    const Vec<T> x = splat(a.data[i * a.row_stride + k * a.column_stride]);
+                    const T* from = b.data + k * b.row_stride + j;
+                    for (int v = 0; v < V; ++v) {
+                        sums[v] += x * load(from + v * lanes<T>, min_index(lanes<T>, b.columns - j - v * lanes<T>));
+                    }
+                }
+                for (int v = 0; v < V; ++v) {
+                    T* to = c + i * ldc + j + v * lanes<T>;
+                    const Index count = min_index(lanes<T>, b.columns - j - v * lanes<T>);
+                    store(to, accumulate || first > 0 ? load(to, count) + sums[v] : sums[v], count);
+                }
+            } while (k < b.rows);
+        });
+    }
+}
+
 // c (m, n) = or += a (m, k) . b (k, n); one thread.
 template <class T> void gemm(Matrix<T> a, Matrix<T> b, T* c, Index ldc, bool accumulate) {
     if (a.rows == 0 || b.columns == 0) {
         return;
+    }
+    if (a.rows <= few_rows && b.column_stride == 1) {
+        return multiply_unpacked(a, b, c, ldc, accumulate);
     }
     const Array<T> packed(min_index(b.rows, block_inner) *
                           round_up(min_index(b.columns, block_columns<T>), end_lanes<T>));

@@ -18,16 +18,17 @@ template <class T> class Nodal {
           missed_(net_.depth), pairs_(net_.depth * differences.most_rows()) {
         for (Index l = 0; l < net_.depth; ++l) {
             const Index size = differences.most_rows() * padded<T>(net_.layers[l].outputs);
-            terms_.add(size);
+            terms_.add(3 * size);
             missed_.add(size);
         }
     }
 
-    // Adds a chunk's share to the gradient.
-    void add_chunk(Index rows, const LayerGradient<T>* gradient) {
+    // Adds a chunk's share to the gradient; the first chunk's is all there is.
+    void add_chunk(Index first, Index rows, const LayerGradient<T>* gradient) {
+        rows_ = rows;
         parallel_for(net_.depth * rows, differences_.workers(),
                      [&](Index task, int worker) { pairs_[task] = fit(task / rows, task % rows, worker); });
-        add_polynomials(rows, gradient);
+        add_polynomials(rows, first > 0, gradient);
 
         Index fallbacks = 0;
         for (Index pair = 0; pair < net_.depth * rows; ++pair) {
@@ -43,25 +44,20 @@ template <class T> class Nodal {
     }
 
   private:
-    // The polynomials of a layer, (rows, outputs; padded) each: c1 x + c3 x^3 + c5 x^5.
-    struct Terms {
-        explicit Terms(Index size) : c1(size), c3(size), c5(size) {}
-        const Array<T> c1, c3, c5;
-    };
     // What a layer's units came to in one row.
     struct Pair {
         Index missed, kinks; // units
         bool fifth;          // whether any has a c5
     };
 
+    T* terms(Index l, Index i) const { return terms_[l].data() + i * rows_ * padded<T>(net_.layers[l].outputs); }
     bool* missed(Index l, Index row) const { return missed_[l].data() + row * padded<T>(net_.layers[l].outputs); }
 
     // Fits the polynomials of layer l's units for one row.
     Pair fit(Index l, Index row, int worker) {
         const Layer<T>& layer = net_.layers[l];
         const Index stride = padded<T>(layer.outputs);
-        T *c1 = terms_[l].c1.data() + row * stride, *c3 = terms_[l].c3.data() + row * stride,
-          *c5 = terms_[l].c5.data() + row * stride;
+        T *c1 = terms(l, 0) + row * stride, *c3 = terms(l, 1) + row * stride, *c5 = terms(l, 2) + row * stride;
         bool* miss = missed(l, row);
         std::memset(miss, 0, static_cast<std::size_t>(stride));
 
@@ -147,7 +143,7 @@ template <class T> class Nodal {
     }
 
     // Adds every row's polynomial at every input to the gradient: products with the inputs' first, third, fifth power.
-    void add_polynomials(Index rows, const LayerGradient<T>* gradient) const {
+    void add_polynomials(Index rows, bool accumulate, const LayerGradient<T>* gradient) const {
         constexpr Index group = NonZeros<T>::group;
         Index tasks = 0;
         for (Index l = 0; l < net_.depth; ++l) {
@@ -162,21 +158,22 @@ template <class T> class Nodal {
             for (Index row = 0; row < rows; ++row) {
                 fifth |= pairs_[l * rows + row].fifth;
             }
-            add_group(l, task, rows, fifth, gradient[l]);
+            add_group(l, task, rows, fifth, accumulate, gradient[l]);
         });
     }
 
     // One group of rows of a layer's weight gradient, and with the first the bias gradient.
-    void add_group(Index l, Index group, Index rows, bool fifth, const LayerGradient<T>& gradient) const {
+    void add_group(Index l, Index group, Index rows, bool fifth, bool accumulate,
+                   const LayerGradient<T>& gradient) const {
         const Layer<T>& layer = net_.layers[l];
         const Index stride = padded<T>(layer.outputs), first = group * NonZeros<T>::group;
         const Index inputs = min_index(NonZeros<T>::group, layer.inputs - first);
         T* to = gradient.weight + first * layer.outputs;
-        const T *c1 = terms_[l].c1.data(), *c3 = terms_[l].c3.data(), *c5 = terms_[l].c5.data();
+        const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse) {
             const auto add = [&](auto&& polynomial) {
                 multiply_transposed_nonzeros(base_.input(0, 0), layer.inputs, base_.inputs.nonzeros, rows, group, to,
-                                             layer.outputs, true, [&](Vec<T> total, T x, Index row, Index j) {
+                                             layer.outputs, accumulate, [&](Vec<T> total, T x, Index row, Index j) {
                                                  return total + x * polynomial(x * x, row * stride + j);
                                              });
             };
@@ -186,32 +183,25 @@ template <class T> class Nodal {
                 add([&](T xx, Index i) { return load(c1 + i) + xx * load(c3 + i); });
             }
         } else {
+            // One product of all powers with all terms: (inputs, powers * rows) . (powers * rows, outputs).
+            const Index powers = fifth ? 3 : 2, size = rows * inputs;
             const Matrix<T> x = part(base_.input_rows(l, rows), 0, rows, first, inputs);
-            const Array<T> power(rows * inputs);
+            const Array<T> power(powers * size);
             for (Index row = 0; row < rows; ++row) {
                 for (Index i = 0; i < inputs; ++i) {
-                    power[row * inputs + i] = x.data[row * x.row_stride + i];
-                }
-            }
-            const Matrix<T> powers = transposed(rows_of<T>(power.data(), rows, inputs, inputs));
-            for (const T* c : {c1, c3, fifth ? c5 : nullptr}) {
-                if (c == nullptr) {
-                    break;
-                }
-                if (c != c1) {
-                    for (Index row = 0; row < rows; ++row) {
-                        for (Index i = 0; i < inputs; ++i) {
-                            const T value = x.data[row * x.row_stride + i];
-                            power[row * inputs + i] *= value * value;
-                        }
+                    T value = x.data[row * x.row_stride + i];
+                    const T square = value * value;
+                    for (Index p = 0; p < powers; ++p, value *= square) {
+                        power[p * size + row * inputs + i] = value;
                     }
                 }
-                gemm(powers, rows_of(c, rows, layer.outputs, stride), to, layer.outputs, true);
             }
+            gemm(transposed(rows_of<T>(power.data(), powers * rows, inputs, inputs)),
+                 rows_of<T>(c1, powers * rows, layer.outputs, stride), to, layer.outputs, accumulate);
         }
         if (group == 0 && gradient.bias) {
             for_each_vector<T>(layer.outputs, [&](Index j, Index count) {
-                Vec<T> total = load(gradient.bias + j, count);
+                Vec<T> total = accumulate ? load(gradient.bias + j, count) : Vec<T>{};
                 for (Index i = j; i < rows * stride; i += stride) {
                     total += load(c1 + i) + load(c3 + i) + load(c5 + i);
                 }
@@ -225,9 +215,10 @@ template <class T> class Nodal {
     FiniteDifferences<T>& differences_;
     const Baseline<T>& base_;
     const Network<T>& net_;
-    List<Terms> terms_;
+    List<Array<T>> terms_;     // (3, rows, outputs; padded): c1, c3, c5 of c1 x + c3 x^3 + c5 x^5
     List<Array<bool>> missed_; // (rows, outputs; padded)
     const Array<Pair> pairs_;  // (layers, rows)
+    Index rows_ = 0;           // of the chunk
 };
 
 template <class T>
@@ -235,7 +226,7 @@ void nodal(const Network<T>& net, const Batch<T>& batch, double h, const LayerGr
            Diagnostics& diagnostics) {
     FiniteDifferences<T> differences(net, batch, h, result, diagnostics);
     Nodal<T> nodes(differences);
-    differences.for_each_chunk([&](Index, Index rows) { nodes.add_chunk(rows, result); });
+    differences.for_each_chunk([&](Index first, Index rows) { nodes.add_chunk(first, rows, result); });
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -65,8 +65,12 @@ template <class T> class NonZeros {
     const Array<std::uint64_t> masks_; // (rows, groups)
 };
 
-// Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all.
+// Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all. For a few rows it
+// does not, since every weight is looked at once anyway.
 template <class T> bool worth_skipping_zeros(const T* x, Index rows, Index columns) {
+    if (rows <= few_rows) {
+        return false;
+    }
     const Index sampled = min_index(rows, 16);
     Index found = 0;
     for (Index s = 0; s < sampled; ++s) {
@@ -93,22 +97,6 @@ template <class T> class PaddedMatrix {
   private:
     const Array<T> data_;
 };
-
-// Calls f.template operator()<V>(column) for each group of V <= 8 vectors of n columns: as many accumulators as hide
-// the latency of a multiply-add and fit the registers of every instruction set.
-template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group(Index n, F&& f) {
-    const Index vectors = (n + lanes<T> - 1) / lanes<T>;
-    Index v = 0;
-    for (; v + V <= vectors; v += V) {
-        f.template operator()<V>(v * lanes<T>);
-    }
-    if constexpr (V > 1) {
-        if (v < vectors) {
-            for_each_vector_group<T, V - 1>(n - v * lanes<T>,
-                                            [&]<int W>(Index j) { f.template operator()<W>(v * lanes<T> + j); });
-        }
-    }
-}
 
 // c (rows, whole vectors) = x (rows, ldx) . b, over the nonzeros of x, which are noted from the given slot on.
 template <class T>

@@ -286,8 +286,8 @@ template <class T> class OddDifferences {
         for (Index q = l + 1; q < last; ++q) {
             differ_rows(q, row, work, from);
             const Layer<T>& next = net_.layers[q + 1];
-            gemm(rows_of<T>(from, work.rows, next.inputs, padded<T>(next.inputs)), base_.packed[q + 1], to,
-                 padded<T>(next.outputs), false);
+            base_.weights.multiply(q + 1, rows_of<T>(from, work.rows, next.inputs, padded<T>(next.inputs)), to,
+                                   padded<T>(next.outputs));
             T* const done = from;
             from = to;
             to = done;

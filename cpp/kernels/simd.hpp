@@ -170,6 +170,22 @@ template <class T, class F> FASTNET_INLINE void for_each_vector(Index n, F&& f) 
     }
 }
 
+// Calls f.template operator()<V>(column) for each group of V <= 8 vectors of n columns: as many accumulators as hide
+// the latency of a multiply-add and fit the registers of every instruction set.
+template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group(Index n, F&& f) {
+    const Index vectors = (n + lanes<T> - 1) / lanes<T>;
+    Index v = 0;
+    for (; v + V <= vectors; v += V) {
+        f.template operator()<V>(v * lanes<T>);
+    }
+    if constexpr (V > 1) {
+        if (v < vectors) {
+            for_each_vector_group<T, V - 1>(n - v * lanes<T>,
+                                            [&]<int W>(Index j) { f.template operator()<W>(v * lanes<T> + j); });
+        }
+    }
+}
+
 FASTNET_INLINE Index round_up(Index n, Index multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }

@@ -1,0 +1,347 @@
+"""How the benchmarks measure: two or more ways to do one thing, in turn, in one process, on as many threads.
+
+Absolute times drift with the machine's clock and whatever else it does. What is compared here takes turns
+(A B A B …), so that a slow second hits all sides, and a figure is the ratio of medians; the middle half of the ratios
+of single turns, in brackets, tells how steady it was.
+
+Between turns there is a pause. The threads of OpenBLAS, OpenMP and Numba do not go to sleep after a call: they spin for
+some milliseconds (OpenBLAS for 2^26 clock ticks, about 26 ms), waiting for another one. On two cores that steals a
+core from whoever is measured next. After the pause, calls that are not timed wake the side's own threads and caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import itertools
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+import timeit
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+import fastnet
+from fastnet._measuring import spread
+from fastnet._text import format_seconds, three_digits
+from fastnet.backends._spec import Activation, NetworkSpec
+
+PAUSE_SECONDS = 0.06  # longer than threads spin
+WAKE_SECONDS = 0.002  # of calls before a sample
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MOST_THREADS = min(2, CORES)
+THREAD_COUNTS = tuple(range(1, MOST_THREADS + 1))
+
+FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.int64]
+
+
+class WrongAnswerError(RuntimeError):
+    """Two ways to compute one thing do not agree: there is nothing to time."""
+
+
+# Timing ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure.
+
+    Attributes
+    ----------
+    rounds : int
+        How many turns each side takes, if that does not exceed `budget`; three at least.
+    sample_seconds : float
+        What a turn takes at least: quick calls are repeated.
+    budget : float
+        Seconds for one comparison.
+    loop_entries : int
+        At how many of the parameters the textbook's loop is timed.
+    deep_batch : int
+        The rows of data for the deep network.
+    batches : tuple of int
+        Over which the cost of a perturbed sample is to be constant.
+    """
+
+    rounds: int = 15
+    sample_seconds: float = 0.02
+    budget: float = 20.0
+    loop_entries: int = 1000
+    deep_batch: int = 100
+    batches: tuple[int, ...] = (10, 100, 1000, 10_000)
+
+
+FULL = Effort()
+QUICK = Effort(3, 0.005, 0.0, 200, 4, (10, 100, 1000))
+
+
+class Side(NamedTuple):
+    """One of the things that are compared.
+
+    Attributes
+    ----------
+    call : callable
+    threads : int, optional
+        For its turns alone; else those of the caller.
+    scale : float
+        What it stands for, over what `call` does: the whole of a sample, or as many flops.
+    """
+
+    call: Callable[[], object]
+    threads: int | None = None
+    scale: float = 1.0
+
+
+class Timing(NamedTuple):
+    """Seconds per call, turn by turn, scaled up."""
+
+    seconds: tuple[float, ...]
+    scaled: bool = False
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def __str__(self) -> str:
+        return format_seconds(self.median) + "*" * self.scaled
+
+
+@functools.cache
+def _pools() -> threadpoolctl.ThreadpoolController:
+    fastnet.get_num_threads()  # loads what there is to control
+    return threadpoolctl.ThreadpoolController()
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Have fastnet, NumPy's BLAS and OpenMP compute with `count` threads, for the length of a ``with`` block."""
+    if count is None:
+        yield
+        return
+    before = fastnet.get_num_threads()
+    with _pools().limit(limits=count):
+        fastnet.set_num_threads(count)
+        try:
+            yield
+        finally:
+            fastnet.set_num_threads(before)
+
+
+def interleave(effort: Effort, *sides: Side | Callable[[], object]) -> list[Timing]:
+    """Time the sides in turn, after one call of each that compiles and loads what it needs."""
+    runs = [side if isinstance(side, Side) else Side(side) for side in sides]
+    expected = [_warm_up(run) for run in runs]
+    turns = [max(seconds, effort.sample_seconds) + PAUSE_SECONDS for seconds in expected]
+    rounds = max(3, min(effort.rounds, int(effort.budget / sum(turns))))
+    samples: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, seconds, sample in zip(runs, expected, samples, strict=True):
+            sample.append(_sample(run, seconds, effort.sample_seconds) * run.scale)
+    return [Timing(tuple(sample), run.scale != 1) for run, sample in zip(runs, samples, strict=True)]
+
+
+def _warm_up(side: Side) -> float:
+    with threads(side.threads):
+        side.call()
+        return timeit.timeit(side.call, number=1)
+
+
+def _sample(side: Side, expected: float, least: float) -> float:
+    time.sleep(PAUSE_SECONDS)
+    with threads(side.threads):
+        if expected < 50 * WAKE_SECONDS:
+            timeit.timeit(side.call, number=math.ceil(WAKE_SECONDS / expected))
+        number = math.ceil(least / expected)
+        return timeit.timeit(side.call, number=number) / number
+
+
+# What is measured on --------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _digits() -> tuple[FloatArray, IntArray, str]:
+    from fastnet import datasets
+
+    try:
+        (x, t), _ = datasets.load_mnist()
+    except (OSError, ImportError):
+        x, t = datasets.make_digits(max(FULL.batches), seed=0)
+        return x, t, "drawn digits (`make_digits`): no MNIST was found"
+    return x, t, "MNIST"
+
+
+def digits(count: int, dtype: npt.DTypeLike = np.float64, first: int = 0) -> tuple[FloatArray, IntArray]:
+    """Return x (count, 784), from 0 to 1, and labels t (count,): MNIST, or drawn digits where there is none."""
+    x, t, _ = _digits()
+    rows = slice(first, first + count)
+    return np.ascontiguousarray(x[rows], dtype), np.ascontiguousarray(t[rows], np.int64)
+
+
+def deep_network(seed: int = 0) -> NetworkSpec:
+    """Return a 784-[100]×6-10 sigmoid chain, with weights that let the signal through: N(0, 1/inputs)."""
+    rng = np.random.default_rng(seed)
+    units = [784, *[100] * 6, 10]
+    shapes = list(itertools.pairwise(units))
+    return NetworkSpec(
+        weights=tuple(rng.standard_normal(shape) / math.sqrt(shape[0]) for shape in shapes),
+        biases=tuple(0.1 * rng.standard_normal(outputs) for _, outputs in shapes),
+        activations=(*[Activation.SIGMOID] * 6, Activation.IDENTITY),
+    )
+
+
+def sample_of(spec: NetworkSpec, count: int) -> tuple[IntArray, float]:
+    """Return the flat numbers of `count` parameters, spread over all arrays, and what scales them up to all."""
+    sizes = [parameter.size for parameter in spec.parameters]
+    entries = spread(sizes, count)
+    return entries, sum(sizes) / len(entries)
+
+
+def flat(gradient: Iterable[FloatArray]) -> FloatArray:
+    """Return a gradient's arrays as one, by flat number."""
+    return np.concatenate([array.ravel() for array in gradient])
+
+
+def error(ours: FloatArray, theirs: FloatArray) -> float:
+    """Return the largest difference, relative to the largest entry of `theirs`."""
+    return float(np.abs(ours.astype(np.float64) - theirs).max() / np.abs(theirs).max())
+
+
+def check(what: str, ours: FloatArray, theirs: FloatArray, tolerance: float) -> None:
+    """Raise `WrongAnswerError` unless the `error` is within the tolerance."""
+    if not error(ours, theirs) <= tolerance:
+        raise WrongAnswerError(
+            f"{what}: off by {error(ours, theirs):.1e} of the largest entry; {tolerance:.0e} is expected"
+        )
+
+
+# What comes out -------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A line of a table; `passed` is None where nothing was promised, or nothing could be measured."""
+
+    what: str
+    ours: str
+    theirs: str
+    ratio: str = ""
+    target: str = ""
+    passed: bool | None = None
+
+
+def faster(what: str, ours: Timing, theirs: Timing, at_least: float | None = None) -> Row:
+    """Compare two times; the ratio is how many times faster ours is."""
+    ratio = theirs.median / ours.median
+    target = "" if at_least is None else f"≥ {at_least:,g}×"
+    passed = None if at_least is None else ratio >= at_least
+    return Row(what, str(ours), str(theirs), _ratio(ratio, theirs, ours), target, passed)
+
+
+def slower(what: str, ours: Timing, theirs: Timing, at_most: float | None = None) -> Row:
+    """Compare two times; the ratio is how many times theirs ours takes."""
+    ratio = ours.median / theirs.median
+    target = "" if at_most is None else f"≤ {at_most:,g}×"
+    passed = None if at_most is None else ratio <= at_most
+    return Row(what, str(ours), str(theirs), _ratio(ratio, ours, theirs), target, passed)
+
+
+def accurate(what: str, error: float, at_most: float) -> Row:
+    """Hold an error against its limit."""
+    return Row(what, f"{error:.1e}", "", "", f"≤ {at_most:g}", error <= at_most)
+
+
+def skipped(what: str, why: str) -> Row:
+    """Say what was not measured."""
+    return Row(what, "skipped", why)
+
+
+def _ratio(ratio: float, over: Timing, under: Timing) -> str:
+    singles = [a / b for a, b in zip(over.seconds, under.seconds, strict=True)]
+    low, _, high = statistics.quantiles(singles, n=4, method="inclusive")
+    return f"{three_digits(ratio)}× ({three_digits(low)} to {three_digits(high)})"
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Write the rows in Markdown."""
+    reached = {True: "yes", False: "**no**", None: ""}
+    lines = [(*row[:5], reached[row.passed]) for row in rows]
+    lines = [("what", "ours", "theirs", "ratio", "to reach", "reached"), *lines]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(6)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    padded = (" | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(f"| {line} |" for line in padded)
+
+
+def verdict(rows: Iterable[Row]) -> str:
+    """Say how many targets were reached, and which were not."""
+    promised = [row for row in rows if row.passed is not None]
+    missed = [f"- {row.what}: {row.ratio or row.ours}, to reach {row.target}" for row in promised if not row.passed]
+    return "\n".join([f"{len(promised) - len(missed)} of {len(promised)} targets reached.", *missed])
+
+
+def environment() -> str:
+    """Describe what the figures hold for."""
+    info = fastnet.build_info()
+    blas = [pool for pool in _pools().info() if pool["user_api"] == "blas"]
+    libraries = [
+        f"NumPy {np.__version__}",
+        *(f"{pool['internal_api']} {pool['version']} ({pool['architecture']})" for pool in blas),
+        f"Numba {importlib.metadata.version('numba')}",
+    ]
+    lines = [
+        f"processor: {_processor()}, {CORES} core(s), {platform.system()}; load average at the time: {_load()}",
+        f"fastnet {info['version']}: {info['isa']} kernels, {info['compiler']}, {info['threading']}",
+        f"Python {platform.python_version()}, {', '.join(libraries)}",
+        f"{MOST_THREADS} thread(s) on every side where a line does not say otherwise",
+        f"data: {_digits()[2]}",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+NOTES = """\
+Times are medians of turns taken in one process; they drift from run to run, their ratios do not. The ratio is theirs
+over ours where it is to be large (≥), ours over theirs where it is to be small (≤); in brackets the middle half of the
+ratios of single turns. * marks what was measured on a part and scaled up."""
+
+
+def measure(rows: Callable[[Effort], Iterator[Row]], effort: Effort) -> list[Row]:
+    """Measure all rows of a benchmark, on `MOST_THREADS`, and say on stderr which is done."""
+    done = []
+    with threads(MOST_THREADS):
+        for row in rows(effort):
+            print(f"{row.what}: {row.ratio or row.ours}", file=sys.stderr, flush=True)
+            done.append(row)
+    return done
+
+
+def main(title: str, rows: Callable[[Effort], Iterator[Row]]) -> None:
+    """Run one benchmark as a script."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--quick", action="store_true", help="few turns, small samples: to see that it works")
+    quick = parser.parse_args().quick
+    machine = environment()
+    done = measure(rows, QUICK if quick else FULL)
+    print(f"## {title}{' (quick: not for quoting)' if quick else ''}\n\n{machine}\n\n{NOTES}\n")
+    print(f"{table(done)}\n\n{verdict(done)}")

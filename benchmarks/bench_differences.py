@@ -1,0 +1,405 @@
+"""Numerical gradients: `incremental` and `nodal` against the textbook's loop, backprop, NumPy and the arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from _measure import (
+    MOST_THREADS,
+    THREAD_COUNTS,
+    Effort,
+    FloatArray,
+    IntArray,
+    Row,
+    Side,
+    Timing,
+    WrongAnswerError,
+    accurate,
+    check,
+    deep_network,
+    digits,
+    error,
+    faster,
+    flat,
+    interleave,
+    main,
+    sample_of,
+    skipped,
+    slower,
+    threads,
+)
+
+import fastnet
+from fastnet import backends
+from fastnet.backends._spec import Activation, NetworkSpec
+
+TITLE = "Numerical gradients"
+H = 1e-4
+EXACT = ("incremental", "nodal")  # the algorithms without subtraction
+DEEP = "784-[100]×6-10"
+
+Call = Callable[[], FloatArray]
+
+
+def two_layers(dtype: str = "float64", seed: int = 0) -> NetworkSpec:
+    return fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=seed)._spec()
+
+
+def numerical(
+    algorithm: str, spec: NetworkSpec, x: FloatArray, t: IntArray, h: float = H, backend: str | None = None
+) -> Call:
+    """Return what computes the numerical gradient, by flat number."""
+    chosen = backends.active() if backend is None else backends.get(backend)
+    compute = getattr(chosen, algorithm)
+    return lambda: flat(compute(spec, x, t, h)[0])
+
+
+def backprop(spec: NetworkSpec, x: FloatArray, t: IntArray) -> Call:
+    return lambda: flat(backends.active().gradient(spec, x, t))
+
+
+def rows(effort: Effort) -> Iterator[Row]:
+    missing = [name for name in EXACT if name not in backends.active().algorithms]
+    if missing:
+        yield skipped(TITLE, f"the {backends.active().name} backend has no {' and no '.join(missing)}")
+        return
+    yield from ladder(effort)
+    yield descent(effort)
+    yield from constant_cost(effort)
+    yield from deep(effort)
+    yield from scaling(effort)
+    yield from numba(effort)
+    yield from accuracy(effort)
+    yield from limits(effort)
+
+
+# Against the loop and backprop ----------------------------------------------------------------------------
+
+
+def ladder(effort: Effort) -> Iterator[Row]:
+    spec, (x, t) = two_layers(), digits(100)
+    entries, scale = sample_of(spec, effort.loop_entries)
+    loop_backend = backends.get("numpy")
+
+    def loop() -> FloatArray:
+        return loop_backend.loop(spec, x, t, H, entries)
+
+    reference = backprop(spec, x, t)
+    incremental, nodal = (numerical(name, spec, x, t) for name in EXACT)
+    check("the NumPy loop against backprop", loop(), reference()[entries], 1e-6)
+    for name, call in zip(EXACT, (incremental, nodal), strict=True):
+        check(f"{name} against backprop", call(), reference(), 1e-8)
+
+    *timings, theirs, floor = interleave(effort, incremental, nodal, Side(loop, scale=scale), reference)
+    for name, ours, least in zip(EXACT, timings, (8_000, 100_000), strict=True):
+        yield faster(f"784-50-10, float64, batch 100: {name} against the NumPy loop", ours, theirs, least)
+    yield slower("784-50-10, float64, batch 100: nodal against our own backprop", timings[1], floor, 4)
+
+
+class NotesNet:
+    """The program of the notes: every parameter in turn is moved by ±h, and the whole network computed anew."""
+
+    def __init__(self, params: dict[str, FloatArray]) -> None:
+        self.params = {name: value.copy() for name, value in params.items()}
+
+    def loss(self, x: FloatArray, t: FloatArray) -> float:
+        z = 1 / (1 + np.exp(-(x @ self.params["W1"] + self.params["b1"])))
+        a = z @ self.params["W2"] + self.params["b2"]
+        e = np.exp(a - a.max())
+        return float(-np.sum(t * np.log(e / e.sum() + 1e-7)))
+
+    def numerical_gradient(self, x: FloatArray, t: FloatArray, entries: IntArray) -> FloatArray:
+        """Return the derivatives by the parameters of these flat numbers, ascending."""
+        gradient, start = [], 0
+        for value in self.params.values():
+            of_array = entries[(start <= entries) & (entries < start + value.size)] - start
+            start += value.size
+            for index in zip(*np.unravel_index(of_array, value.shape), strict=True):
+                original = value[index]
+                value[index] = original + H
+                above = self.loss(x, t)
+                value[index] = original - H
+                below = self.loss(x, t)
+                value[index] = original
+                gradient.append((above - below) / (2 * H))
+        return np.array(gradient)
+
+
+def descent(effort: Effort) -> Row:
+    """Compare two steps of descent on one image, from N(0, 1) parameters, by the public functions and by the notes'."""
+    net = fastnet.TwoLayerNet(784, 50, 10, weight_init_std=1.0, seed=0)
+    x, t = digits(1)
+    target = np.eye(10)[t[0]]
+    entries, scale = sample_of(net._spec(), effort.loop_entries)
+    start = {name: value.copy() for name, value in net.params.items()}
+    notes = NotesNet(start)
+
+    def ours() -> None:
+        net.params = {name: value.copy() for name, value in start.items()}
+        for _ in range(2):
+            gradient = net.numerical_gradient(x, t)
+            for name, value in net.params.items():
+                value -= 0.06 * gradient[name]
+
+    def theirs() -> FloatArray:  # one gradient; the two descents' other work is nothing beside it
+        return notes.numerical_gradient(x[0], target, entries)
+
+    check("the notes' gradient", flat(net.numerical_gradient(x, t).values())[entries], theirs(), 1e-6)
+    before = net.loss(x, t)
+    ours()
+    if not net.loss(x, t) < before:
+        raise WrongAnswerError("two steps of descent do not lower the loss")
+    what = "784-50-10, batch of one: two descent steps by the public functions, against the notes' program"
+    return faster(what, *interleave(effort, ours, Side(theirs, scale=2 * scale)), 20_000)
+
+
+# How the cost grows ---------------------------------------------------------------------------------------
+
+
+def constant_cost(effort: Effort) -> Iterator[Row]:
+    """Tell the time per evaluation: of the loss of one row of data after one perturbation that changes it.
+
+    Inputs of 0 change nothing, and equal inputs of a row change it equally: neither is evaluated twice.
+    """
+    spec = two_layers()
+    batches = [digits(size) for size in effort.batches]
+    calls = [numerical("incremental", spec, x, t) for x, t in batches]
+    evaluations = [backends.active().incremental(spec, x, t, H)[1].evaluations for x, t in batches]
+    for (x, t), call in zip(batches, calls, strict=True):
+        check(f"incremental, batch {len(t)}", call(), backprop(spec, x, t)(), 1e-8)
+    for count in THREAD_COUNTS:
+        timings = interleave(effort, *(Side(call, count) for call in calls))
+        costs = [timing.median / number * 1e9 for timing, number in zip(timings, evaluations, strict=True)]
+        spread = max(costs) / min(costs) - 1
+        sizes = ", ".join(f"{size:,}" for size in effort.batches)
+        yield Row(
+            f"incremental, cost per perturbed sample at batch {sizes}, {count} thread(s): largest over smallest",
+            ", ".join(f"{cost:.3g}" for cost in costs) + " ns",
+            "",
+            f"+{100 * spread:.0f} %",
+            "≤ +20 %",
+            spread <= 0.2,
+        )
+
+
+def scaling(effort: Effort) -> Iterator[Row]:
+    if MOST_THREADS < 2:
+        yield skipped("2 threads against 1", "there is one core")
+        return
+    deep_x, deep_t = digits(effort.deep_batch)
+    for what, spec, (x, t) in (
+        ("784-50-10, batch 100", two_layers(), digits(100)),
+        (f"{DEEP}, batch {effort.deep_batch}", deep_network(), (deep_x, deep_t)),
+    ):
+        for name in EXACT:
+            call = numerical(name, spec, x, t)
+            with threads(1):
+                alone = call()
+            with threads(2):
+                if not np.array_equal(alone, call()):
+                    raise WrongAnswerError(f"{what}, {name}: the bits depend on the number of threads")
+            yield faster(f"{what}, {name}: 2 threads against 1", *interleave(effort, Side(call, 2), Side(call, 1)), 1.7)
+
+
+# The deep network -----------------------------------------------------------------------------------------
+
+
+def deep(effort: Effort) -> Iterator[Row]:
+    spec, (x, t) = deep_network(), digits(effort.deep_batch)
+    incremental, nodal = (numerical(name, spec, x, t) for name in EXACT)
+    check(f"{DEEP}, incremental against backprop", incremental(), backprop(spec, x, t)(), 1e-7)
+    check(f"{DEEP}, nodal against incremental", nodal(), incremental(), 1e-12)
+
+    what = f"{DEEP}, float64, batch {effort.deep_batch}"
+    flops = product_flops(spec, differences_by_layer(spec, x, t))
+    ours, fast, numpy = interleave(effort, incremental, nodal, numpy_product(flops))
+    yield slower(f"{what}: incremental against NumPy's matrix product of as many flops ({flops:.2e})", ours, numpy, 1.6)
+    yield faster(f"{what}: nodal against incremental", fast, ours, 15)
+
+
+def numpy_product(flops: float) -> Side:
+    """Return NumPy's product of many rows of differences with a 100×100 weight, scaled to so many flops.
+
+    10,000 rows are as good as any larger number: what passes through is read once, the weight stays in the cache.
+    """
+    rng = np.random.default_rng(0)
+    differences, weight = rng.standard_normal((10_000, 100)), rng.standard_normal((100, 100))
+    return Side(lambda: differences @ weight, scale=flops / (2 * 10_000 * 100 * 100))
+
+
+def differences_by_layer(spec: NetworkSpec, x: FloatArray, t: IntArray) -> list[int]:
+    """Count the evaluations of `incremental`: rows of differences that start in each layer.
+
+    For each row of data, each of the layer's distinct nonzero inputs (and 1, for the bias) and each unit: two.
+    """
+    counts, numpy = [], backends.get("numpy")
+    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        moves = sum(len(np.unique(np.append(row[row != 0], 1.0))) for row in x)
+        counts.append(2 * moves * weight.shape[1])
+        x = numpy.activation(kind, x @ weight + bias)
+    reported = backends.active().incremental(spec, digits(len(t))[0], t, H)[1].evaluations
+    if abs(sum(counts) / reported - 1) > 0.01:
+        raise WrongAnswerError(f"incremental reports {reported} evaluations; {sum(counts)} are expected")
+    return counts
+
+
+def product_flops(spec: NetworkSpec, counts: Sequence[int]) -> int:
+    """Count the flops of the matrix products that carry rows of differences to the answer.
+
+    A change of one unit of layer l is the next layer's row of weights, scaled; products begin behind that.
+    """
+    flops = 0
+    for layer, count in enumerate(counts):
+        flops += count * sum(2 * weight.size for weight in spec.weights[layer + 2 :])
+    return flops
+
+
+# Numba ----------------------------------------------------------------------------------------------------
+
+
+def numba(effort: Effort) -> Iterator[Row]:
+    spec, (x, t) = two_layers(), digits(100)
+    for name in EXACT:
+        what = f"784-50-10, float64, batch 100: Numba's {name} against C++"
+        if "cpp" not in backends.available() or name not in backends.get("numba").algorithms:
+            yield skipped(what, "not in both backends")
+            continue
+        calls = [numerical(name, spec, x, t, backend=backend) for backend in ("numba", "cpp")]
+        check(what, calls[0](), calls[1](), 1e-12)
+        yield slower(what, *interleave(effort, *calls), 3)
+
+
+# Accuracy -------------------------------------------------------------------------------------------------
+
+
+def accuracy(effort: Effort) -> Iterator[Row]:
+    """Take the worst over several networks, each with a batch of its own."""
+    seeds = range(max(3, effort.rounds // 2))
+    worst: dict[str, float] = {}
+
+    def note(what: str, ours: FloatArray, theirs: FloatArray) -> None:
+        worst[what] = max(worst.get(what, 0.0), error(ours, theirs))
+
+    limits = {}
+    for seed in seeds:
+        spec, (x, t) = two_layers(seed=seed), digits(100, first=100 * seed)
+        reference = backprop(spec, x, t)()
+        for h, limit in ((1e-4, 3e-9), (1e-6, 1e-12)):
+            exact = [numerical(name, spec, x, t, h)() for name in EXACT]
+            for name, ours in zip(EXACT, exact, strict=True):
+                what = f"784-50-10, float64, h = {h:g}: {name} against backprop"
+                limits[what] = limit
+                note(what, ours, reference)
+            what = f"784-50-10, float64, h = {h:g}: nodal against incremental"
+            limits[what] = 1e-13
+            note(what, exact[1], exact[0])
+        single = two_layers("float32", seed)
+        double = NetworkSpec(
+            tuple(weight.astype(np.float64) for weight in single.weights),
+            tuple(None if bias is None else bias.astype(np.float64) for bias in single.biases),
+            single.activations,
+        )
+        x32 = x.astype(np.float32)
+        for name in EXACT:
+            what = f"784-50-10, float32, h = 0.001: {name} against float64 backprop"
+            limits[what] = 5e-6
+            note(what, numerical(name, single, x32, t, 1e-3)(), backprop(double, x32.astype(np.float64), t)())
+    for what, limit in limits.items():
+        yield accurate(f"{what}, worst of {len(seeds)} networks and batches", worst[what], limit)
+
+
+# The arithmetic -------------------------------------------------------------------------------------------
+
+# Vector instructions for one move of one unit (a multiply-add is one), counted from the formulas with the shortest
+# series that give full accuracy at h = 1e-4. expm1(|δ|) is the same for all units, and not counted.
+SIGMOID_DIFFERENCE = 8  # s·c·u / (1 + w·u): two products, the reciprocal's series of degree 5, a product
+LOSS_DIFFERENCE = 14  # log1p(R·(q_t − r)/(1 + r)): two series of degree 3, a reciprocal of 3, a product, log1p of 4
+COMBINE = 1  # both directions subtracted and scaled, half of it for each
+
+
+def limits(effort: Effort) -> Iterator[Row]:
+    """Compare with what the algorithm's arithmetic takes at the peak that NumPy reaches on 1500×1500 matrices.
+
+    The best of its turns is that peak: two flops for each multiply-add, in every lane of every unit. It counts
+    multiply-adds of the innermost formulas and of matrix products, on nonzeros; neither loads and stores nor what
+    is done once per unit (exponentials, tables of distinct inputs).
+    """
+    peak = square_product()
+    shallow, (x, t) = two_layers(), digits(100)
+    deep_spec, (deep_x, deep_t) = deep_network(), digits(effort.deep_batch)
+    cases = (
+        ("784-50-10, batch 100", shallow, x, t),
+        (f"{DEEP}, batch {effort.deep_batch}", deep_spec, deep_x, deep_t),
+    )
+    for (what, spec, x, t), name in itertools.product(cases, EXACT):
+        flops = algorithm_flops(name, spec, x, t)
+        ours, theirs = interleave(effort, numerical(name, spec, x, t), Side(peak, scale=flops / (2 * 1500**3)))
+        best = Timing((min(theirs.seconds),) * len(ours.seconds), scaled=True)
+        yield slower(f"{what}: {name} against its arithmetic at this machine's peak ({flops:.2e} flop)", ours, best)
+
+
+def square_product() -> Callable[[], object]:
+    a, b = np.random.default_rng(0).standard_normal((2, 1500, 1500))
+    return lambda: a @ b
+
+
+def algorithm_flops(name: str, spec: NetworkSpec, x: FloatArray, t: IntArray) -> float:
+    """Count two flops for each multiply-add (or other vector instruction's lane) that the algorithm needs."""
+    per_row = [len(x) * weight.shape[1] for weight in spec.weights]  # (row of data, unit) pairs, by layer
+    nonzeros = [np.count_nonzero(x), *(len(x) * weight.shape[0] for weight in spec.weights[1:])]
+    multiply_adds = [count * weight.shape[1] for count, weight in zip(nonzeros, spec.weights, strict=True)]
+    if name == "nodal":
+        counts = [6 * pairs for pairs in per_row]  # at ±s1 and ±s2, and at ±s3 to check
+        flops = 2.0 * 3 * sum(multiply_adds)  # the forward pass, and a product each for the first and third order
+    else:
+        counts = differences_by_layer(spec, x, t)
+        flops = 2.0 * 2 * sum(multiply_adds)  # the forward pass, and each weight's sum over the rows of data
+    flops += product_flops(spec, counts)
+    for layer, count in enumerate(counts):
+        own = SIGMOID_DIFFERENCE if spec.activations[layer] == Activation.SIGMOID else 0
+        on_the_way = sum(
+            weight.shape[1] * (1 + (SIGMOID_DIFFERENCE if kind == Activation.SIGMOID else 0))
+            for weight, kind in zip(spec.weights[layer + 1 :], spec.activations[layer + 1 :], strict=True)
+        )
+        # In the last two layers the sums over the classes are the same for all moves of a unit.
+        deep_way = on_the_way if layer + 2 < len(spec.weights) else 0
+        flops += 2.0 * count * (own + deep_way + LOSS_DIFFERENCE + COMBINE)
+    return flops
+
+
+# For pytest-benchmark -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 100, 1000])
+@pytest.mark.parametrize("algorithm", [*EXACT, "backprop"])
+@pytest.mark.parametrize("library", ["cpp", "numba"])
+def test_gradient(benchmark: Any, library: str, algorithm: str, batch: int) -> None:
+    if library not in backends.available():
+        pytest.skip("the extension was not built")
+    if algorithm != "backprop" and algorithm not in backends.get(library).algorithms:
+        pytest.skip(f"{library} has no {algorithm}")
+    spec, (x, t) = two_layers(), digits(batch)
+    with fastnet.use_backend(library):
+        benchmark(backprop(spec, x, t) if algorithm == "backprop" else numerical(algorithm, spec, x, t))
+
+
+@pytest.mark.parametrize("algorithm", EXACT)
+def test_deep_gradient(benchmark: Any, algorithm: str) -> None:
+    benchmark(numerical(algorithm, deep_network(), *digits(4)))
+
+
+@pytest.mark.parametrize("library", ["cpp", "numba", "numpy"])
+def test_loop(benchmark: Any, library: str) -> None:
+    if library not in backends.available():
+        pytest.skip("the extension was not built")
+    spec, (x, t) = two_layers(), digits(100)
+    entries, _ = sample_of(spec, 100)
+    benchmark(backends.get(library).loop, spec, x, t, H, entries)
+
+
+if __name__ == "__main__":
+    main(TITLE, rows)

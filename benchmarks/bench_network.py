@@ -1,0 +1,173 @@
+"""The 784-50-10 network: backprop and forward pass against NumPy, the textbook's loop, and what a small call costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from _measure import (
+    THREAD_COUNTS,
+    Effort,
+    FloatArray,
+    IntArray,
+    Row,
+    Side,
+    Timing,
+    check,
+    digits,
+    faster,
+    flat,
+    interleave,
+    main,
+    sample_of,
+    skipped,
+    threads,
+)
+
+import fastnet
+from fastnet import backends
+
+TITLE = "The 784-50-10 network against NumPy and Numba"
+DTYPES = ("float32", "float64")
+BATCH = 100
+H = {"float64": 1e-4, "float32": 1e-2}  # the loop's step, large enough for its rounding error
+
+Call = Callable[[], FloatArray]
+
+
+def gradients(dtype: npt.DTypeLike) -> dict[str, Call]:
+    """Return what computes the gradient by backprop, by library: the same formulas, on the same arrays."""
+    net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
+    x, t = digits(BATCH, dtype)
+    numpy = backends.get("numpy")
+    return {
+        "fastnet": lambda: flat(net.gradient(x, t).values()),
+        "numpy": lambda: flat(numpy.gradient(net._spec(), x, t)),
+        "lean numpy": lambda: flat(lean_gradient(net.params, x, t)),
+    }
+
+
+def lean_gradient(params: dict[str, FloatArray], x: FloatArray, t: IntArray) -> list[FloatArray]:
+    """Backprop of this one network as one writes it for speed: nothing checked, nothing general, no sigmoid twice."""
+    W1, b1, W2, b2 = params.values()
+    rows = np.arange(len(t))
+    z = 1 / (1 + np.exp(-(x @ W1 + b1)))
+    e = np.exp(z @ W2 + b2)
+    y = e / e.sum(axis=1, keepdims=True)
+    right = y[rows, t]
+    d2 = y.copy()
+    d2[rows, t] -= 1
+    d2 *= (right / ((right + W1.dtype.type(1e-7)) * len(t)))[:, None]
+    d1 = d2 @ W2.T * (z * (1 - z))
+    return [x.T @ d1, d1.sum(axis=0), z.T @ d2, d2.sum(axis=0)]
+
+
+def forwards(dtype: npt.DTypeLike) -> dict[str, Call]:
+    """Return what passes a batch through the network, by library."""
+    net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
+    x, _ = digits(BATCH, dtype)
+    numpy = backends.get("numpy")
+    return {"fastnet": lambda: net.predict(x), "numpy": lambda: numpy.forward(net._spec(), x)}
+
+
+def softmaxes(shape: tuple[int, int]) -> dict[str, Call]:
+    """Return what applies softmax to rows, by library."""
+    x = np.random.default_rng(0).standard_normal(shape)
+    numpy = backends.get("numpy")
+    return {"fastnet": lambda: fastnet.softmax(x), "numpy": lambda: numpy.softmax(x)}
+
+
+def rows(effort: Effort) -> Iterator[Row]:
+    for count in THREAD_COUNTS:
+        for dtype in DTYPES:
+            with threads(count):
+                # The promise is for float32; in float64 NumPy's time is nearer to that of the arithmetic alone.
+                least = 3 if dtype == "float32" else None
+                yield from compare(effort, f"backprop, {dtype}, {count} thread(s)", gradients(dtype), dtype, least)
+    for count in THREAD_COUNTS:
+        for dtype in DTYPES:
+            with threads(count):
+                yield from compare(effort, f"forward pass, {dtype}, {count} thread(s)", forwards(dtype), dtype)
+    for count in THREAD_COUNTS:
+        with threads(count):
+            yield from loops(effort, "float64", count)
+    with threads(1):
+        yield overhead(effort)
+
+
+def compare(
+    effort: Effort, what: str, calls: dict[str, Call], dtype: str, at_least: float | None = None
+) -> Iterator[Row]:
+    """Compare fastnet with the other libraries; the promise is against the first of them."""
+    for answer in calls.values():
+        check(what, calls["fastnet"](), answer(), 100 * float(np.finfo(dtype).eps))
+    ours, *theirs = interleave(effort, *calls.values())
+    for name, timing in zip(list(calls)[1:], theirs, strict=True):
+        yield faster(f"{what}, against {name}", ours, timing, at_least)
+        at_least = None
+
+
+def loops(effort: Effort, dtype: str, count: int) -> Iterator[Row]:
+    """Compare the textbook's loop in C++, Numba and NumPy at one sample of the parameters."""
+    what = f"loop over the parameters, {dtype}, {count} thread(s)"
+    if not backends.has_extension():
+        yield skipped(what, "the extension was not built")
+        return
+    spec = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)._spec()
+    x, t = digits(BATCH, dtype)
+    entries, scale = sample_of(spec, effort.loop_entries)
+
+    def loop(name: str) -> Call:
+        backend = backends.get(name)  # with the threads of now
+        return lambda: backend.loop(spec, x, t, H[dtype], entries)
+
+    calls = [loop(name) for name in ("cpp", "numba", "numpy")]
+    ours, *theirs = [call() for call in calls]
+    for answer in theirs:
+        check(what, ours, answer, 1e-7)
+    cpp, numba, numpy = interleave(effort, *(Side(call, scale=scale) for call in calls))
+    yield faster(f"{what}: C++ against Numba", cpp, numba, 1.5)
+    yield faster(f"{what}: C++ against NumPy", cpp, numpy, 4)
+
+
+def overhead(effort: Effort) -> Row:
+    """Tell what a call of softmax costs beyond its arithmetic.
+
+    The arithmetic is in proportion to the rows, all else is the same for 100 rows and for 900: a straight line
+    through both, at no rows, is what a call costs by itself. Both fit into the second-level cache.
+    """
+    few, many = softmaxes((100, 10)), softmaxes((900, 10))
+    check("softmax", few["fastnet"](), few["numpy"](), 1e-14)
+    ours, numpy, ours_many, numpy_many = interleave(effort, *few.values(), *many.values())
+    what = "softmax of 100×10: a call beyond its arithmetic, 1 thread, against numpy"
+    row = faster(what, beyond(ours, ours_many), beyond(numpy, numpy_many))
+    return row._replace(target="< 3 µs", passed=beyond(ours, ours_many).median < 3e-6)
+
+
+def beyond(few: Timing, many: Timing) -> Timing:
+    return Timing(tuple((9 * a - b) / 8 for a, b in zip(few.seconds, many.seconds, strict=True)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("library", ["fastnet", "numpy", "lean numpy"])
+def test_gradient(benchmark: Any, library: str, dtype: str) -> None:
+    benchmark(gradients(dtype)[library])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("library", ["fastnet", "numpy"])
+def test_forward(benchmark: Any, library: str, dtype: str) -> None:
+    benchmark(forwards(dtype)[library])
+
+
+@pytest.mark.parametrize("rows_of_x", [1, 100, 1000])
+@pytest.mark.parametrize("library", ["fastnet", "numpy"])
+def test_softmax(benchmark: Any, library: str, rows_of_x: int) -> None:
+    benchmark(softmaxes((rows_of_x, 10))[library])
+
+
+if __name__ == "__main__":
+    main(TITLE, rows)

@@ -1,0 +1,52 @@
+"""Run all benchmarks and write RESULTS.md.
+
+Install with the benchmarks' own requirements, let nothing else run, and give MNIST a folder::
+
+    pip install -e '.[bench]'
+    export FASTNET_DATA_DIR=path/to/mnist    # drawn digits take its place where there is none
+    python benchmarks/run.py                 # some ten minutes; writes RESULTS.md
+    python benchmarks/run.py --quick         # a minute, to see that all works; writes nothing
+
+Each part is a script too, as in ``python benchmarks/bench_matmul.py [--quick]``, which prints its table. For a history
+on one machine, there are tests for pytest-benchmark in the same files::
+
+    pytest benchmarks/bench_matmul.py benchmarks/bench_network.py benchmarks/bench_differences.py --benchmark-autosave
+    pytest-benchmark compare
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+
+import bench_differences
+import bench_matmul
+import bench_network
+from _measure import FULL, NOTES, QUICK, environment, measure, table, verdict
+
+PARTS = (bench_differences, bench_network, bench_matmul)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run all benchmarks and write RESULTS.md.")
+    parser.add_argument("--quick", action="store_true", help="few turns, small samples; print, and write nothing")
+    parser.add_argument("--output", type=Path, help="the file to write (default: RESULTS.md beside pyproject.toml)")
+    options = parser.parse_args()
+    machine, sections, all_rows = environment(), [], []
+    for part in PARTS:
+        rows = measure(part.rows, QUICK if options.quick else FULL)
+        all_rows += rows
+        sections.append(f"## {part.TITLE}\n\n{table(rows)}\n")
+    kind = "quick run, not for quoting" if options.quick else "full run"
+    head = f"# Benchmark results\n\nOf {datetime.date.today()}, {kind}, by `benchmarks/run.py`.\n\n{machine}\n"
+    text = "\n".join([head, f"{NOTES}\n", f"{verdict(all_rows)}\n", *sections])
+    output = options.output or (None if options.quick else Path(__file__).parents[1] / "RESULTS.md")
+    if output is None:
+        print(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

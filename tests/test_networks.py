@@ -1,0 +1,495 @@
+"""Networks of every kind against long double, on every implementation; and the classes that learners use."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet.backends._spec import Activation, Loss, NetworkSpec, Output
+
+STEP = {"float64": 1e-4, "float32": 1e-2}  # in float32 the notes' 1e-4 drowns in rounding
+
+
+@pytest.fixture(params=range(16))
+def number(request, cases):
+    """A network and batch of `_support.case`."""
+    assert cases.CASES == 16
+    return request.param
+
+
+def sampled_entries(spec, most=24):
+    """The first and last entry of every parameter array, and others spread between."""
+    ends = np.cumsum([p.size for p in spec.parameters])
+    entries = {0, *(ends - 1).tolist(), *(ends[:-1]).tolist()}
+    entries |= set(np.linspace(0, ends[-1] - 1, most).astype(int).tolist())
+    return np.array(sorted(entries), np.int64)
+
+
+def every_entry(spec):
+    return np.arange(sum(p.size for p in spec.parameters))
+
+
+# Against the oracle ---------------------------------------------------------------------------------------
+
+
+def test_the_oracle_gradient_is_the_complex_step(oracle, number):
+    """Two derivations of the oracle's own gradient, one of them without a derivative."""
+    case = oracle.case(number, "float64")
+    x, t = case.x[:5], case.t[:5]
+    for bounded, exact in zip(
+        oracle.gradient(case.spec, x, t), oracle.complex_step_gradient(case.spec, x, t), strict=True
+    ):
+        scale = abs(exact).max() or 1
+        assert abs(bounded.value - exact).max() / scale < 1e-15
+        assert (bounded.error.max() / scale) < 1e-9  # and its bounds say something
+
+
+def test_forward(backend, oracle, dtype, number):
+    case = oracle.case(number, dtype)
+    answer = backend.forward(case.spec, case.x)
+    assert answer.dtype == dtype
+    oracle.cached_forward(number, dtype).assert_holds(answer)
+
+
+def test_loss(backend, oracle, dtype, number):
+    answer = backend.loss(*oracle.case(number, dtype))
+    assert type(answer) is float
+    oracle.cached_loss(number, dtype).assert_holds(answer)
+
+
+def test_gradient(backend, oracle, dtype, number):
+    spec, x, t = oracle.case(number, dtype)
+    gradients = backend.gradient(spec, x, t)
+    expected = oracle.cached_gradient(number, dtype)
+    assert [g.shape for g in gradients] == [p.shape for p in spec.parameters]
+    for i, (bounded, gradient) in enumerate(zip(expected, gradients, strict=True)):
+        assert gradient.dtype == dtype
+        bounded.assert_holds(gradient, f"gradient of parameter {i}")
+
+
+def test_loop(backend, oracle, dtype, number):
+    spec, x, t = oracle.case(number, dtype)
+    entries = sampled_entries(spec)
+    before = [p.copy() for p in spec.parameters]
+    differences = backend.loop(spec, x, t, STEP[dtype], entries)
+    assert differences.dtype == dtype
+    assert differences.shape == entries.shape
+    for entry, difference in zip(entries.tolist(), differences, strict=True):
+        oracle.cached_difference(number, dtype, STEP[dtype], entry).assert_holds(difference, f"entry {entry}")
+    for p, copy in zip(spec.parameters, before, strict=True):
+        np.testing.assert_array_equal(p, copy)
+
+
+def test_loop_gives_each_entry_where_it_was_asked_for(backend, oracle, dtype):
+    """In any order, repeated, or none at all."""
+    spec, x, t = oracle.case(3, dtype)
+    entries = every_entry(spec)
+    whole = backend.loop(spec, x, t, STEP[dtype], entries)
+    asked = np.concatenate([entries[::-1], entries[:3], entries[:3]])
+    np.testing.assert_array_equal(backend.loop(spec, x, t, STEP[dtype], asked), whole[asked])
+    assert backend.loop(spec, x, t, STEP[dtype], entries[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("h", [1e-7, 1e-3, 0.5, 8.0])
+def test_loop_with_other_steps(backend, oracle, h):
+    spec, x, t = oracle.case(11, "float64")
+    entries = sampled_entries(spec, 8)
+    for entry, difference in zip(entries.tolist(), backend.loop(spec, x, t, h, entries), strict=True):
+        oracle.cached_difference(11, "float64", h, entry).assert_holds(difference, f"entry {entry}")
+
+
+@pytest.mark.parametrize("output", Output, ids=lambda output: output.name.lower())
+@pytest.mark.parametrize("kind", Activation, ids=lambda kind: kind.name.lower())
+def test_extreme_pre_activations(backend, oracle, dtype, kind, output):
+    """Scores of ±1000 and more: no overflow, and gradients that are numbers."""
+    rng = np.random.default_rng(0)
+    spec = NetworkSpec(
+        ((rng.standard_normal((6, 5)) * 300).astype(dtype), (rng.standard_normal((5, 4)) * 3).astype(dtype)),
+        (rng.standard_normal(5).astype(dtype), None),
+        (kind, Activation.TANH),
+        output,
+        Loss.MEAN_SQUARED_ERROR,
+    )
+    x, t = rng.normal(scale=10, size=(9, 6)).astype(dtype), rng.integers(0, 4, 9)
+    with np.errstate(under="ignore"):
+        oracle.forward(spec, x).assert_holds(backend.forward(spec, x))
+        oracle.loss(spec, x, t).assert_holds(backend.loss(spec, x, t))
+    assert all(np.isfinite(g).all() for g in backend.gradient(spec, x, t))
+
+
+# Zeros, splits and threads change no bit ------------------------------------------------------------------
+
+
+def wide_case(cases, dtype, rows=150, columns=300, zeros=0.8, seed=0):
+    """A network of 300 inputs, more than one block of the inner dimension, and a batch: a third of it is dense."""
+    rng = np.random.default_rng(seed)
+    spec = NetworkSpec(
+        (rng.standard_normal((columns, 13)).astype(dtype) / 8, rng.standard_normal((13, 10)).astype(dtype)),
+        (rng.standard_normal(13).astype(dtype), rng.standard_normal(10).astype(dtype)),
+        (Activation.SIGMOID, Activation.IDENTITY),
+    )
+    x = rng.standard_normal((rows, columns)).astype(dtype)
+    x[rng.random(x.shape) < zeros] = 0
+    x[::3] = rng.standard_normal(x[::3].shape)
+    return cases.Case(spec, x, rng.integers(0, 10, rows))
+
+
+def test_a_row_does_not_depend_on_its_batch(core, cases, dtype, with_threads):
+    """Not on how many rows there are, not on how many of them are mostly zeros, not on the threads."""
+    spec, x, _ = wide_case(cases, dtype)
+    with_threads(1)
+    whole = core.forward(spec, x)
+    for count in (1, 2, 3):
+        with_threads(count)
+        for size in (1, 2, 7, 64, 100, len(x)):
+            pieces = [core.forward(spec, x[first : first + size].copy()) for first in range(0, len(x), size)]
+            np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    order = np.random.default_rng(1).permutation(len(x))
+    np.testing.assert_array_equal(core.forward(spec, x[order]), whole[order])
+
+
+def with_columns_of_zeros(case, columns):
+    """The same network and batch, with more inputs that are always 0: then most of x is zeros."""
+    weight = np.random.default_rng(5).standard_normal((columns, case.spec.weights[0].shape[1]))
+    weights = (np.concatenate([case.spec.weights[0], weight.astype(case.x.dtype)]), *case.spec.weights[1:])
+    x = np.concatenate([case.x, np.zeros((len(case.x), columns), case.x.dtype)], axis=1)
+    return type(case)(dataclasses.replace(case.spec, weights=weights), x, case.t)
+
+
+@pytest.mark.parametrize("rows", [1, 65, 300])
+@pytest.mark.parametrize("columns", [50, 256, 300])
+def test_skipping_zeros_changes_no_bit(core, cases, dtype, rows, columns):
+    """Dense rows, and the same with so many columns of zeros that the kernels skip them."""
+    dense = wide_case(cases, dtype, rows, columns, zeros=0)
+    sparse = with_columns_of_zeros(dense, 2 * columns)
+    np.testing.assert_array_equal(core.forward(sparse.spec, sparse.x), core.forward(dense.spec, dense.x))
+    assert core.loss(*sparse) == core.loss(*dense)
+    first, *others = core.gradient(*sparse)
+    expected_first, *expected_others = core.gradient(*dense)
+    np.testing.assert_array_equal(first[:columns], expected_first)
+    np.testing.assert_array_equal(first[columns:], np.zeros_like(first[columns:]))
+    for gradient, expected in zip(others, expected_others, strict=True):
+        np.testing.assert_array_equal(gradient, expected)
+    size = dense.spec.weights[0].size
+    entries = np.array([0, 1, size // 2, size - 1, size, size + 20])
+    moved = np.where(entries < size, entries, entries + sparse.spec.weights[0].size - size)
+    np.testing.assert_array_equal(core.loop(*sparse, STEP[dtype], moved), core.loop(*dense, STEP[dtype], entries))
+    at_zeros = core.loop(*sparse, STEP[dtype], np.array([size, size + 5]))
+    np.testing.assert_array_equal(at_zeros, [0, 0])
+
+
+def test_the_number_of_threads_changes_no_bit(backend, cases, dtype, with_threads):
+    spec, x, t = wide_case(cases, dtype, rows=300)
+    entries = every_entry(spec)[:: 400 if backend.name == "numpy" else 40].copy()
+    answers = []
+    for count in (1, 2, 3, 2):
+        with_threads(count)
+        answers.append(
+            [
+                backend.forward(spec, x),
+                backend.loss(spec, x, t),
+                *backend.gradient(spec, x, t),
+                backend.loop(spec, x, t, STEP[dtype], entries),
+            ]
+        )
+    for other in answers[1:]:
+        for answer, expected in zip(other, answers[0], strict=True):
+            np.testing.assert_array_equal(answer, expected)
+
+
+def test_rows_of_zeros_and_a_batch_of_zeros(backend, oracle, dtype):
+    spec, x, t = oracle.case(9, dtype)
+    for kept in (0, 1):
+        sparse = x.copy()
+        sparse[kept:] = 0
+        oracle.forward(spec, sparse).assert_holds(backend.forward(spec, sparse))
+        for bounded, gradient in zip(oracle.gradient(spec, sparse, t), backend.gradient(spec, sparse, t), strict=True):
+            bounded.assert_holds(gradient)
+
+
+# Infinities and NaN ---------------------------------------------------------------------------------------
+
+
+def poisoned_cases(cases, dtype):
+    """Cases with one infinity or NaN in the first weight, where x has nothing but zeros, or in another place."""
+    for value in (np.inf, -np.inf, np.nan):
+        for zeros in (0.0, 0.9):
+            for where in ("unused weight", "first weight", "bias", "last weight", "x"):
+                spec, x, t = wide_case(cases, dtype, rows=40, columns=30, zeros=zeros)
+                if zeros:
+                    x[::3][np.random.default_rng(3).random(x[::3].shape) < zeros] = 0
+                spec = spec.copy()
+                if where == "unused weight":
+                    x[:, 7] = 0
+                    spec.weights[0][7, 3] = value
+                elif where == "first weight":
+                    spec.weights[0][0, 0] = value
+                elif where == "bias":
+                    spec.biases[0][4] = value
+                elif where == "last weight":
+                    spec.weights[1][2, 5] = value
+                else:
+                    x[11, 13] = value
+                yield f"{value} in {where}, {zeros:.0%} zeros", cases.Case(spec, x, t)
+
+
+def test_infinities_and_nan_go_through_as_in_numpy(backend, cases, dtype):
+    """Zeros are not skipped over them: 0 times infinity is NaN."""
+    for name, (spec, x, t) in poisoned_cases(cases, dtype):
+        with fastnet.use_backend("numpy"):
+            reference = fastnet.backends.active()
+            expected = [
+                reference.forward(spec, x),
+                np.array(reference.loss(spec, x, t)),
+                *reference.gradient(spec, x, t),
+            ]
+            entries = np.array([0, 7 * 13 + 3, 200, 30 * 13, 30 * 13 + 13, 30 * 13 + 13 + 2 * 10 + 5])
+            expected.append(reference.loop(spec, x, t, STEP[dtype], entries))
+        answers = [backend.forward(spec, x), np.array(backend.loss(spec, x, t)), *backend.gradient(spec, x, t)]
+        answers.append(backend.loop(spec, x, t, STEP[dtype], entries))
+        for what, (answer, wanted) in enumerate(zip(answers, expected, strict=True)):
+            message = f"{name}, answer {what}"
+            np.testing.assert_array_equal(np.isnan(answer), np.isnan(wanted), err_msg=message)
+            np.testing.assert_array_equal(np.isinf(answer), np.isinf(wanted), err_msg=message)
+
+
+def test_zero_times_an_infinite_weight_is_nan(backend, dtype):
+    weight = np.ones((20, 3), dtype)
+    weight[5, 1] = np.inf
+    spec = NetworkSpec((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
+    x = np.zeros((4, 20), dtype)
+    x[:, 0] = 1
+    np.testing.assert_array_equal(backend.forward(spec, x), np.array([[1, np.nan, 1]] * 4, dtype))
+    assert np.isnan(backend.loss(spec, x, np.array([0, 1, 2, 0])))
+    gradient = backend.gradient(spec, x, np.array([0, 1, 2, 0]))[0]
+    assert np.isnan(gradient[:, 1]).all()  # zeros of x times NaN, in the sum over the batch
+    assert np.isfinite(gradient[:, [0, 2]]).all()
+    assert np.isnan(backend.loop(spec, x, np.array([0, 1, 2, 0]), 1e-2, np.arange(60))).all()
+
+
+# Weight decay ---------------------------------------------------------------------------------------------
+
+
+def test_weight_decay_is_part_of_the_loss_and_of_both_gradients(backend, dtype):
+    rng = np.random.default_rng(0)
+    spec = NetworkSpec(
+        (rng.standard_normal((3, 4)).astype(dtype), rng.standard_normal((4, 2)).astype(dtype)),
+        (rng.standard_normal(4).astype(dtype), None),
+        (Activation.RELU, Activation.IDENTITY),
+    )
+    decayed = dataclasses.replace(spec, weight_decay=0.5)
+    x, t = rng.standard_normal((6, 3)).astype(dtype), rng.integers(0, 2, 6)
+    squares = sum(float((w.astype(float) ** 2).sum()) for w in spec.weights)
+    assert backend.loss(decayed, x, t) == pytest.approx(backend.loss(spec, x, t) + 0.25 * squares, rel=1e-14)
+    for g, plain, p in zip(backend.gradient(decayed, x, t), backend.gradient(spec, x, t), spec.parameters, strict=True):
+        share = 0.5 * p if p.ndim == 2 else 0 * p  # biases are not decayed
+        # Two roundings: of the product (exact for 0.5) and of the sum.
+        np.testing.assert_allclose(g, plain + share, rtol=0, atol=2 * np.finfo(dtype).eps * abs(g).max())
+
+
+# The classes ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((20, 6)), rng.integers(0, 4, 20)
+
+
+def small_net(dtype="float64", seed=0):
+    return fastnet.TwoLayerNet(6, 5, 4, weight_init_std=0.5, dtype=dtype, seed=seed)
+
+
+def test_parameters_of_a_two_layer_net(dtype):
+    net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
+    assert {name: p.shape for name, p in net.params.items()} == {
+        "W1": (784, 50),
+        "b1": (50,),
+        "W2": (50, 10),
+        "b2": (10,),
+    }
+    assert all(p.dtype == dtype for p in net.params.values())
+    assert not net.params["b1"].any()
+    assert not net.params["b2"].any()
+    # The sample standard deviation of n normal numbers is within 5 of its own standard errors, 1/sqrt(2n).
+    assert net.params["W1"].std() == pytest.approx(0.01, rel=5 / np.sqrt(2 * 784 * 50))
+    assert abs(net.params["W1"].mean()) < 5 * 0.01 / np.sqrt(784 * 50)
+
+
+def test_a_seed_gives_the_same_weights_each_time():
+    first, second = small_net(seed=7), small_net(seed=7)
+    for name in first.params:
+        np.testing.assert_array_equal(first.params[name], second.params[name])
+    assert not np.array_equal(first.params["W1"], small_net(seed=8).params["W1"])
+    assert not np.array_equal(fastnet.TwoLayerNet(6, 5, 4).params["W1"], fastnet.TwoLayerNet(6, 5, 4).params["W1"])
+    np.testing.assert_array_equal(fastnet.SimpleNet(seed=7).W, fastnet.SimpleNet(seed=7).W)
+    np.testing.assert_array_equal(small_net("float32", 7).params["W1"], first.params["W1"].astype("float32"))
+
+
+def test_answers_of_a_two_layer_net(backend, oracle, dtype, batch):
+    net, (x, t) = small_net(dtype), batch
+    x32 = x.astype(dtype)
+    exact = oracle.forward(net._spec(), x32)
+    answer = net.predict(x)
+    assert answer.dtype == dtype
+    exact.assert_holds(answer)
+    oracle.loss(net._spec(), x32, t).assert_holds(net.loss(x, t))
+    for bounded, (name, gradient) in zip(oracle.gradient(net._spec(), x32, t), net.gradient(x, t).items(), strict=True):
+        assert gradient.dtype == dtype
+        assert gradient.shape == net.params[name].shape
+        bounded.assert_holds(gradient, name)
+    h = STEP[dtype]
+    numerical = net.numerical_gradient(x, t, h=h, algorithm="loop")
+    assert list(numerical) == list(net.params)
+    flat = np.concatenate([gradient.ravel() for gradient in numerical.values()])
+    for entry in sampled_entries(net._spec()).tolist():
+        oracle.central_difference(net._spec(), x32, t, h, entry).assert_holds(flat[entry], f"entry {entry}")
+
+
+def test_nothing_passed_in_is_modified(backend, dtype, batch):
+    net = small_net(dtype)
+    x, t = batch[0].astype(dtype), batch[1]
+    before = [a.copy() for a in (x, t, *net.params.values())]
+    net.predict(x)
+    net.loss(x, t)
+    net.accuracy(x, t, batch_size=3)
+    net.gradient(x, t)
+    net.numerical_gradient(x, t)
+    for a, copy in zip((x, t, *net.params.values()), before, strict=True):
+        np.testing.assert_array_equal(a, copy)
+
+
+def test_read_only_arrays_will_do(backend, batch):
+    net, (x, t) = small_net(), batch
+    expected = net.gradient(x, t), net.numerical_gradient(x, t)
+    for a in (x, t, *net.params.values()):
+        a.flags.writeable = False
+    for gradients, wanted in zip((net.gradient(x, t), net.numerical_gradient(x, t)), expected, strict=True):
+        for name, gradient in gradients.items():
+            np.testing.assert_array_equal(gradient, wanted[name])
+            assert gradient.flags.writeable
+
+
+def test_parameters_changed_in_place_are_seen(backend, batch):
+    net, x = small_net(), batch[0]
+    before = net.predict(x)
+    net.params["W1"][0, 0] += 1
+    changed = net.predict(x)
+    assert not np.array_equal(changed, before)
+    net.params["W1"][0, 0] -= 1
+    net.params["b2"] += 5  # the same for all classes: a softmax does not see it, but for rounding
+    np.testing.assert_allclose(net.predict(x), before, rtol=1e-13)
+    net.params["b2"][1] += 5
+    assert (net.predict(x)[:, 1] > before[:, 1]).all()
+
+
+def test_training_by_hand_lowers_the_loss(backend, batch):
+    net, (x, t) = small_net(), batch
+    losses = [net.loss(x, t)]
+    for _ in range(20):
+        for name, gradient in net.numerical_gradient(x, t).items():
+            net.params[name] -= 0.5 * gradient
+        losses.append(net.loss(x, t))
+    assert all(after < before for before, after in itertools.pairwise(losses))
+
+
+@pytest.mark.parametrize("layout", ["fortran", "strided", "byte-swapped"])
+def test_replaced_parameters_of_other_layouts(backend, batch, layout):
+    net, (x, t) = small_net(), batch
+    expected = net.gradient(x, t), net.numerical_gradient(x, t), net.predict(x)
+    for name, p in net.params.items():
+        if layout == "fortran":
+            net.params[name] = np.asfortranarray(p)
+        elif layout == "strided":
+            net.params[name] = np.repeat(p, 2, axis=-1)[..., ::2]
+        else:
+            net.params[name] = p.astype(">f8")
+    for name in net.params:
+        np.testing.assert_array_equal(net.gradient(x, t)[name], expected[0][name])
+        np.testing.assert_array_equal(net.numerical_gradient(x, t)[name], expected[1][name])
+        assert net.gradient(x, t)[name].dtype == np.dtype("=f8")
+    np.testing.assert_array_equal(net.predict(x), expected[2])
+
+
+def test_replaced_parameters_of_the_other_dtype(backend, batch):
+    net, (x, t) = small_net(), batch
+    for name, p in net.params.items():
+        net.params[name] = p.astype(np.float32)
+    assert net.predict(x).dtype == np.float32
+    assert all(g.dtype == np.float32 for g in net.gradient(x, t).values())
+
+
+def test_a_single_row_is_a_batch_of_one(backend, batch):
+    net, (x, t) = small_net(), batch
+    row, label = x[3], int(t[3])
+    assert net.predict(row).shape == (4,)
+    np.testing.assert_array_equal(net.predict(row), net.predict(x[3:4])[0])
+    one_hot = np.eye(4)[label]
+    for target in (label, np.int64(label), np.array(label), np.array([label])):
+        assert net.loss(row, target) == net.loss(x[3:4], [label])
+    for target in (one_hot, one_hot.astype(int).tolist(), one_hot[np.newaxis]):
+        assert net.loss(row, target) == net.loss(x[3:4], one_hot[np.newaxis])
+    np.testing.assert_array_equal(net.gradient(row, label)["W1"], net.gradient(x[3:4], [label])["W1"])
+    np.testing.assert_array_equal(
+        net.numerical_gradient(row, label)["W1"], net.numerical_gradient(x[3:4], [label])["W1"]
+    )
+    assert net.accuracy(row, int(net.predict(row).argmax())) == 1
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 7, 19, 20, 21, 1000, np.int64(3)])
+def test_accuracy(backend, batch, batch_size):
+    net, (x, _) = small_net(), batch
+    answers = net.predict(x).argmax(axis=1)
+    t = np.where(np.arange(20) < 13, answers, (answers + 1) % 4)
+    assert net.accuracy(x, t, batch_size) == 13 / 20
+    assert net.accuracy(x, np.eye(4)[t], batch_size) == 13 / 20
+
+
+def test_inputs_of_other_dtypes(backend, batch):
+    net, (x, t) = small_net(), batch
+    for same in (x.tolist(), np.asfortranarray(x), x.astype(">f8"), x[::-1].copy()[::-1]):
+        np.testing.assert_array_equal(net.predict(same), net.predict(x))
+    whole = np.rint(x * 3)
+    np.testing.assert_array_equal(net.predict(whole.astype(int)), net.predict(whole))
+    np.testing.assert_array_equal(net.predict(whole > 0), net.predict((whole > 0).astype(float)))
+    assert net.loss(x, t.astype(np.uint8)) == net.loss(x, t.tolist()) == net.loss(x, t)
+
+
+def test_simple_net(backend, dtype):
+    net = fastnet.SimpleNet(dtype=dtype, seed=0)
+    assert net.W is net.params["W"]
+    assert net.W.shape == (2, 3)
+    assert net.W.dtype == dtype
+    x, t = np.array([[0.6, 0.9], [-0.3, 0.2]]), np.array([2, 0])
+    scores = net.predict(x)  # the scores, not the probabilities
+    expected = (x.astype(dtype).astype(np.longdouble) @ net.W.astype(np.longdouble)).astype(float)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=3 * np.finfo(dtype).eps * abs(net.W).max())
+    assert net.predict(x[0]).shape == (3,)
+    probabilities = fastnet.softmax(scores)
+    assert net.loss(x, t) == pytest.approx(
+        fastnet.cross_entropy_error(probabilities, t), rel=4 * float(np.finfo(dtype).eps)
+    )
+    replaced = np.zeros((2, 3), dtype)
+    net.W = replaced
+    assert net.params["W"] is replaced
+    np.testing.assert_allclose(net.loss(x, t), -np.log(1 / 3 + 1e-7), rtol=4 * np.finfo(dtype).eps)
+    replaced += 1
+    assert not np.array_equal(net.predict(x), np.zeros((2, 3)))
+    # Softmax gives each class a third: the accuracy is that of the first class.
+    assert net.accuracy(x, [0, 1]) == 0.5
+
+
+def test_numerical_gradient_of_any_function_perturbs_the_network_in_place(backend, batch):
+    """The notes' idiom: the function ignores its argument, and reads the parameters where they are."""
+    net, (x, t) = small_net(), batch
+    by_network = net.numerical_gradient(x, t, algorithm="loop")
+    for name, p in net.params.items():
+        before = p.copy()
+        by_function = fastnet.numerical_gradient(lambda _: net.loss(x, t), p)
+        # Both are differences of the same two losses, which may round differently: by 20 units of 2^-53 each.
+        np.testing.assert_allclose(by_function, by_network[name], rtol=0, atol=2 * 20 * 2 * 2**-53 / 2e-4)
+        np.testing.assert_array_equal(p, before)
