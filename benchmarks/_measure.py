@@ -33,6 +33,7 @@ import numpy.typing as npt
 import threadpoolctl
 
 import fastnet
+from fastnet import datasets
 from fastnet._measuring import spread
 from fastnet._text import format_seconds, three_digits
 from fastnet.backends._spec import Activation, NetworkSpec
@@ -171,13 +172,10 @@ def _sample(side: Side, expected: float, least: float) -> float:
 
 @functools.cache
 def _digits() -> tuple[FloatArray, IntArray, str]:
-    from fastnet import datasets
-
-    try:
-        (x, t), _ = datasets.load_mnist()
-    except (OSError, ImportError):
+    if datasets.find_mnist() is None:
         x, t = datasets.make_digits(max(FULL.batches), seed=0)
         return x, t, "drawn digits (`make_digits`): no MNIST was found"
+    (x, t), _ = datasets.load_mnist()
     return x, t, "MNIST"
 
 
@@ -233,7 +231,7 @@ class Row(NamedTuple):
 
     what: str
     ours: str
-    theirs: str
+    theirs: str = ""
     ratio: str = ""
     target: str = ""
     passed: bool | None = None
@@ -255,9 +253,21 @@ def slower(what: str, ours: Timing, theirs: Timing, at_most: float | None = None
     return Row(what, str(ours), str(theirs), _ratio(ratio, ours, theirs), target, passed)
 
 
-def accurate(what: str, error: float, at_most: float) -> Row:
-    """Hold an error against its limit."""
-    return Row(what, f"{error:.1e}", "", "", f"≤ {at_most:g}", error <= at_most)
+def accurate(what: str, error: float, at_most: float | None) -> Row:
+    """Hold an error against its limit, if it has one."""
+    if at_most is None:
+        return Row(what, power_of_ten(error))
+    return Row(what, power_of_ten(error), "", "", f"≤ {power_of_ten(at_most)}", error <= at_most)
+
+
+def power_of_ten(value: float) -> str:
+    """Write a small number as in ``3.2e-9``."""
+    return np.format_float_scientific(value, precision=1, trim="-", exp_digits=1)
+
+
+def on(count: int) -> str:
+    """Write a number of threads."""
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def skipped(what: str, why: str) -> Row:
@@ -274,12 +284,12 @@ def _ratio(ratio: float, over: Timing, under: Timing) -> str:
 def table(rows: Iterable[Row]) -> str:
     """Write the rows in Markdown."""
     reached = {True: "yes", False: "**no**", None: ""}
-    lines = [(*row[:5], reached[row.passed]) for row in rows]
-    lines = [("what", "ours", "theirs", "ratio", "to reach", "reached"), *lines]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(6)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    padded = (" | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(f"| {line} |" for line in padded)
+    head = ["what", "ours", "theirs", "ratio", "to reach", "reached"]
+    cells = [head, *([*row[:5], reached[row.passed]] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    lines = (" | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def verdict(rows: Iterable[Row]) -> str:
@@ -299,10 +309,11 @@ def environment() -> str:
         f"Numba {importlib.metadata.version('numba')}",
     ]
     lines = [
-        f"processor: {_processor()}, {CORES} core(s), {platform.system()}; load average at the time: {_load()}",
-        f"fastnet {info['version']}: {info['isa']} kernels, {info['compiler']}, {info['threading']}",
+        f"processor: {_processor()}, {CORES} core{'' if CORES == 1 else 's'}, {platform.system()}; "
+        f"load average at the start: {_load()}",
+        f"fastnet {info['version']}, backend {info['backend']}: {info['isa']}, {info['compiler']}, {info['threading']}",
         f"Python {platform.python_version()}, {', '.join(libraries)}",
-        f"{MOST_THREADS} thread(s) on every side where a line does not say otherwise",
+        f"{on(MOST_THREADS)} on every side, where a line does not say otherwise",
         f"data: {_digits()[2]}",
     ]
     return "\n".join(f"- {line}" for line in lines)

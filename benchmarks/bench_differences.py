@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from _measure import (
     flat,
     interleave,
     main,
+    on,
+    power_of_ten,
     sample_of,
     skipped,
     slower,
@@ -154,7 +157,8 @@ def descent(effort: Effort) -> Row:
     if not net.loss(x, t) < before:
         raise WrongAnswerError("two steps of descent do not lower the loss")
     what = "784-50-10, batch of one: two descent steps by the public functions, against the notes' program"
-    return faster(what, *interleave(effort, ours, Side(theirs, scale=2 * scale)), 20_000)
+    steps, program = interleave(effort, ours, Side(theirs, scale=2 * scale))
+    return faster(what, steps, program, 20_000)
 
 
 # How the cost grows ---------------------------------------------------------------------------------------
@@ -177,7 +181,7 @@ def constant_cost(effort: Effort) -> Iterator[Row]:
         spread = max(costs) / min(costs) - 1
         sizes = ", ".join(f"{size:,}" for size in effort.batches)
         yield Row(
-            f"incremental, cost per perturbed sample at batch {sizes}, {count} thread(s): largest over smallest",
+            f"incremental, cost per perturbed sample at batch {sizes}, {on(count)}: largest over smallest",
             ", ".join(f"{cost:.3g}" for cost in costs) + " ns",
             "",
             f"+{100 * spread:.0f} %",
@@ -186,15 +190,16 @@ def constant_cost(effort: Effort) -> Iterator[Row]:
         )
 
 
+def both_networks(effort: Effort) -> Iterator[tuple[str, NetworkSpec, tuple[FloatArray, IntArray]]]:
+    yield "784-50-10, batch 100", two_layers(), digits(100)
+    yield f"{DEEP}, batch {effort.deep_batch}", deep_network(), digits(effort.deep_batch)
+
+
 def scaling(effort: Effort) -> Iterator[Row]:
     if MOST_THREADS < 2:
         yield skipped("2 threads against 1", "there is one core")
         return
-    deep_x, deep_t = digits(effort.deep_batch)
-    for what, spec, (x, t) in (
-        ("784-50-10, batch 100", two_layers(), digits(100)),
-        (f"{DEEP}, batch {effort.deep_batch}", deep_network(), (deep_x, deep_t)),
-    ):
+    for what, spec, (x, t) in both_networks(effort):
         for name in EXACT:
             call = numerical(name, spec, x, t)
             with threads(1):
@@ -202,7 +207,8 @@ def scaling(effort: Effort) -> Iterator[Row]:
             with threads(2):
                 if not np.array_equal(alone, call()):
                     raise WrongAnswerError(f"{what}, {name}: the bits depend on the number of threads")
-            yield faster(f"{what}, {name}: 2 threads against 1", *interleave(effort, Side(call, 2), Side(call, 1)), 1.7)
+            both, one = interleave(effort, Side(call, 2), Side(call, 1))
+            yield faster(f"{what}, {name}: 2 threads against 1", both, one, 1.7)
 
 
 # The deep network -----------------------------------------------------------------------------------------
@@ -222,13 +228,13 @@ def deep(effort: Effort) -> Iterator[Row]:
 
 
 def numpy_product(flops: float) -> Side:
-    """Return NumPy's product of many rows of differences with a 100×100 weight, scaled to so many flops.
+    """Return NumPy's product of 1,000 rows of differences with a 100×100 weight, scaled to so many flops.
 
-    10,000 rows are as good as any larger number: what passes through is read once, the weight stays in the cache.
+    That is NumPy at its best: fewer rows are as fast for each, and with more the product no longer stays in the cache.
     """
     rng = np.random.default_rng(0)
-    differences, weight = rng.standard_normal((10_000, 100)), rng.standard_normal((100, 100))
-    return Side(lambda: differences @ weight, scale=flops / (2 * 10_000 * 100 * 100))
+    differences, weight = rng.standard_normal((1000, 100)), rng.standard_normal((100, 100))
+    return Side(lambda: differences @ weight, scale=flops / (2 * 1000 * 100 * 100))
 
 
 def differences_by_layer(spec: NetworkSpec, x: FloatArray, t: IntArray) -> list[int]:
@@ -236,12 +242,12 @@ def differences_by_layer(spec: NetworkSpec, x: FloatArray, t: IntArray) -> list[
 
     For each row of data, each of the layer's distinct nonzero inputs (and 1, for the bias) and each unit: two.
     """
-    counts, numpy = [], backends.get("numpy")
+    counts, numpy, z = [], backends.get("numpy"), x
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
-        moves = sum(len(np.unique(np.append(row[row != 0], 1.0))) for row in x)
+        moves = sum(len(np.unique(np.append(row[row != 0], 1.0))) for row in z)
         counts.append(2 * moves * weight.shape[1])
-        x = numpy.activation(kind, x @ weight + bias)
-    reported = backends.active().incremental(spec, digits(len(t))[0], t, H)[1].evaluations
+        z = numpy.activation(kind, z @ weight + (0 if bias is None else bias))
+    reported = backends.active().incremental(spec, x, t, H)[1].evaluations
     if abs(sum(counts) / reported - 1) > 0.01:
         raise WrongAnswerError(f"incremental reports {reported} evaluations; {sum(counts)} are expected")
     return counts
@@ -270,46 +276,48 @@ def numba(effort: Effort) -> Iterator[Row]:
             continue
         calls = [numerical(name, spec, x, t, backend=backend) for backend in ("numba", "cpp")]
         check(what, calls[0](), calls[1](), 1e-12)
-        yield slower(what, *interleave(effort, *calls), 3)
+        ours, cpp = interleave(effort, *calls)
+        yield slower(what, ours, cpp, 3)
 
 
 # Accuracy -------------------------------------------------------------------------------------------------
 
 
 def accuracy(effort: Effort) -> Iterator[Row]:
-    """Take the worst over several networks, each with a batch of its own."""
+    """Hold the worst over several networks, each with a batch of its own, against its limit."""
     seeds = range(max(3, effort.rounds // 2))
-    worst: dict[str, float] = {}
+    worst: dict[str, tuple[float, float | None]] = {}
 
-    def note(what: str, ours: FloatArray, theirs: FloatArray) -> None:
-        worst[what] = max(worst.get(what, 0.0), error(ours, theirs))
+    def note(what: str, ours: FloatArray, theirs: FloatArray, limit: float | None) -> None:
+        worst[what] = max(worst.get(what, (0.0, None))[0], error(ours, theirs)), limit
 
-    limits = {}
     for seed in seeds:
         spec, (x, t) = two_layers(seed=seed), digits(100, first=100 * seed)
         reference = backprop(spec, x, t)()
         for h, limit in ((1e-4, 3e-9), (1e-6, 1e-12)):
-            exact = [numerical(name, spec, x, t, h)() for name in EXACT]
-            for name, ours in zip(EXACT, exact, strict=True):
-                what = f"784-50-10, float64, h = {h:g}: {name} against backprop"
-                limits[what] = limit
-                note(what, ours, reference)
-            what = f"784-50-10, float64, h = {h:g}: nodal against incremental"
-            limits[what] = 1e-13
-            note(what, exact[1], exact[0])
+            what = f"784-50-10, float64, h = {power_of_ten(h)}"
+            incremental, nodal = (numerical(name, spec, x, t, h)() for name in EXACT)
+            note(f"{what}: incremental against backprop", incremental, reference, limit)
+            note(f"{what}: nodal against backprop", nodal, reference, limit)
+            note(f"{what}: nodal against incremental", nodal, incremental, 1e-13)
+        # What is left of the error at 1e-4 when the central difference's own h² term is taken away.
+        once, half = (numerical("incremental", spec, x, t, h)() for h in (1e-4, 5e-5))
+        what = "784-50-10, float64, h = 1e-4: incremental without its truncation, (4·D(h/2) − D(h))/3"
+        note(what, (4 * half - once) / 3, reference, None)
+
         single = two_layers("float32", seed)
-        double = NetworkSpec(
-            tuple(weight.astype(np.float64) for weight in single.weights),
-            tuple(None if bias is None else bias.astype(np.float64) for bias in single.biases),
-            single.activations,
+        double = replace(
+            single,
+            weights=tuple(weight.astype(np.float64) for weight in single.weights),
+            biases=tuple(None if bias is None else bias.astype(np.float64) for bias in single.biases),
         )
         x32 = x.astype(np.float32)
+        reference = backprop(double, x32.astype(np.float64), t)()
         for name in EXACT:
-            what = f"784-50-10, float32, h = 0.001: {name} against float64 backprop"
-            limits[what] = 5e-6
-            note(what, numerical(name, single, x32, t, 1e-3)(), backprop(double, x32.astype(np.float64), t)())
-    for what, limit in limits.items():
-        yield accurate(f"{what}, worst of {len(seeds)} networks and batches", worst[what], limit)
+            what = f"784-50-10, float32, h = 1e-3: {name} against float64 backprop"
+            note(what, numerical(name, single, x32, t, 1e-3)(), reference, 5e-6)
+    for what, (largest, at_most) in worst.items():
+        yield accurate(f"{what}, worst of {len(seeds)} networks and batches", largest, at_most)
 
 
 # The arithmetic -------------------------------------------------------------------------------------------
@@ -322,20 +330,14 @@ COMBINE = 1  # both directions subtracted and scaled, half of it for each
 
 
 def limits(effort: Effort) -> Iterator[Row]:
-    """Compare with what the algorithm's arithmetic takes at the peak that NumPy reaches on 1500×1500 matrices.
+    """Compare with what the algorithm's arithmetic takes at this machine's peak: NumPy's best on 1500×1500 matrices.
 
-    The best of its turns is that peak: two flops for each multiply-add, in every lane of every unit. It counts
-    multiply-adds of the innermost formulas and of matrix products, on nonzeros; neither loads and stores nor what
-    is done once per unit (exponentials, tables of distinct inputs).
+    The least that the algorithm needs is counted: matrix products, on nonzeros, and the formulas of each move. Neither
+    loads and stores are, nor what is done once per unit and row of data: exponentials, the sums over classes behind
+    the series, finding equal inputs. `nodal` does little else, so that it can't come as near.
     """
     peak = square_product()
-    shallow, (x, t) = two_layers(), digits(100)
-    deep_spec, (deep_x, deep_t) = deep_network(), digits(effort.deep_batch)
-    cases = (
-        ("784-50-10, batch 100", shallow, x, t),
-        (f"{DEEP}, batch {effort.deep_batch}", deep_spec, deep_x, deep_t),
-    )
-    for (what, spec, x, t), name in itertools.product(cases, EXACT):
+    for (what, spec, (x, t)), name in itertools.product(both_networks(effort), EXACT):
         flops = algorithm_flops(name, spec, x, t)
         ours, theirs = interleave(effort, numerical(name, spec, x, t), Side(peak, scale=flops / (2 * 1500**3)))
         best = Timing((min(theirs.seconds),) * len(ours.seconds), scaled=True)
@@ -354,20 +356,22 @@ def algorithm_flops(name: str, spec: NetworkSpec, x: FloatArray, t: IntArray) ->
     multiply_adds = [count * weight.shape[1] for count, weight in zip(nonzeros, spec.weights, strict=True)]
     if name == "nodal":
         counts = [6 * pairs for pairs in per_row]  # at ±s1 and ±s2, and at ±s3 to check
-        flops = 2.0 * 3 * sum(multiply_adds)  # the forward pass, and a product each for the first and third order
+        flops = (
+            2.0 * 3 * float(sum(multiply_adds))
+        )  # the forward pass, and a product each for the first and third order
     else:
         counts = differences_by_layer(spec, x, t)
-        flops = 2.0 * 2 * sum(multiply_adds)  # the forward pass, and each weight's sum over the rows of data
+        flops = 2.0 * 2 * float(sum(multiply_adds))  # the forward pass, and each weight's sum over the rows of data
     flops += product_flops(spec, counts)
+    sigmoids = [
+        weight.shape[1] if kind == Activation.SIGMOID else 0
+        for weight, kind in zip(spec.weights, spec.activations, strict=True)
+    ]
     for layer, count in enumerate(counts):
-        own = SIGMOID_DIFFERENCE if spec.activations[layer] == Activation.SIGMOID else 0
-        on_the_way = sum(
-            weight.shape[1] * (1 + (SIGMOID_DIFFERENCE if kind == Activation.SIGMOID else 0))
-            for weight, kind in zip(spec.weights[layer + 1 :], spec.activations[layer + 1 :], strict=True)
-        )
-        # In the last two layers the sums over the classes are the same for all moves of a unit.
-        deep_way = on_the_way if layer + 2 < len(spec.weights) else 0
-        flops += 2.0 * count * (own + deep_way + LOSS_DIFFERENCE + COMBINE)
+        move = LOSS_DIFFERENCE + COMBINE + (SIGMOID_DIFFERENCE if sigmoids[layer] else 0)
+        if layer + 2 < len(spec.weights):  # else the sums over the next layer are the same for all moves of a unit
+            move += spec.weights[layer + 1].shape[1] + SIGMOID_DIFFERENCE * sum(sigmoids[layer + 1 :])
+        flops += 2.0 * count * move
     return flops
 
 
@@ -384,12 +388,17 @@ def test_gradient(benchmark: Any, library: str, algorithm: str, batch: int) -> N
         pytest.skip(f"{library} has no {algorithm}")
     spec, (x, t) = two_layers(), digits(batch)
     with fastnet.use_backend(library):
-        benchmark(backprop(spec, x, t) if algorithm == "backprop" else numerical(algorithm, spec, x, t))
+        call = backprop(spec, x, t) if algorithm == "backprop" else numerical(algorithm, spec, x, t)
+        check(algorithm, call(), flat(backends.get("numpy").gradient(spec, x, t)), 1e-8)
+        benchmark(call)
 
 
 @pytest.mark.parametrize("algorithm", EXACT)
 def test_deep_gradient(benchmark: Any, algorithm: str) -> None:
-    benchmark(numerical(algorithm, deep_network(), *digits(4)))
+    spec, (x, t) = deep_network(), digits(4)
+    call = numerical(algorithm, spec, x, t)
+    check(algorithm, call(), backprop(spec, x, t)(), 1e-7)
+    benchmark(call)
 
 
 @pytest.mark.parametrize("library", ["cpp", "numba", "numpy"])
@@ -398,7 +407,9 @@ def test_loop(benchmark: Any, library: str) -> None:
         pytest.skip("the extension was not built")
     spec, (x, t) = two_layers(), digits(100)
     entries, _ = sample_of(spec, 100)
-    benchmark(backends.get(library).loop, spec, x, t, H, entries)
+    loop = backends.get(library).loop
+    check("loop", loop(spec, x, t, H, entries), backprop(spec, x, t)()[entries], 1e-6)
+    benchmark(loop, spec, x, t, H, entries)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from _measure import THREAD_COUNTS, Effort, FloatArray, Row, check, faster, interleave, main, threads
+from _measure import THREAD_COUNTS, Effort, FloatArray, Row, check, faster, interleave, main, on, threads
 
 import fastnet
 
@@ -28,6 +28,9 @@ class Product(NamedTuple):
     def __str__(self) -> str:
         left, right = (f"{rows}×{columns}" for rows, columns in (self.left, self.right))
         return f"{left}{'ᵀ' * self.transpose_a} · {right}{'ᵀ' * self.transpose_b}"
+
+    def ascii(self) -> str:
+        return str(self).replace("×", "x").replace(" · ", "-").replace("ᵀ", "T")
 
 
 PRODUCTS = (
@@ -60,23 +63,29 @@ def sides(product: Product, dtype: npt.DTypeLike) -> dict[str, Multiply]:
     return {"fastnet": ours, "numpy": numpy}
 
 
+def tolerance(dtype: npt.DTypeLike) -> float:
+    return 20 * float(np.finfo(np.dtype(dtype)).eps)
+
+
 def rows(effort: Effort) -> Iterator[Row]:
     for count in THREAD_COUNTS:
         for dtype in DTYPES:
             for product in PRODUCTS:
                 ours, numpy = sides(product, dtype).values()
-                what = f"{product}, {dtype}, {count} thread(s)"
+                what = f"{product}, {dtype}, {on(count)}"
                 with threads(count):
-                    check(what, ours(), numpy(), 20 * float(np.finfo(dtype).eps))
-                    timings = interleave(effort, ours, numpy)
-                yield faster(what, *timings, at_least=product.at_least)
+                    check(what, ours(), numpy(), tolerance(dtype))
+                    mine, theirs = interleave(effort, ours, numpy)
+                yield faster(what, mine, theirs, product.at_least)
 
 
-@pytest.mark.parametrize("product", PRODUCTS, ids=str)
+@pytest.mark.parametrize("product", PRODUCTS, ids=Product.ascii)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("library", ["fastnet", "numpy"])
 def test_matmul(benchmark: Any, library: str, dtype: str, product: Product) -> None:
-    benchmark(sides(product, dtype)[library])
+    calls = sides(product, dtype)
+    check(str(product), calls["fastnet"](), calls["numpy"](), tolerance(dtype))
+    benchmark(calls[library])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fastnet import backends
+from fastnet import backends, datasets
 from fastnet._build_info import build_info
 from fastnet.backends import get_num_threads, set_num_threads, use_backend
 from fastnet.differentiation import derivative, gradient_descent, numerical_gradient, numerical_jacobian
@@ -33,6 +33,7 @@ __all__ = [
     "backends",
     "build_info",
     "cross_entropy_error",
+    "datasets",
     "derivative",
     "get_num_threads",
     "gradient_descent",

@@ -113,7 +113,7 @@ class Run:
         self.turns = turns
         self.backend = backends.active() if method.backend is None else backends.get(method.backend)
         self.diagnostics: Counter[str] = Counter()
-        self._times: list[float] = []  # of a whole gradient, by every turn
+        self._times: list[float] = []  # of a whole gradient, as every call has it
 
     def prepare(self, least: int, full: bool) -> None:
         """Have everything compiled, and decide which entries to compute, and in how many calls.
@@ -150,27 +150,25 @@ class Run:
         if self._whole:
             return [positions] * self._calls
         part = positions[turn :: self.turns]
-        return np.array_split(part, math.ceil(len(part) * self._per_entry / CHUNK_SECONDS))
+        chunks = math.ceil(len(part) * min(1.0, self._per_entry / CHUNK_SECONDS))
+        return np.array_split(part, chunks) if chunks else []
 
     def take_turn(self, turn: int) -> Iterator[None]:
         """Compute and time one share after the other."""
-        seconds = entries = 0.0
         for share in self.shares(turn):
             asked = self.entries[share]
             start = time.perf_counter()
             evaluation = self._evaluate(asked)
-            seconds += time.perf_counter() - start
-            entries += len(share)
+            seconds = time.perf_counter() - start
+            self._times.append(seconds / len(share) * self.layout.size)
             self.values[share] = _at(evaluation.values, asked)
             if self._whole:
                 self.diagnostics.clear()
             self.diagnostics.update(evaluation.diagnostics)
             yield
-        if entries:
-            self._times.append(seconds / entries * self.layout.size)
 
     def seconds(self) -> float:
-        """Return the time of one whole gradient, the median over the turns."""
+        """Return the time of one whole gradient, the median over all calls."""
         return statistics.median(self._times)
 
     def check(self, reference: FloatArray) -> GradientCheck:

@@ -171,11 +171,11 @@ def compare_gradients(
 ) -> GradientComparison:
     """Compute the gradient of one batch by every method: what each takes, and how far it is from backprop.
 
-    The methods take turns, `repeat` times, and each one's time is a median: a machine that is busy for a
-    while slows them all. What is compiled at first use is compiled before. A method that would take more than
-    about three seconds is timed on a sample of the parameters, drawn evenly from all arrays: as many as fit
-    into that time, but at least `sample`. The table marks it, and it is compared with backprop at these
-    entries alone.
+    The methods take turns, `repeat` times, and each one's time is the median over its calls: a machine that
+    is busy for a while slows them all. What is compiled at first use is compiled before. A method that would
+    take more than about three seconds is timed on a sample of the parameters, drawn evenly from all arrays: as
+    many as fit into that time, but at least `sample`. The table marks it, and it is compared with backprop at
+    these entries alone.
 
     Parameters
     ----------

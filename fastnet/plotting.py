@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastnet._text import format_seconds, three_digits
@@ -39,10 +40,12 @@ def plot_comparison(comparison: GradientComparison, path: str | os.PathLike[str]
     ImportError
         If Matplotlib is not installed.
     ValueError
-        If Matplotlib does not know the suffix of `path`.
+        If the suffix of `path` is none that Matplotlib knows.
     OSError
         If `path` can't be written.
     """
+    if path is not None:
+        check_format(path)
     figure = new_figure(8.0, 1.5 + 0.5 * len(comparison.rows))
     axes = figure.add_subplot()
     _draw_scale(axes, [row.seconds for row in comparison.rows])
@@ -67,6 +70,15 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise ImportError('a picture needs Matplotlib: pip install "fastnet[plot]"') from error
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise as `plot_comparison` does if a picture can't be saved in the format that `path` asks for."""
+    known = new_figure(1.0, 1.0).canvas.get_supported_filetypes()
+    suffix = Path(path).suffix.lower()
+    if suffix[1:] not in known:
+        formats = ", ".join(f".{name}" for name in sorted(known))
+        raise ValueError(f"a picture's name must end in one of {formats}, not {suffix!r}")
 
 
 def _draw_scale(axes: Axes, seconds: list[float]) -> None:

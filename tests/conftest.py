@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -170,31 +169,33 @@ def cases() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def copy_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a folder with a copy of the tested package, with or without its extension, and gives that back."""
+def link_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder with the tested package, by links to its files, with or without the extension."""
 
-    def copy(with_extension: bool = True) -> Path:
+    def link(with_extension: bool = True) -> Path:
         folder = tmp_path_factory.mktemp("package")
-        # Times stay as they are, so that what Numba compiled is found again.
-        shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=shutil.ignore_patterns("_core.*"))
-        if with_extension and HAS_EXTENSION:
-            shutil.copy2(_core.__file__, folder / "fastnet")
+        (folder / "fastnet").mkdir()
+        files = [f for f in Path(fastnet.__file__).parent.iterdir() if f.stem != "__pycache__"]
+        # An editable install keeps its extension in another place.
+        files = [f for f in files if not f.name.startswith("_core.")]
+        for file in (*files, *([Path(_core.__file__)] if with_extension and HAS_EXTENSION else [])):
+            (folder / "fastnet" / file.name).symlink_to(file)
         return folder
 
-    return copy
+    return link
 
 
 @pytest.fixture(scope="session")
-def package(copy_package: Callable[..., Path]) -> Path:
-    """A folder with a copy of the tested package, for `run_python`."""
-    return copy_package()
+def package(link_package: Callable[..., Path]) -> Path:
+    """A folder with the tested package, for `run_python`."""
+    return link_package()
 
 
 @pytest.fixture
 def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
     """Runs a program in a fresh interpreter and gives back what it printed last, read as JSON.
 
-    It imports a copy of the fastnet under test, or that in the folder `package`; warnings are errors. With
+    It imports the fastnet under test, or that in the folder `package`; warnings are errors. With
     `fails`, it must fail, and what it wrote to stderr is given back.
     """
 

@@ -20,17 +20,13 @@ FASTNET_INLINE float log(float x) {
 
 // a (n) -> y (n), may be the same array: e^(a - max a) / sum. A row with NaN, or with nothing finite, becomes NaN.
 template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
-    T greatest = a[0];
-    for (Index k = 1; k < n; ++k) {
-        greatest = a[k] > greatest || a[k] != a[k] ? a[k] : greatest;
-    }
-    Vec<T> total{};
+    constexpr T least = -static_cast<T>(__builtin_huge_val()); // behind the row: it adds e^least = 0
+    Vec<T> tops = splat(least), total{};
+    for_each_vector<T>(n, [&](Index k, Index count) { tops = max<T>(load(a + k, count, least), tops); });
+    const T top = greatest<T>(tops);
     for_each_vector<T>(n, [&](Index k, Index count) {
-        Vec<T> e = exp<T>(load(a + k, count) - greatest);
+        const Vec<T> e = exp<T>(load(a + k, count, least) - top);
         store(y + k, e, count);
-        if (count < lanes<T>) {
-            e = load(y + k, count); // the lanes behind the row are 0 again
-        }
         total += e;
     });
     const T sum_of_all = sum<T>(total);

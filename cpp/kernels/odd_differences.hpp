@@ -18,13 +18,9 @@ template <class T, int N> FASTNET_INLINE Vec<T> power_series(Vec<T> x, const Vec
 }
 
 template <class T> T greatest_size(const T* x, Index n) {
-    Vec<T> greatest{};
-    for_each_vector<T>(n, [&](Index i, Index count) { greatest = max<T>(absolute<T>(load(x + i, count)), greatest); });
-    T result = 0;
-    for (Index i = 0; i < lanes<T>; ++i) {
-        result = greatest[i] > result ? greatest[i] : result;
-    }
-    return result;
+    Vec<T> sizes{};
+    for_each_vector<T>(n, [&](Index i, Index count) { sizes = max<T>(absolute<T>(load(x + i, count)), sizes); });
+    return greatest<T>(sizes);
 }
 
 // What a move can meet on its way to the loss, as bits.

@@ -67,22 +67,22 @@ FASTNET_INLINE unsigned first_lanes(Index n) {
 }
 #endif
 
-// The first n lanes from p, zeros behind them; 0 <= n <= lanes.
-template <class T> FASTNET_INLINE Vec<T> load(const T* p, Index n) {
+// The first n lanes from p, `rest` behind them; 0 <= n <= lanes.
+template <class T> FASTNET_INLINE Vec<T> load(const T* p, Index n, T rest = 0) {
     if (n == lanes<T>) {
         return load(p);
     }
+    Vec<T> v = splat(rest);
 #if FASTNET_VECTOR_BYTES == 64
     if constexpr (sizeof(T) == 4) {
-        return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(first_lanes(n)), p);
+        v = (Vec<T>)_mm512_mask_loadu_ps((__m512)v, static_cast<__mmask16>(first_lanes(n)), p);
     } else {
-        return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(first_lanes(n)), p);
+        v = (Vec<T>)_mm512_mask_loadu_pd((__m512d)v, static_cast<__mmask8>(first_lanes(n)), p);
     }
 #else
-    Vec<T> v{};
     std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
-    return v;
 #endif
+    return v;
 }
 
 template <class T> FASTNET_INLINE void store(T* p, Vec<T> v, Index n) {
@@ -112,16 +112,25 @@ template <class T> FASTNET_INLINE Vec<T> from_bits(Vec<Bits<T>> b) {
     return v;
 }
 
-// The lanes' sum, always in the same order.
-template <class T> FASTNET_INLINE T sum(Vec<T> v) {
+// The lanes folded to one value, halves first, always in the same order.
+template <class T, class F> FASTNET_INLINE T fold(Vec<T> v, F&& f) {
     T partial[lanes<T>];
     std::memcpy(partial, &v, sizeof v);
     for (Index half = lanes<T> / 2; half > 0; half /= 2) {
         for (Index i = 0; i < half; ++i) {
-            partial[i] += partial[i + half];
+            partial[i] = f(partial[i], partial[i + half]);
         }
     }
     return partial[0];
+}
+
+template <class T> FASTNET_INLINE T sum(Vec<T> v) {
+    return fold<T>(v, [](T a, T b) { return a + b; });
+}
+
+// The greatest lane, as if NaN were not there.
+template <class T> FASTNET_INLINE T greatest(Vec<T> v) {
+    return fold<T>(v, [](T a, T b) { return a > b || b != b ? a : b; });
 }
 
 // Bit i tells whether lane i is not zero (NaN is not).

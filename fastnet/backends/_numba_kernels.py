@@ -49,6 +49,16 @@ _SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 
 
 @jit(inline=True)
+def bits_of(x: float) -> int:
+    return np.float64(x).view(np.int64)
+
+
+@jit(inline=True)
+def _from_bits(bits: int) -> float:
+    return np.int64(bits).view(np.float64)
+
+
+@jit(inline=True)
 def _expm1(x: float) -> float:
     # e^x - 1: -1 for x below -60. x = k ln 2 + r; the polynomial is (e^r - 1 - r) / r^2, from Chebyshev nodes.
     x = 710.0 if x > 710.0 else x  # comparisons that NaN fails, so that it stays NaN
@@ -63,8 +73,7 @@ def _expm1(x: float) -> float:
     p = 0.50000000000000010221 + r * (0.16666666666666667453 + r * p)
     p = r + r * r * p
     # 2^(k-1), doubled at the end, since 2^k overflows before e^x does.
-    bits = (np.float64(shifted).view(np.int64) - _ROUND_BITS + 1022) << 52
-    scale = bits.view(np.float64)
+    scale = _from_bits((bits_of(shifted) - _ROUND_BITS + 1022) << 52)
     half = scale * p + (scale - 0.5)
     return half + half
 
@@ -74,9 +83,9 @@ def _log1p(x: float) -> float:
     # log(1 + x) for -1 < x. 1 + x = 2^k m, with m in [sqrt(1/2), sqrt(2)), and log m = 2 artanh((m - 1) / (m + 1)).
     u = 1.0 + x
     lost = 1.0 - (u - x) if u > 2.0 else x - (u - 1.0)
-    k_bits = (np.float64(u).view(np.int64) - _SQRT_HALF_BITS) & -0x10000000000000
-    m = (np.float64(u).view(np.int64) - k_bits).view(np.float64)
-    k = np.float64(((k_bits >> 52) + _ROUND_BITS).view(np.float64)) - _ROUND
+    k_bits = (bits_of(u) - _SQRT_HALF_BITS) & -0x10000000000000
+    m = _from_bits(bits_of(u) - k_bits)
+    k = _from_bits((k_bits >> 52) + _ROUND_BITS) - _ROUND
     f = (m - 1.0) + lost * (m / u)
     s = f / (2.0 + f)
     z = s * s

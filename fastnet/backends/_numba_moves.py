@@ -16,7 +16,7 @@ from fastnet.backends._numba_kernels import LANES, Answer, jit
 from fastnet.backends._spec import Activation, FloatArray, IntArray, Loss, Output
 
 # Columns of `Job.layers`. Units are padded to whole LANES.
-INPUTS, OUTPUTS, KIND, WEIGHTS, BIASES, END, UNITS, PADDED, PLACES, MOVES = range(10)
+INPUTS, OUTPUTS, KIND, WEIGHTS, BIASES, END, UNITS, PADDED, PLACES = range(9)
 BATCH = 8  # moves of LANES units, in both directions, that go through the network together
 ROWS = 2 * BATCH * LANES  # of differences that go through a deep network together: a matrix product's
 
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     stage: int
     theta: FloatArray  # every parameter, in the order of NetworkSpec.parameters
     gradient: FloatArray  # the same
-    layers: IntArray  # (depth, 10)
+    layers: IntArray  # (depth, columns)
     widest: int  # the most units of a layer
     slope: float  # of a leaky ReLU
     output: int
@@ -74,6 +74,7 @@ class Job(NamedTuple):
     tables: IntArray  # (pairs,): begin of each pair's (moves, units) of
     odd: FloatArray  # psi(d) - psi(-d)
     terms: FloatArray  # (3, rows, units) of the polynomials, or (0, 0, 0)
+    missed: FloatArray  # (rows, units): whether the polynomial does not do
     refit: IntArray  # (pairs,): units whose polynomial needs another node
 
 
@@ -95,7 +96,7 @@ class _Work(NamedTuple):
 
 
 @jit(inline=True)
-def _side(kind: int) -> bool:
+def has_kink(kind: int) -> bool:
     return kind == Activation.STEP or kind == Activation.RELU or kind == Activation.LEAKY_RELU
 
 
@@ -144,7 +145,7 @@ def _finish(job: Job, row: int, kind: int, answer: Answer, met: IntArray, work: 
     # adds to met (LANES,). `kind` is the activation that is still to come.
     dz, classes = work.dz, job.y.shape[1]
     if kind != Activation.IDENTITY:
-        kink, far = KINK if _side(kind) else 0, FAR if _bends(kind) else 0
+        kink, far = KINK if has_kink(kind) else 0, FAR if _bends(kind) else 0
         near = FAR if kink and job.smooth else 0
         for k in range(classes):
             move, a = dz[k], job.a[row, job.layers[-1, UNITS] + k]
@@ -231,12 +232,12 @@ def _by_series5(series: FloatArray, above: FloatArray, below: FloatArray, odd: F
 
 
 @jit()
-def _evaluate_last(job: Job, row: int, l: int, j: int, d: FloatArray, odd: FloatArray, work: _Work) -> None:
+def _evaluate_last(job: Job, row: int, number: int, j: int, d: FloatArray, odd: FloatArray, work: _Work) -> None:
     # Units j to j + LANES of one of the last two layers: d (2 * moves, LANES), changes of their values by each move
     # and by its opposite -> odd (moves, units)[:, j : j + LANES], flat; adds to work.met.
     depth, classes = len(job.layers), job.y.shape[1]
-    layer, answer, effects = job.layers[l], _answer(job, row), job.effects[depth - 1 - l]
-    kind = job.layers[-1, KIND] if l < depth - 1 else Activation.IDENTITY
+    layer, answer, effects = job.layers[number], _answer(job, row), job.effects[depth - 1 - number]
+    kind = job.layers[-1, KIND] if number < depth - 1 else Activation.IDENTITY
     for v in range(0, len(d), 2):
         to = odd[v // 2 * layer[PADDED] + j : v // 2 * layer[PADDED] + j + LANES]
         for sign in (1.0, -1.0):
@@ -255,25 +256,25 @@ def _evaluate_last(job: Job, row: int, l: int, j: int, d: FloatArray, odd: Float
 
 @jit()
 def _evaluate_deep(
-    job: Job, row: int, l: int, j: int, units: int, d: FloatArray, odd: FloatArray, work: _Work
+    job: Job, row: int, number: int, j: int, units: int, d: FloatArray, odd: FloatArray, work: _Work
 ) -> None:
     # The same for an earlier layer: differences go through those behind it as the rows of a matrix product.
-    depth, classes, layer = len(job.layers), job.y.shape[1], job.layers[l]
+    depth, classes, layer = len(job.layers), job.y.shape[1], job.layers[number]
     now, then = work.rows[0], work.rows[1]
-    width, count = job.layers[l + 1, OUTPUTS], 0
+    width, count = job.layers[number + 1, OUTPUTS], 0
     for v in range(len(d)):
         to = odd[v // 2 * layer[PADDED] + j : v // 2 * layer[PADDED] + j + LANES]
         to[:] = 0
         for i in range(units):
             if d[v, i] != 0:
-                begin = job.layers[l + 1, WEIGHTS] + (j + i) * width
+                begin = job.layers[number + 1, WEIGHTS] + (j + i) * width
                 weight, to_row = job.theta[begin : begin + width], now[count * width : (count + 1) * width]
                 move = d[v, i]
                 for m in range(width):
                     to_row[m] = move * weight[m]
                 work.source[count], work.row_met[count] = v * LANES + i, 0
                 count += 1
-    for q in range(l + 1, depth - 1):
+    for q in range(number + 1, depth - 1):
         _differ_rows(job, row, q, now[: count * width].reshape((count, width)), work)
         following = job.layers[q + 1]
         weight = job.theta[following[WEIGHTS] : following[BIASES]].reshape((width, following[OUTPUTS]))
@@ -297,16 +298,16 @@ def _evaluate_deep(
 
 
 @jit()
-def _differ_rows(job: Job, row: int, l: int, d: FloatArray, work: _Work) -> None:
-    # d (rows, outputs), moves of layer l's pre-activations -> of its units; adds to work.row_met (rows,).
-    kind, units, width = job.layers[l, KIND], job.layers[l, UNITS], job.layers[l, OUTPUTS]
+def _differ_rows(job: Job, row: int, number: int, d: FloatArray, work: _Work) -> None:
+    # d (rows, outputs), moves of layer number's pre-activations -> of its units; adds to work.row_met (rows,).
+    kind, units, width = job.layers[number, KIND], job.layers[number, UNITS], job.layers[number, OUTPUTS]
     a, s, c = job.a[row, units:], job.s[row, units : units + width], job.c[row, units : units + width]
     long = 0
     for r in range(len(d)):
         from_ = d[r]
         for m in range(width):
             long |= 0 if abs(from_[m]) <= job.small else 1
-    kink, far = KINK if _side(kind) else 0, FAR if _bends(kind) else 0
+    kink, far = KINK if has_kink(kind) else 0, FAR if _bends(kind) else 0
     near = FAR if kink and job.smooth else 0
     if kink or (long and far):
         for r in range(len(d)):
@@ -340,8 +341,8 @@ def evaluate(begin: int, end: int, job: Job) -> None:
     for element in range(job.first + begin, job.first + end):
         while element >= job.elements[pair + 1]:
             pair += 1
-        row, l = pair // depth, pair % depth
-        layer, most = job.layers[l], job.element_moves[l]
+        row, number = pair // depth, pair % depth
+        layer, most = job.layers[number], job.element_moves[number]
         parts = (job.counts[pair] + most - 1) // most
         j = (element - job.elements[pair]) // parts * LANES
         first = (element - job.elements[pair]) % parts * most
@@ -353,17 +354,17 @@ def evaluate(begin: int, end: int, job: Job) -> None:
         at = layer[PLACES] + job.skip + first
         odd_begin = job.tables[pair] + (job.skip + first) * layer[PADDED]
         odd = job.odd[odd_begin : odd_begin + count * layer[PADDED]]
-        _evaluate_element(job, row, l, j, job.moves[row, at : at + count], odd, work)
+        _evaluate_element(job, row, number, j, job.moves[row, at : at + count], odd, work)
         slot = (element - job.first) * LANES
         job.element_met[slot : slot + LANES] = work.met
 
 
 @jit()
 def _evaluate_element(
-    job: Job, row: int, l: int, j: int, moves: FloatArray, odd: FloatArray, work: _Work
+    job: Job, row: int, number: int, j: int, moves: FloatArray, odd: FloatArray, work: _Work
 ) -> None:
-    # moves (count,) of units j to j + LANES of layer l -> odd (count, units)[:, j : j + LANES], flat; sets work.met.
-    depth, layer = len(job.layers), job.layers[l]
+    # moves (count,) of units j to j + LANES of layer number -> odd (count, units)[:, j : j + LANES], flat; sets work.met.
+    depth, layer = len(job.layers), job.layers[number]
     units, kind, at = min(LANES, layer[OUTPUTS] - j), layer[KIND], layer[UNITS] + j
     a, s, c = job.a[row, at : at + LANES], job.s[row, at : at + LANES], job.c[row, at : at + LANES]
     if job.wanted.size > 0:
@@ -377,7 +378,7 @@ def _evaluate_element(
     longest = 0.0
     for v in range(len(moves)):
         longest = max(longest, abs(moves[v]))
-    if _side(kind):
+    if has_kink(kind):
         for v in range(len(moves)):
             for i in range(LANES):
                 work.met[i] |= _obstacles(KINK, 0, 0, a[i], moves[v]) | _obstacles(KINK, 0, 0, a[i], -moves[v])
@@ -385,13 +386,13 @@ def _evaluate_element(
         work.met[:] |= FAR
 
     # The longest move of softmax's argument decides whether series do for it, and of which order.
-    steep = _steepest(kind, job.slope) * longest * 2 * (1.0 if l == depth - 1 else job.steepest)
+    steep = _steepest(kind, job.slope) * longest * 2 * (1.0 if number == depth - 1 else job.steepest)
     small = longest <= job.small
-    linear = l == depth - 1 or job.layers[-1, KIND] == Activation.IDENTITY
+    linear = number == depth - 1 or job.layers[-1, KIND] == Activation.IDENTITY
     soft = job.output == Output.SOFTMAX and job.loss == Loss.CROSS_ENTROPY and job.labels[row] >= 0
-    by_series = small and linear and soft and l >= depth - 2 and steep <= 2 * job.small
+    by_series = small and linear and soft and number >= depth - 2 and steep <= 2 * job.small
     if by_series:
-        _make_series(_answer(job, row), job.effects[depth - 1 - l], j, work.series)
+        _make_series(_answer(job, row), job.effects[depth - 1 - number], j, work.series)
     for first in range(0, len(moves), BATCH):
         count = min(BATCH, len(moves) - first)
         d = work.d[: 2 * count]
@@ -402,12 +403,12 @@ def _evaluate_element(
                 below[i] = -move
         kernels.differ(kind, job.slope, small, a, s, c, d)
         to = odd[first * layer[PADDED] :]
-        if l < depth - 2:
+        if number < depth - 2:
             if job.wanted.size > 0:  # what is 0 goes no further
                 for v in range(2 * count):
                     for i in range(units):
                         d[v, i] = d[v, i] if job.wanted[row, at + i] else 0.0
-            _evaluate_deep(job, row, l, j, units, d, to, work)
+            _evaluate_deep(job, row, number, j, units, d, to, work)
         elif by_series:
             for v in range(count):
                 lanes = to[v * layer[PADDED] + j : v * layer[PADDED] + j + LANES]
@@ -416,7 +417,7 @@ def _evaluate_element(
                 else:
                     _by_series5(work.series, d[2 * v], d[2 * v + 1], lanes)
         else:
-            _evaluate_last(job, row, l, j, d, to, work)
+            _evaluate_last(job, row, number, j, d, to, work)
     if job.wanted.size > 0:
         for i in range(LANES):
             if not job.wanted[row, at + i]:

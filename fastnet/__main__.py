@@ -1,0 +1,8 @@
+"""``python -m fastnet``: the command line."""
+
+import sys
+
+from fastnet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
