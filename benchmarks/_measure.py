@@ -46,6 +46,7 @@ THREAD_COUNTS = tuple(range(1, MOST_THREADS + 1))
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
+Answer = FloatArray | list[FloatArray]  # an array, or a gradient array by array
 
 
 class WrongAnswerError(RuntimeError):
@@ -153,9 +154,11 @@ def interleave(effort: Effort, *sides: Side | Callable[[], object]) -> list[Timi
 
 
 def _warm_up(side: Side) -> float:
+    """Return about what a call takes, at the least."""
     with threads(side.threads):
         side.call()
-        return timeit.timeit(side.call, number=1)
+        seconds = timeit.timeit(side.call, number=1)
+        return min(seconds, *timeit.repeat(side.call, number=1, repeat=5)) if seconds < 0.1 else seconds
 
 
 def _sample(side: Side, expected: float, least: float) -> float:
@@ -205,17 +208,18 @@ def sample_of(spec: NetworkSpec, count: int) -> tuple[IntArray, float]:
     return entries, sum(sizes) / len(entries)
 
 
-def flat(gradient: Iterable[FloatArray]) -> FloatArray:
-    """Return a gradient's arrays as one, by flat number."""
-    return np.concatenate([array.ravel() for array in gradient])
+def flat(answer: Answer) -> FloatArray:
+    """Return a gradient's arrays as one, by flat number: for comparisons, never within what is timed."""
+    return np.concatenate([array.ravel() for array in answer]) if isinstance(answer, list) else answer
 
 
-def error(ours: FloatArray, theirs: FloatArray) -> float:
+def error(ours: Answer, theirs: Answer) -> float:
     """Return the largest difference, relative to the largest entry of `theirs`."""
-    return float(np.abs(ours.astype(np.float64) - theirs).max() / np.abs(theirs).max())
+    a, b = flat(ours).astype(np.float64), flat(theirs).astype(np.float64)
+    return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def check(what: str, ours: FloatArray, theirs: FloatArray, tolerance: float) -> None:
+def check(what: str, ours: Answer, theirs: Answer, tolerance: float) -> None:
     """Raise `WrongAnswerError` unless the `error` is within the tolerance."""
     if not error(ours, theirs) <= tolerance:
         raise WrongAnswerError(
@@ -328,7 +332,10 @@ def _processor() -> str:
 
 
 def _load() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    if not hasattr(os, "getloadavg"):
+        return "unknown"
+    load = os.getloadavg()[0]
+    return f"{load:.1f}" + (" (**busy: figures with several threads mean nothing**)" if load > 0.5 * CORES else "")
 
 
 NOTES = """\

@@ -5,6 +5,8 @@ from importlib.metadata import version as _version
 from fastnet import backends, datasets
 from fastnet._build_info import build_info
 from fastnet.backends import get_num_threads, set_num_threads, use_backend
+from fastnet.checking import GradientCheck, check_gradient
+from fastnet.compare import GradientComparison, compare_gradients
 from fastnet.differentiation import derivative, gradient_descent, numerical_gradient, numerical_jacobian
 from fastnet.functions import (
     add_bias,
@@ -27,11 +29,15 @@ __all__ = [
     "NAND",
     "OR",
     "XOR",
+    "GradientCheck",
+    "GradientComparison",
     "SimpleNet",
     "TwoLayerNet",
     "add_bias",
     "backends",
     "build_info",
+    "check_gradient",
+    "compare_gradients",
     "cross_entropy_error",
     "datasets",
     "derivative",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet.backends._spec import FloatArray, IntArray
+from fastnet.backends._spec import Diagnostics, FloatArray, IntArray, NetworkSpec
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 SHARE_OF_LARGEST = 0.1  # of rtol: what an entry may differ by, relative to its array's largest entry
 NOISE_FACTOR = 8  # from the median movement of noisy entries to the largest error among very many
+GROSS = 0.1  # of the largest entry: noise beyond that leaves nothing to compare with
 FEW = 10  # entries, for whose median too much is left to chance
 
 
@@ -74,10 +77,10 @@ class GradientCheck:
         How many of those are NaN or infinite.
     excused : int
         How many differ by more than `rtol` and `atol` allow, but by no more than the numerical gradient is
-        uncertain there itself. They are not counted in `failed`.
+        uncertain there itself, or where it straddles a kink of the network. They are not counted in `failed`.
     inconclusive : bool
-        Whether that uncertainty exceeds half of the numerical gradient's largest entry, so that even a wrong
-        sign would have been excused. The check does not pass then.
+        Whether that uncertainty exceeds a tenth of the numerical gradient's largest entry, so that gross
+        mistakes would have been excused, or all entries straddle a kink. The check does not pass then.
     largest : EntryCheck or None
         Where the absolute difference is largest among the finite entries, if there are any.
     largest_entry : float
@@ -140,8 +143,8 @@ class GradientCheck:
             return f"FAILED: {self.failed:,} of {self.entries:,} entries differ{non_finite}"
         if self.inconclusive:
             return (
-                f"INCONCLUSIVE: at h = {self.h:g} the numerical gradient is mostly error of its own, "
-                "which would hide even a wrong sign"
+                f"INCONCLUSIVE: at h = {self.h:g} the numerical gradient is itself so uncertain "
+                "that it would hide gross mistakes"
             )
         return f"passed: {self.entries:,} entries agree"
 
@@ -153,7 +156,9 @@ class GradientCheck:
                 f"{self.largest_relative:.2g} of the largest entry, at {self.largest.label}"
             )
         if self.excused:
-            lines.append(f"  {self.excused:,} entries excused: the numerical gradient is no surer of them")
+            lines.append(
+                f"  {self.excused:,} entries excused: the numerical gradient is no surer of them, or meets a kink"
+            )
         return lines
 
     def _table(self) -> list[str]:
@@ -191,9 +196,15 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def default_step(dtype: np.dtype[Any]) -> float:
-    """Return 1e-4, or 1e-2 for float32, where 1e-4 would leave little but rounding error."""
-    return 1e-4 if dtype.itemsize >= 8 else 1e-2
+def as_step(h: object, dtype: np.dtype[Any]) -> float:
+    """Return the step `h`; by default 1e-4, or 1e-2 for float32, where 1e-4 is too small for the loop."""
+    if h is None:
+        return 1e-4 if dtype.itemsize >= 8 else 1e-2
+    step = _checks.as_positive(h, "h")
+    with np.errstate(over="ignore"):
+        if not 0 < dtype.type(step) < math.inf:
+            raise ValueError(f"h must be positive and finite in {dtype}, not {h}")
+    return step
 
 
 def default_rtol(dtype: np.dtype[Any]) -> float:
@@ -207,6 +218,11 @@ def rounding_error(dtype: np.dtype[Any], value: float, h: float) -> float:
     At least 1, since a small loss is made of numbers near 1: the cross entropy is the logarithm of one.
     """
     return float(np.finfo(dtype).eps) * max(abs(value), 1.0) / h if math.isfinite(value) else 0.0
+
+
+def network_floor(dtype: np.dtype[Any]) -> float:
+    """Return 8·eps: backprop subtracts targets from answers near 1, and what is left was rounded as such."""
+    return 8 * float(np.finfo(dtype).eps)
 
 
 class Layout:
@@ -246,6 +262,18 @@ class Layout:
         return name, tuple(int(i) for i in np.unravel_index(entry - self.starts[which], shape))
 
 
+def kinked_entries(spec: NetworkSpec, diagnostics: Diagnostics) -> BoolArray | None:
+    """Return for each flat number whether its central difference straddles a kink, if that is known."""
+    if not diagnostics.kinked:
+        return None
+    parts = []
+    for weight, bias, units in zip(spec.weights, spec.biases, diagnostics.kinked, strict=True):
+        parts.append(np.broadcast_to(units, weight.shape).ravel())
+        if bias is not None:
+            parts.append(units)
+    return np.concatenate(parts)
+
+
 @dataclass(frozen=True)
 class SecondOpinion:
     """How uncertain a numerical gradient is; asked only about entries that differ by more than is allowed.
@@ -256,10 +284,13 @@ class SecondOpinion:
         Takes flat numbers and gives the numerical gradient there, with the step 2h.
     rounding : callable
         Gives the rounding error to expect, see `rounding_error`.
+    floor : float
+        What rounding leaves in the analytic gradient, see `network_floor`; 0 where that is not known.
     """
 
     doubled: Callable[[IntArray], FloatArray]
     rounding: Callable[[], float]
+    floor: float = 0.0
 
     def uncertainty(self, numerical: FloatArray, entries: IntArray) -> tuple[FloatArray, float]:
         """Return what each of `entries` is uncertain by, and the part of it that is noise common to all."""
@@ -267,7 +298,7 @@ class SecondOpinion:
             moves = np.abs(self.doubled(entries) - numerical)
         moves = np.where(np.isfinite(moves), moves, 0.0)
         moving = moves[moves > 0]
-        noise = NOISE_FACTOR * float(np.median(moving)) if len(moving) else 0.0
+        noise = self.floor + (NOISE_FACTOR * float(np.median(moving)) if len(moving) else 0.0)
         if len(moving) < max(FEW, len(moves) / 2):  # too few to tell, or rounded to the same value twice
             noise += self.rounding()
         return noise + 2 * moves, noise
@@ -282,12 +313,14 @@ def compare(
     rtol: float,
     atol: float | None = None,
     entries: IntArray | None = None,
+    kinked: BoolArray | None = None,
     second: SecondOpinion | None = None,
     worst: int = 5,
 ) -> GradientCheck:
     """Compare two gradients at the flat numbers `entries` (by default all), as `check_gradient` describes.
 
-    `analytic` and `numerical` have the shape of `entries`. `second` is asked where `atol` is None.
+    `analytic` and `numerical` have the shape of `entries`, and so has `kinked`: where the numerical gradient
+    straddles a kink and is no derivative. `second` is asked where `atol` is None.
     """
     where = np.arange(layout.size) if entries is None else entries
     with np.errstate(invalid="ignore", over="ignore"):
@@ -300,10 +333,16 @@ def compare(
 
     beyond = np.flatnonzero(is_finite & (difference > allowed))
     noise, excused = 0.0, 0
+    if kinked is not None:
+        excused = int(np.count_nonzero(kinked[beyond]))
+        allowed[kinked] = np.inf
+        beyond = beyond[~kinked[beyond]]
     if atol is None and second is not None and len(beyond):
         uncertainty, noise = second.uncertainty(numerical[beyond], where[beyond])
         allowed[beyond] += uncertainty
-        excused = int(np.count_nonzero(difference[beyond] <= allowed[beyond]))
+        settled = difference[beyond] <= allowed[beyond]
+        excused += int(np.count_nonzero(settled))
+        beyond = beyond[~settled]
 
     def entry(at: int) -> EntryCheck:
         values = (analytic[at], numerical[at], difference[at], allowed[at])
@@ -312,10 +351,10 @@ def compare(
     non_finite = int(np.count_nonzero(~is_finite))
     return GradientCheck(
         entries=len(where),
-        failed=len(beyond) - excused + non_finite,
+        failed=len(beyond) + non_finite,
         non_finite=non_finite,
         excused=excused,
-        inconclusive=noise > 0.5 * float(sizes.max()),
+        inconclusive=noise > GROSS * float(sizes.max()) or (kinked is not None and bool(kinked.all())),
         largest=entry(int(np.argmax(np.where(is_finite, difference, -1.0)))) if is_finite.any() else None,
         largest_entry=float(np.max(larger, where=np.isfinite(larger), initial=0.0)),
         worst=tuple(entry(int(at)) for at in _worst_first(difference, allowed)[:worst]),

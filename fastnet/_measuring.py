@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,10 +18,12 @@ from fastnet._gradient_check import (
     SecondOpinion,
     compare,
     default_rtol,
+    kinked_entries,
+    network_floor,
     rounding_error,
 )
 from fastnet.backends import Backend
-from fastnet.backends._spec import FloatArray, IntArray, NetworkSpec
+from fastnet.backends._spec import Diagnostics, FloatArray, IntArray, NetworkSpec
 
 BUDGET_SECONDS = 3.0  # a method that needs longer for one gradient is timed on as many entries as fit in
 CHUNK_SECONDS = 0.2  # how often a progress bar moves
@@ -44,11 +45,11 @@ class Evaluation(NamedTuple):
     """What a method gives.
 
     `values` are the derivatives by the parameters asked for; or, where the method always computes the whole
-    gradient, that, array by array. `diagnostics` counts what it met on the way.
+    gradient, that, array by array. `diagnostics` tells what it met on the way, if the method knows.
     """
 
     values: FloatArray | list[FloatArray]
-    diagnostics: Mapping[str, int] = {}
+    diagnostics: Diagnostics | None = None
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,33 @@ class Method:
         Gives the `Evaluation` of a `Problem` by a backend at flat parameter numbers.
     by_entry : bool
         Whether it does no more than these entries need, so that a sample tells its time.
+    algorithm : str or None
+        Which of the backend's `algorithms` it is, if not every backend has it.
     """
 
     name: str
     backend: str | None
     evaluate: Callable[[Backend, Problem, IntArray], Evaluation]
     by_entry: bool = True
+    algorithm: str | None = None
 
     def is_available(self) -> bool:
-        """Tell whether its backend is installed."""
-        return self.backend is None or self.backend in backends.available()
+        """Tell whether its backend is installed, or the one in use has its algorithm."""
+        if self.backend is not None:
+            return self.backend in backends.available()
+        return self.algorithm is None or self.algorithm in backends.active().algorithms
 
 
 def _loop(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
     return Evaluation(backend.loop(problem.spec, problem.x, problem.t, problem.h, entries))
+
+
+def _incremental(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
+    return Evaluation(*backend.incremental(problem.spec, problem.x, problem.t, problem.h))
+
+
+def _nodal(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
+    return Evaluation(*backend.nodal(problem.spec, problem.x, problem.t, problem.h))
 
 
 def _backprop(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
@@ -90,6 +104,8 @@ METHODS = (
     BASELINE,
     Method("numba loop", "numba", _loop),
     Method("c++ loop", "cpp", _loop),
+    Method("incremental", None, _incremental, by_entry=False, algorithm="incremental"),
+    Method("nodal", None, _nodal, by_entry=False, algorithm="nodal"),
     REFERENCE,
 )
 
@@ -103,7 +119,8 @@ class Run:
         The flat parameter numbers at which it computes: all, or a sample.
     values : ndarray
         The gradient there.
-    diagnostics : Counter
+    diagnostics : Diagnostics or None
+        What the last call met on its way, if the method tells.
     """
 
     def __init__(self, method: Method, problem: Problem, layout: Layout, turns: int) -> None:
@@ -112,7 +129,7 @@ class Run:
         self.layout = layout
         self.turns = turns
         self.backend = backends.active() if method.backend is None else backends.get(method.backend)
-        self.diagnostics: Counter[str] = Counter()
+        self.diagnostics: Diagnostics | None = None
         self._times: list[float] = []  # of a whole gradient, as every call has it
 
     def prepare(self, least: int, full: bool) -> None:
@@ -130,6 +147,7 @@ class Run:
         # Every turn computes the whole gradient if that is quick, else another part of it.
         self._whole = not self.method.by_entry or (count == size and seconds * self.turns <= BUDGET_SECONDS)
         self._calls = min(100, math.ceil(BLINK_SECONDS / seconds))
+        self._slow = seconds > BUDGET_SECONDS
 
     def _try_out(self) -> float:
         """Return about what an entry takes, once everything is compiled and loaded."""
@@ -137,18 +155,23 @@ class Run:
         self._evaluate(np.arange(count))
         while True:
             entries = np.arange(count) * size // count
-            start = time.perf_counter()
-            self._evaluate(entries)
-            seconds = max(time.perf_counter() - start, 1e-9)
+            seconds = min(self._times_of(entries))
             if seconds >= BLINK_SECONDS or count == size:
                 return seconds / count
             count = min(2 * count, size)
+
+    def _times_of(self, entries: IntArray) -> list[float]:
+        """Return what a few calls take, one of which may be held up by other programs, or a slow one."""
+        times: list[float] = []
+        while len(times) < 3 and sum(times) < CHUNK_SECONDS:
+            times.append(self._time(entries)[0])
+        return times
 
     def shares(self, turn: int) -> list[IntArray]:
         """Return the calls of a turn: which of `entries` each is for, by position."""
         positions = np.arange(len(self.entries))
         if self._whole:
-            return [positions] * self._calls
+            return [] if self._slow and turn > 0 else [positions] * self._calls
         part = positions[turn :: self.turns]
         chunks = math.ceil(len(part) * min(1.0, self._per_entry / CHUNK_SECONDS))
         return np.array_split(part, chunks) if chunks else []
@@ -157,14 +180,10 @@ class Run:
         """Compute and time one share after the other."""
         for share in self.shares(turn):
             asked = self.entries[share]
-            start = time.perf_counter()
-            evaluation = self._evaluate(asked)
-            seconds = time.perf_counter() - start
+            seconds, evaluation = self._time(asked)
             self._times.append(seconds / len(share) * self.layout.size)
             self.values[share] = _at(evaluation.values, asked)
-            if self._whole:
-                self.diagnostics.clear()
-            self.diagnostics.update(evaluation.diagnostics)
+            self.diagnostics = evaluation.diagnostics
             yield
 
     def seconds(self) -> float:
@@ -174,6 +193,7 @@ class Run:
     def check(self, reference: FloatArray) -> GradientCheck:
         """Compare what was computed with `reference`, the whole gradient by flat number."""
         spec, h = self.problem.spec, self.problem.h
+        kinked = None if self.diagnostics is None else kinked_entries(spec, self.diagnostics)
         return compare(
             self.layout,
             reference[self.entries],
@@ -181,11 +201,18 @@ class Run:
             h=h,
             rtol=default_rtol(spec.dtype),
             entries=self.entries,
+            kinked=None if kinked is None else kinked[self.entries],
             second=SecondOpinion(
                 doubled=lambda entries: _at(self._evaluate(entries, 2 * h).values, entries),
                 rounding=lambda: rounding_error(spec.dtype, self._loss(), h),
+                floor=network_floor(spec.dtype),
             ),
         )
+
+    def _time(self, entries: IntArray) -> tuple[float, Evaluation]:
+        start = time.perf_counter()
+        evaluation = self._evaluate(entries)
+        return max(time.perf_counter() - start, 1e-9), evaluation
 
     def _evaluate(self, entries: IntArray, h: float | None = None) -> Evaluation:
         problem = self.problem if h is None else replace(self.problem, h=h)

@@ -11,17 +11,21 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._gradient_check import (
+    BoolArray,
     EntryCheck,
     GradientCheck,
     Layout,
     SecondOpinion,
+    as_step,
     compare,
     default_rtol,
-    default_step,
+    kinked_entries,
+    network_floor,
     rounding_error,
 )
 from fastnet.backends._spec import FloatArray
 from fastnet.differentiation import Function, numerical_gradient
+from fastnet.networks import AffineChain, NumericalGradient
 
 __all__ = ["EntryCheck", "GradientCheck", "check_gradient"]
 
@@ -43,8 +47,9 @@ class _Problem:
     layout: Layout
     dtype: np.dtype[Any]
     analytic: FloatArray
-    numerical: Callable[[float], FloatArray]  # of the step
+    numerical: Callable[[float], tuple[FloatArray, BoolArray | None]]  # of the step; where it straddles a kink
     value: Callable[[], float]  # of the function
+    floor: float = 0.0  # what rounding leaves in the analytic gradient
 
 
 def check_gradient(
@@ -66,7 +71,9 @@ def check_gradient(
     Both show when the step changes. So if, and only if, entries differ by more, the numerical gradient is
     computed once more with the step 2h. Such an entry is then allowed, besides, twice what it moved by and 8
     times the median of what all of them moved by; if fewer than ten or less than half of them moved at all,
-    also eps·max(|f|, 1)/h. Entries that pass for this reason alone are counted as `excused`.
+    also eps·max(|f|, 1)/h; in a network, 8·eps for the rounding of its backprop. Entries that pass for this
+    reason alone are counted as `excused`. So are those of fastnet's own networks whose step takes a ReLU across
+    its kink: their difference need be no derivative.
 
     Parameters
     ----------
@@ -121,21 +128,24 @@ def check_gradient(
     problem = _of_network(f, gradient, x) if isinstance(f, Network) else _of_function(f, gradient, x)
     if problem.layout.size == 0:
         raise ValueError("x is empty: there is no entry to check")
-    step = default_step(problem.dtype) if h is None else _checks.as_positive(h, "h")
+    step = as_step(h, problem.dtype)
     relative = default_rtol(problem.dtype) if rtol is None else _not_negative(rtol, "rtol")
     absolute = None if atol is None else _not_negative(atol, "atol")
     count = _checks.as_count(worst, "worst", least=0)
     second = SecondOpinion(
-        doubled=lambda entries: problem.numerical(2 * step)[entries],
+        doubled=lambda entries: problem.numerical(2 * step)[0][entries],
         rounding=lambda: rounding_error(problem.dtype, problem.value(), step),
+        floor=problem.floor,
     )
+    numerical, kinked = problem.numerical(step)
     return compare(
         problem.layout,
         problem.analytic,
-        problem.numerical(step),
+        numerical,
         h=step,
         rtol=relative,
         atol=absolute,
+        kinked=kinked,
         second=second,
         worst=count,
     )
@@ -152,14 +162,20 @@ def _of_network(net: Network, gradient: Any, batch: Any) -> _Problem:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"for a network, x must be its batch, a pair (x, t), not {_checks.type_name(batch)}")
     x, t = batch
-    layout = Layout(net.params)
-    return _Problem(
-        layout,
-        _narrowest(net.params),
-        layout.flat(_named(gradient(x, t) if callable(gradient) else gradient), "gradient"),
-        lambda h: layout.flat(net.numerical_gradient(x, t, h=h), "numerical_gradient"),
-        lambda: net.loss(x, t),
-    )
+    params = net._named(net._spec().parameters) if isinstance(net, AffineChain) else net.params
+    layout = Layout(params)
+
+    def numerical(h: float) -> tuple[FloatArray, BoolArray | None]:
+        answer = net.numerical_gradient(x, t, h=h)
+        kinked = None
+        if isinstance(net, AffineChain) and isinstance(answer, NumericalGradient):
+            kinked = kinked_entries(net._spec(), answer.diagnostics)
+        return layout.flat(answer, "numerical_gradient"), kinked
+
+    given = gradient(x, t) if callable(gradient) else gradient
+    analytic = layout.flat(_named(given), "gradient")
+    dtype = _narrowest(params)
+    return _Problem(layout, dtype, analytic, numerical, lambda: net.loss(x, t), network_floor(dtype))
 
 
 def _of_function(f: Any, gradient: Any, x: Any) -> _Problem:
@@ -175,16 +191,14 @@ def _of_function(f: Any, gradient: Any, x: Any) -> _Problem:
             what, wrong = f"x[{name!r}]" if named else "x", _checks.type_name(array)
             raise TypeError(f"{what} must be a NumPy array, since it is changed in place, not {wrong}")
     layout = Layout(arrays)
+
+    def numerical(h: float) -> tuple[FloatArray, None]:
+        answer = {name: numerical_gradient(lambda _: f(x), array, h) for name, array in arrays.items()}
+        return layout.flat(answer, "numerical gradient"), None
+
     given = gradient(x) if callable(gradient) else gradient
-    return _Problem(
-        layout,
-        _narrowest(arrays),
-        layout.flat(_named(given) if named else {"x": given}, "gradient"),
-        lambda h: layout.flat(
-            {name: numerical_gradient(lambda _: f(x), array, h) for name, array in arrays.items()}, "f"
-        ),
-        lambda: float(f(x)),
-    )
+    analytic = layout.flat(_named(given) if named else {"x": given}, "gradient")
+    return _Problem(layout, _narrowest(arrays), analytic, numerical, lambda: float(f(x)))
 
 
 def _named(gradient: Any) -> Mapping[str, npt.ArrayLike]:

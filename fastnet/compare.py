@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._build_info import build_info
-from fastnet._gradient_check import GradientCheck, Layout, default_step
+from fastnet._gradient_check import GradientCheck, Layout, as_step
 from fastnet._measuring import BASELINE, METHODS, REFERENCE, Method, Problem, Run, backprop
 from fastnet._text import align, format_seconds, three_digits
+from fastnet.backends import active
+from fastnet.backends._spec import Diagnostics
 from fastnet.networks import AffineChain
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class MethodResult:
     check : GradientCheck or None
         The comparison with backprop at these entries; None for backprop itself.
     diagnostics : dict of str to int
-        What the method counted on its way, if it counts anything.
+        How many ``evaluations``, ``fallbacks`` and ``kinks`` there were, if the method counts them.
     """
 
     name: str
@@ -188,8 +190,8 @@ def compare_gradients(
     h : float, optional
         The step: 1e-4 by default, and 1e-2 for float32, where 1e-4 would leave little but rounding error.
     methods : iterable of str, optional
-        Some of ``"numpy loop"``, ``"numba loop"``, ``"c++ loop"`` and ``"backprop"``; all by default, except
-        the C++ loop where the extension is missing.
+        Some of ``"numpy loop"``, ``"numba loop"``, ``"c++ loop"``, and by the backend in use ``"incremental"``,
+        ``"nodal"`` and ``"backprop"``. By default all that there are.
     sample : int, default 1000
         How many entries to time at least.
     repeat : int, default 5
@@ -225,7 +227,7 @@ def compare_gradients(
     chosen = _chosen(methods)
     least, turns = _checks.as_count(sample, "sample"), _checks.as_count(repeat, "repeat")
     spec = net._spec()
-    step = default_step(spec.dtype) if h is None else _checks.as_positive(h, "h")
+    step = as_step(h, spec.dtype)
     problem = Problem(spec, *net._batch(spec, x, t), step)
     layout = Layout(net._named(spec.parameters))
 
@@ -259,6 +261,10 @@ def _chosen(methods: Iterable[str] | None) -> list[Method]:
     names = dict.fromkeys(_checks.as_choice(name, "methods", tuple(by_name)) for name in methods)
     if not names:
         raise ValueError("methods is empty: there is nothing to compare")
+    for name in names:
+        algorithm = by_name[name].algorithm
+        if algorithm is not None and algorithm not in active().algorithms:
+            raise ValueError(f"methods has {name!r}, which the {active().name!r} backend does not offer")
     return [by_name[name] for name in names]
 
 
@@ -272,10 +278,16 @@ def _rows(runs: list[Run], reference: npt.NDArray[Any]) -> tuple[MethodResult, .
             entries=len(run.entries),
             sampled=len(run.entries) < run.layout.size,
             check=None if run.method is REFERENCE else run.check(reference),
-            diagnostics=dict(run.diagnostics),
+            diagnostics=_counts(run.diagnostics),
         )
         for run in runs
     )
+
+
+def _counts(diagnostics: Diagnostics | None) -> dict[str, int]:
+    if diagnostics is None:
+        return {}
+    return {name: int(getattr(diagnostics, name)) for name in ("evaluations", "fallbacks", "kinks")}
 
 
 @contextlib.contextmanager

@@ -213,9 +213,7 @@ def load_mnist(
         images, labels = _read_split(folder, images_name, labels_name)
         x = images.reshape((-1, 784) if flatten else (-1, 1, 28, 28))
         t = labels.astype(np.int64)
-        splits.append(
-            (x / np.float32(255) if normalize else x, np.eye(10, dtype=np.uint8)[t] if one_hot_label else t)
-        )
+        splits.append((x / np.float32(255) if normalize else x, np.eye(10, dtype=np.uint8)[t] if one_hot_label else t))
     return splits[0], splits[1]
 
 
@@ -246,9 +244,7 @@ def _polyline(points: tuple[tuple[float, float], ...], length: int) -> npt.NDArr
     i = np.minimum(place.astype(int), len(points) - 2)
     u = (place - i)[:, np.newaxis]
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
-    curve: npt.NDArray[np.float64] = b + 0.5 * u * (
-        c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a))
-    )
+    curve: npt.NDArray[np.float64] = b + 0.5 * u * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
     return curve
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import gzip
 import importlib.metadata
 import importlib.util
 import json
@@ -47,6 +46,8 @@ if HAS_EXTENSION:
     from fastnet import _core
 
     ISAS = _core.available_isas()
+else:
+    os.environ.setdefault("FASTNET_BACKEND", "numba")  # what it falls back on, without the warning
 KNOWN_ISAS = ("avx512", "avx2", "baseline") if platform.machine() in ("x86_64", "AMD64") else ("baseline",)
 IMPLEMENTATIONS = (*(f"cpp-{isa}" for isa in KNOWN_ISAS), "numba", "numpy")
 
@@ -222,24 +223,13 @@ def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
 # Data -----------------------------------------------------------------------------------------------------
 
 
-def _read_idx(name: str, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    folder = os.environ.get("FASTNET_DATA_DIR")
-    if not folder:
-        raise FileNotFoundError("FASTNET_DATA_DIR is not set")
-    for path, opener in ((Path(folder, name), open), (Path(folder, f"{name}.gz"), gzip.open)):
-        if path.exists():
-            with opener(path, "rb") as file:
-                return np.frombuffer(file.read(), np.uint8, offset=header)
-    raise FileNotFoundError(f"{name} is not in FASTNET_DATA_DIR")
-
-
 @pytest.fixture(scope="session")
 def mnist_test_set() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """MNIST's 10,000 test images, shape (10000, 784), from 0 to 1, and their labels."""
-    try:
-        images, labels = _read_idx("t10k-images-idx3-ubyte", 16), _read_idx("t10k-labels-idx1-ubyte", 8)
-    except FileNotFoundError as error:
+    folder = fastnet.datasets.find_mnist()
+    if folder is None:
+        message = "MNIST is not on this machine: FASTNET_DATA_DIR should name the folder of its four files"
         if _wanted("FASTNET_REQUIRE_MNIST"):
-            pytest.fail(f"no MNIST: {error}")
-        pytest.skip(f"no MNIST: {error}")
-    return images.reshape(10000, 784) / 255.0, labels.astype(np.int64)
+            pytest.fail(message)
+        pytest.skip(message)
+    return fastnet.datasets.load_mnist(data_dir=folder)[1]

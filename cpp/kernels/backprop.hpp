@@ -23,7 +23,7 @@ template <class T> class Backprop {
             da_.add(rows_ * padded<T>(layer.outputs)).zeroed();
             tasks_ += groups_of(layer.inputs);
         }
-        workers_ = workers_for(3 * multiply_adds(net) * static_cast<double>(rows_));
+        workers_ = workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_));
         task_rows_ = rows_per_task(rows_, workers_);
         for (int w = 0; w < workers_; ++w) {
             dz_.add(task_rows_ * padded<T>(widest)).zeroed();

@@ -21,7 +21,7 @@ template <class T> class Baseline {
     // The forward pass of rows [first, first + rows) of the batch, which are rows 0, 1, … from now on.
     void run(Index first, Index rows) {
         first_ = first;
-        const int workers = workers_for(multiply_adds(net) * static_cast<double>(rows));
+        const int workers = workers_for(multiply_add * multiply_adds(net) * static_cast<double>(rows));
         const Index share = rows_per_task(rows, workers);
         parallel_for((rows + share - 1) / share, workers, [&](Index task, int) {
             const Index begin = task * share;

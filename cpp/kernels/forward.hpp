@@ -186,7 +186,7 @@ FASTNET_INLINE Index rows_per_task(Index rows, int workers) {
 
 // f(first, count, y) for each block of rows of x (rows, inputs): y (count, padded classes) is the network's answer.
 template <class T, class F> void for_each_answer(const Network<T>& net, const T* x, Index rows, F&& f) {
-    const int workers = workers_for(multiply_adds(net) * static_cast<double>(rows));
+    const int workers = workers_for(multiply_add * multiply_adds(net) * static_cast<double>(rows));
     Inputs<T> inputs(net, x, rows, workers * block_rows);
     const LayerWeights<T> others(net, rows, !inputs.sparse);
     List<Alternating<T>> units(workers);

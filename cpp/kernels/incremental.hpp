@@ -57,13 +57,15 @@ template <class T> class DistinctValues {
 // A network's finite-difference gradient in the making.
 template <class T> class FiniteDifferences {
   public:
-    FiniteDifferences(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* gradient,
-                      Diagnostics& diagnostics)
+    // `cost` is about what it takes for each row, in forward passes.
+    FiniteDifferences(const Network<T>& net, const Batch<T>& batch, double h, double cost,
+                      const LayerGradient<T>* gradient, Diagnostics& diagnostics)
         : net_(net), batch_(batch), h_(static_cast<T>(h)),
           scale_(static_cast<T>(1 / (2 * static_cast<double>(h_) * static_cast<double>(batch.rows)))),
           gradient_(gradient), diagnostics_(diagnostics), chunk_rows_(chunk_rows(net, batch)),
-          base_(net, batch, chunk_rows_), odd_(base_), workers_(num_threads()), works_(workers_), values_(net.depth),
-          met_(workers_) {
+          base_(net, batch, chunk_rows_), odd_(base_),
+          workers_(workers_for(cost * multiply_add * multiply_adds(net) * static_cast<double>(batch.rows))),
+          works_(workers_), values_(net.depth), met_(workers_) {
         for (Index l = 0; l < net.depth; ++l) {
             values_.add(chunk_rows_, net.layers[l].inputs);
             units_ += net.layers[l].outputs;
@@ -287,7 +289,7 @@ template <class T> class FiniteDifferences {
 template <class T>
 void incremental(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
                  Diagnostics& diagnostics) {
-    FiniteDifferences<T> differences(net, batch, h, result, diagnostics);
+    FiniteDifferences<T> differences(net, batch, h, 10, result, diagnostics);
     for (Index l = 0; l < net.depth; ++l) {
         differences.fill(l, T(0));
     }

@@ -83,7 +83,7 @@ void loop(const Network<T>& net, const Batch<T>& batch, double h, const std::int
           T* differences) {
     Inputs<T> inputs(net, batch.x, batch.rows, batch.rows);
     inputs.note(0, batch.rows, 0);
-    const int workers = workers_for(2 * multiply_adds(net) * static_cast<double>(batch.rows * count));
+    const int workers = workers_for(2 * multiply_add * multiply_adds(net) * static_cast<double>(batch.rows * count));
     List<PerturbedNetwork<T>> copies(workers);
     for (int w = 0; w < workers; ++w) {
         copies.add(net, inputs, batch);

@@ -360,7 +360,7 @@ template <class T> void gemm(Matrix<T> a, const PackedMatrix<T>& b, T* c, Index 
 template <class T> void matmul(Matrix<T> a, Matrix<T> b, T* c, Index ldc) {
     const double multiply_adds =
         static_cast<double>(a.rows) * static_cast<double>(b.columns) * static_cast<double>(b.rows);
-    const int workers = workers_for(multiply_adds, 2e5); // a parallel region costs some microseconds
+    const int workers = workers_for(multiply_add * multiply_adds);
     // more than one turn, because an interrupt is only seen between two tasks
     const Index turns = 1 + static_cast<Index>(multiply_adds / workers / 4e9);
     const Index tasks = workers * turns;

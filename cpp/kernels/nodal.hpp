@@ -224,7 +224,7 @@ template <class T> class Nodal {
 template <class T>
 void nodal(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
            Diagnostics& diagnostics) {
-    FiniteDifferences<T> differences(net, batch, h, result, diagnostics);
+    FiniteDifferences<T> differences(net, batch, h, 2, result, diagnostics);
     Nodal<T> nodes(differences);
     differences.for_each_chunk([&](Index first, Index rows) { nodes.add_chunk(first, rows, result); });
 }

@@ -58,11 +58,14 @@ template <class F> void parallel_for(Index tasks, int workers, F&& body) {
         &body);
 }
 
-// How many threads are worth their start: one for every `grain` operations.
-inline int workers_for(double operations, double grain = 2e4) {
+// How many threads are worth their start, some microseconds: one for every 20 of the work's.
+inline int workers_for(double nanoseconds) {
     const int threads = num_threads();
-    const double useful = operations / grain;
+    const double useful = nanoseconds / 2e4;
     return useful < 1 ? 1 : useful < threads ? static_cast<int>(useful) : threads;
 }
+
+// About what a multiply-add of a matrix product takes, in nanoseconds.
+inline constexpr double multiply_add = 0.1;
 
 } // namespace fastnet::FASTNET_TARGET

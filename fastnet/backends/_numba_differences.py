@@ -17,10 +17,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastnet.backends import _numba_kernels as kernels
+from fastnet.backends import _numpy
 from fastnet.backends import _numba_moves as moves_of
 from fastnet.backends import _numba_threads as threads
 from fastnet.backends._numba_kernels import LANES, jit
@@ -39,8 +39,6 @@ from fastnet.backends._numba_moves import (
     Job,
 )
 from fastnet.backends._spec import Activation, Diagnostics, FloatArray, IntArray, Loss, NetworkSpec, Output
-
-BASE, DISTINCT, EVALUATE, NOTE, ADD, FIT, REFIT, ADD_POLYNOMIALS = range(8)  # stages
 
 SHORT_MOVE = 1e-5, 5e-3  # in float64 and float32: for softmax's argument, where series of third order do
 CHUNK_BYTES = 8 << 20  # of what is kept of the rows that are done together
@@ -70,9 +68,11 @@ def _base(begin: int, end: int, job: Job) -> None:
                 a[units + j] = out[i, j]
             at = slice(units, units + outputs)
             kernels.place(layer[KIND], a[at], job.s[begin + i, at], job.c[begin + i, at])
-        kernels.activate(layer[KIND], job.slope, out.ravel(), out.ravel())
-        for i in range(rows):
-            job.z[begin + i, units : units + outputs] = out[i]
+        if layer[KIND] == Activation.SIGMOID:
+            out[:] = job.s[begin:end, units : units + outputs]
+        else:
+            kernels.activate(layer[KIND], job.slope, out.ravel(), out.ravel())
+        job.z[begin:end, units : units + outputs] = out
         if number == len(job.layers) - 1:
             job.last[begin:end] = out
     job.y[begin:end] = job.last[begin:end]
@@ -126,9 +126,15 @@ def _inputs(job: Job, row: int, number: int) -> FloatArray:
 def _widest(job: Job, row: int, number: int) -> float:
     # The greatest size of a layer's inputs.
     widest = 1.0 if job.layers[number, END] > job.layers[number, BIASES] else 0.0
-    for x in _inputs(job, row, number):
-        widest = max(widest, np.float64(abs(x)))
-    return widest
+    x, lanes = _inputs(job, row, number), np.zeros(LANES)  # one maximum would wait for itself at each step
+    whole = x.size - x.size % LANES
+    for first in range(0, whole, LANES):
+        part = x[first : first + LANES]
+        for i in range(LANES):
+            lanes[i] = abs(part[i]) if abs(part[i]) > lanes[i] else lanes[i]
+    for i in range(whole, x.size):
+        widest = max(widest, np.float64(abs(x[i])))
+    return max(widest, lanes.max())
 
 
 # Incremental ----------------------------------------------------------------------------------------------
@@ -170,16 +176,22 @@ def _distinct(begin: int, end: int, job: Job) -> None:
 
 
 @jit()
+def _note_pair(job: Job, pair: int) -> None:
+    # Adds what a pair's elements met to what its units met.
+    row, number = pair // len(job.layers), pair % len(job.layers)
+    most, units = job.element_moves[number], job.layers[number, UNITS]
+    parts = (job.counts[pair] + most - 1) // most
+    for element in range(job.elements[pair], job.elements[pair + 1]):
+        block = (element - job.elements[pair]) // parts
+        for i in range(min(LANES, job.layers[number, OUTPUTS] - block * LANES)):
+            job.met[row, units + block * LANES + i] |= job.element_met[(element - job.first) * LANES + i]
+
+
+@jit()
 def _note(begin: int, end: int, job: Job) -> None:
-    # Pairs begin to end: adds what their elements met to what their units met.
-    for pair in range(begin, end):
-        row, number = pair // len(job.layers), pair % len(job.layers)
-        most, units = job.element_moves[number], job.layers[number, UNITS]
-        parts = (job.counts[pair] + most - 1) // most
-        for element in range(job.elements[pair], job.elements[pair + 1]):
-            block = (element - job.elements[pair]) // parts
-            for i in range(min(LANES, job.layers[number, OUTPUTS] - block * LANES)):
-                job.met[row, units + block * LANES + i] |= job.element_met[(element - job.first) * LANES + i]
+    # Pairs begin to end, from job.begin on.
+    for pair in range(job.begin + begin, job.begin + end):
+        _note_pair(job, pair)
 
 
 @jit()
@@ -187,6 +199,7 @@ def _add(begin: int, end: int, job: Job) -> None:
     # Rows begin to end of the layers' weights, a bias being the last row: adds the tables of the pairs
     # job.begin to job.end, rows of the batch ascending.
     depth = len(job.layers)
+    at = np.empty(len(job.x), np.int64)  # where the rows that add anything have it
     for number in range(depth):
         layer = job.layers[number]
         outputs, padded, places = layer[OUTPUTS], layer[PADDED], layer[PLACES]
@@ -195,17 +208,23 @@ def _add(begin: int, end: int, job: Job) -> None:
         if first >= last:
             continue
         gradient = job.gradient[layer[WEIGHTS] : layer[END]]
-        for row in range((job.begin - number + depth - 1) // depth, (job.end - number + depth - 1) // depth):
-            pair = row * depth + number
-            if job.counts[pair] == 0:
-                continue
-            which, table = job.which[row, places : places + height], job.odd[job.tables[pair] :]
-            for i in range(first, last):
-                if which[i] >= 0:
-                    to = gradient[i * outputs : (i + 1) * outputs]
-                    odd = table[which[i] * padded : which[i] * padded + outputs]
-                    for j in range(outputs):
-                        to[j] += job.scale * odd[j]
+        begin_row, end_row = (job.begin - number + depth - 1) // depth, (job.end - number + depth - 1) // depth
+        for i in range(first, last):
+            count, to = 0, gradient[i * outputs : (i + 1) * outputs]
+            for row in range(begin_row, end_row):
+                if job.counts[row * depth + number] > 0 and job.which[row, places + i] >= 0:
+                    at[count] = job.tables[row * depth + number] + job.which[row, places + i] * padded
+                    count += 1
+            fours = count - count % 4
+            for n in range(0, fours, 4):  # each row of the gradient that is loaded serves four times
+                odd0, odd1 = job.odd[at[n] : at[n] + outputs], job.odd[at[n + 1] : at[n + 1] + outputs]
+                odd2, odd3 = job.odd[at[n + 2] : at[n + 2] + outputs], job.odd[at[n + 3] : at[n + 3] + outputs]
+                for j in range(outputs):
+                    to[j] += job.scale * (odd0[j] + odd1[j] + (odd2[j] + odd3[j]))
+            for n in range(fours, count):
+                odd0 = job.odd[at[n] : at[n] + outputs]
+                for j in range(outputs):
+                    to[j] += job.scale * odd0[j]
 
 
 # Nodal ----------------------------------------------------------------------------------------------------
@@ -246,7 +265,7 @@ def _fit(begin: int, end: int, job: Job) -> None:
             job.terms[:, row, units : units + padded] = 0
             job.missed[row, units : units + outputs] = 1 if _widest(job, row, number) > 0 else 0
             continue
-        _note(pair, pair + 1, job)
+        _note_pair(job, pair)
         odd = job.odd[job.tables[pair] : job.tables[pair] + NODES * padded]
         c1, c3 = job.terms[0, row, units : units + padded], job.terms[1, row, units : units + padded]
         missed, met, tolerance = job.missed[row, units:], job.met[row, units:], _tolerance(job, odd[:padded])
@@ -267,7 +286,7 @@ def _refit(begin: int, end: int, job: Job) -> None:
     for pair in range(begin, end):
         if job.refit[pair] == 0:
             continue
-        _note(pair, pair + 1, job)
+        _note_pair(job, pair)
         row, number = pair // len(job.layers), pair % len(job.layers)
         padded, units = job.layers[number, PADDED], job.layers[number, UNITS]
         odd, terms, missed = job.odd[job.tables[pair] :], job.terms[:, row, units:], job.missed[row, units:]
@@ -291,7 +310,8 @@ def _refit(begin: int, end: int, job: Job) -> None:
 def _settle(job: Job, row: int, number: int) -> None:
     # What missed or met anything has no polynomial. The others: from powers of x / widest to powers of x, and from
     # differences to central differences.
-    layer, widest, fifth = job.layers[number], _widest(job, row, number), job.refit[row * len(job.layers) + number]
+    layer, fifth = job.layers[number], job.refit[row * len(job.layers) + number]
+    widest = job.moves[row, layer[PLACES]] / job.h
     terms = job.terms[:, row, layer[UNITS] : layer[UNITS] + layer[PADDED]]
     missed, met = job.missed[row, layer[UNITS] :], job.met[row, layer[UNITS] :]
     scale = job.scale / widest
@@ -306,55 +326,42 @@ def _settle(job: Job, row: int, number: int) -> None:
 def _add_polynomials(begin: int, end: int, job: Job) -> None:
     # Rows begin to end of the layers' weights, a bias being the last row: adds every row's polynomials.
     depth = len(job.layers)
+    which, values = np.empty(len(job.x) + 1, np.int64), np.empty(len(job.x) + 1)  # rows whose input is not 0
     for number in range(depth):
         layer = job.layers[number]
         inputs, outputs, units = layer[INPUTS], layer[OUTPUTS], layer[UNITS]
         first = max(begin - layer[PLACES], 0)
         last = min(end - layer[PLACES], inputs + (1 if layer[END] > layer[BIASES] else 0))
         gradient = job.gradient[layer[WEIGHTS] : layer[END]]
-        for row in range(len(job.x) if first < last else 0):
-            values, fifth = _inputs(job, row, number), job.refit[row * depth + number] > 0
-            c1, c3 = job.terms[0, row, units:], job.terms[1, row, units:]
-            c5 = job.terms[2, row, units:]
-            for i in range(first, last):
-                x = np.float64(values[i]) if i < inputs else 1.0
-                to = gradient[i * outputs : (i + 1) * outputs]
-                if x != 0 and fifth:
+        before = 0 if number == 0 else job.layers[number - 1, UNITS]
+        x = job.x if number == 0 else job.z
+        for i in range(first, last):
+            count, to = 0, gradient[i * outputs : (i + 1) * outputs]
+            for row in range(len(job.x)):
+                value = np.float64(x[row, before + i]) if i < inputs else 1.0
+                which[count], values[count] = row, value
+                count += 1 if value != 0 else 0
+            pairs = count - count % 2
+            for n in range(0, pairs, 2):
+                x0, x1, row0, row1 = values[n], values[n + 1], which[n], which[n + 1]
+                y0, c1, c3 = x0 * x0 * x0, job.terms[0, row0, units:], job.terms[1, row0, units:]
+                y1, d1, d3 = x1 * x1 * x1, job.terms[0, row1, units:], job.terms[1, row1, units:]
+                for j in range(outputs):
+                    to[j] = to[j] + x0 * c1[j] + y0 * c3[j] + x1 * d1[j] + y1 * d3[j]
+            for n in range(pairs, count):
+                x0, c1, c3 = values[n], job.terms[0, which[n], units:], job.terms[1, which[n], units:]
+                y0 = x0 * x0 * x0
+                for j in range(outputs):
+                    to[j] = to[j] + x0 * c1[j] + y0 * c3[j]
+            for n in range(count):
+                if job.refit[which[n] * depth + number] > 0:
+                    x0, c5 = values[n], job.terms[2, which[n], units:]
+                    y0 = x0 * x0 * x0 * (x0 * x0)
                     for j in range(outputs):
-                        to[j] += x * (c1[j] + x * x * (c3[j] + x * x * c5[j]))
-                elif x != 0:
-                    for j in range(outputs):
-                        to[j] += x * (c1[j] + x * x * c3[j])
+                        to[j] += y0 * c5[j]
 
 
-# Stages ---------------------------------------------------------------------------------------------------
-
-
-@jit()
-def _run(begin: int, end: int, job: Job) -> None:
-    if job.stage == BASE:
-        _base(begin, end, job)
-    elif job.stage == DISTINCT:
-        _distinct(begin, end, job)
-    elif job.stage == EVALUATE:
-        moves_of.evaluate(begin, end, job)
-    elif job.stage == NOTE:
-        _note(job.begin + begin, job.begin + end, job)
-    elif job.stage == ADD:
-        _add(begin, end, job)
-    elif job.stage == FIT:
-        _fit(begin, end, job)
-    elif job.stage == REFIT:
-        _refit(begin, end, job)
-    elif job.stage == ADD_POLYNOMIALS:
-        _add_polynomials(begin, end, job)
-
-
-@jit(parallel=True)
-def _run_parts(bounds: IntArray, job: Job) -> None:
-    for part in numba.prange(bounds.size - 1):
-        _run(bounds[part], bounds[part + 1], job)
-
+# The gradient -------------------------------------------------------------------------------------------
 
 _ALL = np.empty((0, 0), np.uint8)
 
@@ -402,7 +409,6 @@ class _Differences:
         single = dtype == np.float32
         empty, step = np.empty(0, np.int64), dtype.type(h)
         self.job = Job(
-            stage=BASE,
             theta=np.concatenate([p.ravel() for p in spec.parameters]),
             gradient=np.zeros(begin, dtype),
             layers=self.layers,
@@ -462,8 +468,8 @@ class _Differences:
         for parameter in spec.parameters:
             gradients.append(job.gradient[at : at + parameter.size].reshape(parameter.shape))
             at += parameter.size
-            if parameter.ndim == 2 and spec.weight_decay != 0:
-                gradients[-1] += spec.dtype.type(spec.weight_decay) * parameter
+            if parameter.ndim == 2:
+                gradients[-1] = _numpy.with_decay(spec, gradients[-1], parameter)
         units = [slice(u, u + n) for u, n in self.layers[:, [UNITS, OUTPUTS]]]
         return gradients, Diagnostics(
             self.evaluations, self.fallbacks, self.kinks, tuple(kinked[u].copy() for u in units)
@@ -476,7 +482,7 @@ class _Differences:
         self.job = self.job._replace(x=self.x[at], labels=self.labels[at], targets=self.targets[at])
         job, rows = self.job, len(self.job.x)
         job.met[:] = 0
-        self._run(BASE, rows, self._products)
+        self._run(_base, rows, self._products)
         if not np.isfinite(job.losses[:rows]).all():
             return
         if not job.nodes:
@@ -490,15 +496,15 @@ class _Differences:
         self.job = self.job._replace(odd=np.empty(tables[-1]), tables=tables, wanted=_ALL, skip=0)
         self._evaluate(0, pairs, self.job.counts)
         self.evaluations += 2 * int((job.counts[:pairs].reshape(rows, -1) * self.layers[:, OUTPUTS]).sum())
-        self._run(FIT, pairs, self._products)
+        self._run(_fit, pairs, self._products)
         refits = int(job.refit[:pairs].sum())
         if refits:
             counts = np.minimum(job.refit, 1)
             self.job = self.job._replace(wanted=job.missed, skip=NODES - 1)
             self._evaluate(0, pairs, counts)
             self.evaluations += 2 * refits
-            self._run(REFIT, pairs, self._products)
-        self._run(ADD_POLYNOMIALS, self.places, rows * job.widest)
+            self._run(_refit, pairs, self._products)
+        self._run(_add_polynomials, self.places, rows * job.widest)
         self.kinks += int((job.met[:rows] & KINK).sum())
         fallbacks = int(job.missed[:rows].sum())
         if fallbacks:
@@ -514,7 +520,7 @@ class _Differences:
             units = np.add.reduceat(wanted, self.layers[:, UNITS], axis=1, dtype=np.int64)
             self.job.counts[:pairs] = (units > 0).ravel()
         self.job = self.job._replace(wanted=_ALL if wanted is None else wanted, skip=0)
-        self._run(DISTINCT, pairs, self._products)
+        self._run(_distinct, pairs, self._products)
 
         counts = self.job.counts[:pairs]
         self.evaluations += 2 * int((counts.reshape(units.shape) * units).sum())
@@ -526,8 +532,8 @@ class _Differences:
             self.job = self.job._replace(odd=np.empty(ends[end - 1] - done), tables=tables, begin=begin, end=end)
             self._evaluate(begin, end, self.job.counts)
             if self._kinked:
-                self._run(NOTE, end - begin, self._products)
-            self._run(ADD, self.places, len(self.job.x) * self.job.widest)
+                self._run(_note, end - begin, self._products)
+            self._run(_add, self.places, len(self.job.x) * self.job.widest)
             begin, done = end, int(ends[end - 1])
 
     def _evaluate(self, begin: int, end: int, counts: IntArray) -> None:
@@ -541,10 +547,10 @@ class _Differences:
             elements=elements, first=first, counts=counts, element_met=np.empty(size * LANES, np.int64)
         )
         products = 2 * float((counts[:pairs] * self.layers[layers, OUTPUTS] * self._tails[layers])[begin:end].sum())
-        self._run(EVALUATE, size, products / max(size, 1))
+        self._run(moves_of.evaluate, size, products / max(size, 1))
 
-    def _run(self, stage: int, size: int, products: float) -> None:
-        threads.share(_run, _run_parts, self.job._replace(stage=stage), size, products, 1)
+    def _run(self, stage: Any, size: int, products: float) -> None:
+        threads.share(stage, None, self.job, size, products, 1)
 
 
 def incremental(
@@ -553,7 +559,5 @@ def incremental(
     return _Differences(spec, x, t, h, nodes=False).gradient()
 
 
-def nodal(
-    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
-) -> tuple[list[FloatArray], Diagnostics]:
+def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
     return _Differences(spec, x, t, h, nodes=True).gradient()

@@ -59,10 +59,8 @@ def _from_bits(bits: int) -> float:
 
 
 @jit(inline=True)
-def _expm1(x: float) -> float:
-    # e^x - 1: -1 for x below -60. x = k ln 2 + r; the polynomial is (e^r - 1 - r) / r^2, from Chebyshev nodes.
-    x = 710.0 if x > 710.0 else x  # comparisons that NaN fails, so that it stays NaN
-    x = -60.0 if x < -60.0 else x
+def _reduced(x: float) -> tuple[int, float]:
+    # e^x = 2^k (1 + p). x = k ln 2 + r; the polynomial is (e^r - 1 - r) / r^2, from Chebyshev nodes.
     shifted = x * _LOG2_E + _ROUND
     k = shifted - _ROUND
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
@@ -71,9 +69,25 @@ def _expm1(x: float) -> float:
     p = 0.0013888888917213716901 + r * (0.00019841269863053616878 + r * p)
     p = 0.041666666666624127873 + r * (0.0083333333333300618325 + r * p)
     p = 0.50000000000000010221 + r * (0.16666666666666667453 + r * p)
-    p = r + r * r * p
-    # 2^(k-1), doubled at the end, since 2^k overflows before e^x does.
-    scale = _from_bits((bits_of(shifted) - _ROUND_BITS + 1022) << 52)
+    return bits_of(shifted) - _ROUND_BITS, r + r * r * p
+
+
+@jit(inline=True)
+def _exp(x: float) -> float:
+    # for x that are not positive
+    x = -746.0 if x < -746.0 else x  # a comparison that NaN fails, so that it stays NaN
+    k, p = _reduced(x)
+    half = k >> 1  # two factors, since 2^k itself may be no normal number
+    return (1 + p) * _from_bits((half + 1023) << 52) * _from_bits((k - half + 1023) << 52)
+
+
+@jit(inline=True)
+def _expm1(x: float) -> float:
+    # e^x - 1: -1 for x below -60
+    x = 710.0 if x > 710.0 else x
+    x = -60.0 if x < -60.0 else x
+    k, p = _reduced(x)
+    scale = _from_bits((k + 1022) << 52)  # 2^(k-1), doubled at the end, since 2^k overflows before e^x does
     half = scale * p + (scale - 0.5)
     return half + half
 
@@ -182,7 +196,6 @@ def derive(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
             out[i] = above if z[i] > zero else below if z[i] <= zero else z[i]
 
 
-
 @jit()
 def place(kind: int, a: FloatArray, s: FloatArray, c: FloatArray) -> None:
     # a (size,) -> s = sigma(a), c = sigma(-a) (size,), for tanh at 2a: what its difference from a needs, and neither
@@ -190,9 +203,10 @@ def place(kind: int, a: FloatArray, s: FloatArray, c: FloatArray) -> None:
     if kind == Activation.SIGMOID or kind == Activation.TANH:
         inner = 2.0 if kind == Activation.TANH else 1.0
         for i in range(a.size):
-            e = math.exp(-abs(inner * a[i]))
+            e = _exp(-abs(inner * a[i]))
             near = 1.0 / (1.0 + e)
-            s[i], c[i] = (e * near, near) if a[i] < 0 else (near, e * near)
+            s[i] = e * near if a[i] < 0 else near
+            c[i] = near if a[i] < 0 else e * near
     else:
         s[:], c[:] = 0, 0
 
@@ -211,9 +225,7 @@ def _sigmoid_difference(a: float, s: float, c: float, d: float) -> float:
 
 
 @jit()
-def differ(
-    kind: int, slope: float, small: bool, a: FloatArray, s: FloatArray, c: FloatArray, d: FloatArray
-) -> None:
+def differ(kind: int, slope: float, small: bool, a: FloatArray, s: FloatArray, c: FloatArray, d: FloatArray) -> None:
     # a, s, c (units,), d (rows, units) -> d = phi(a + d) - phi(a); `small` where every |d| is below SMALL_MOVE
     if kind == Activation.SIGMOID or kind == Activation.TANH:
         # For d > 0 with u = e^d - 1: s c u / (1 + s u); for d < 0 mirrored. Nothing cancels. tanh a = 2 sigma(2a) - 1.
@@ -329,9 +341,7 @@ _LONGEST = 600.0  # e^d is finite, with room for sums
 
 
 @jit()
-def _special_difference(
-    output: int, loss: int, answer: Answer, dz: FloatArray, dy: FloatArray, i: int
-) -> float:
+def _special_difference(output: int, loss: int, answer: Answer, dz: FloatArray, dy: FloatArray, i: int) -> float:
     # loss_differences for lane i: where e^d is no number, the change is so great that nothing cancels; where the
     # argument of a logarithm falls below half, 1 + dy / (y + epsilon) cancels, and the quotient of arguments does not.
     z, y = answer.z, answer.y

@@ -26,13 +26,12 @@ FAR = 2  # something smooth moved by more than about the distance in which it be
 
 
 class Job(NamedTuple):
-    """A network of any depth and a chunk of rows: one type for every stage, so that each is compiled once.
+    """A network of any depth and a chunk of rows: one type for every kernel, so that each is compiled once.
 
     A pair is a row and a layer: number row * depth + layer. An element is what is evaluated together: LANES units of a
     pair, and some of its moves.
     """
 
-    stage: int
     theta: FloatArray  # every parameter, in the order of NetworkSpec.parameters
     gradient: FloatArray  # the same
     layers: IntArray  # (depth, columns)
@@ -124,12 +123,12 @@ def _steepest(kind: int, slope: float) -> float:
     return 0.25 if kind == Activation.SIGMOID else 1.0
 
 
-@jit()
+@jit(inline=True)
 def _answer(job: Job, row: int) -> Answer:
     return Answer(job.last[row], job.y[row], job.likeliest[row], job.labels[row], job.targets[row])
 
 
-@jit()
+@jit(inline=True)
 def _spread_places(job: Job, row: int, work: _Work) -> None:
     # The places of the last layer's units, each in every lane.
     units = job.layers[-1, UNITS]
@@ -163,7 +162,7 @@ def _finish(job: Job, row: int, kind: int, answer: Answer, met: IntArray, work: 
     kernels.loss_differences(job.output, job.loss, answer, dz, work.soft, work.change)
 
 
-@jit()
+@jit(inline=True)
 def _make_series(answer: Answer, effects: FloatArray, j: int, series: FloatArray) -> None:
     # effects (classes, units) -> series (10, LANES): the first five coefficients of r, and of R (q_t - r), in the
     # change v of the unit's value. With w_k the effect on class k less that on the likeliest class, v changes the loss
@@ -198,7 +197,7 @@ def _change3(v: float, r0: float, r1: float, r2: float, t0: float, t1: float, t2
     return x * (1 - x * (1 / 2 - x * (1 / 3 - x * (1 / 4))))
 
 
-@jit()
+@jit(inline=True)
 def _by_series3(series: FloatArray, above: FloatArray, below: FloatArray, odd: FloatArray) -> None:
     # above, below (LANES,): changes of a unit's value by a move and by its opposite -> odd (LANES,)
     r0, r1, r2, t0, t1, t2 = series[0], series[1], series[2], series[5], series[6], series[7]
@@ -219,7 +218,7 @@ def _power_series(v: float, c0: float, c1: float, c2: float, c3: float, c4: floa
     return v * (c0 + v * (c1 + v * (c2 + v * (c3 + v * c4))))
 
 
-@jit()
+@jit(inline=True)
 def _by_series5(series: FloatArray, above: FloatArray, below: FloatArray, odd: FloatArray) -> None:
     # The same in series of fifth order.
     r0, r1, r2, r3, r4 = series[0], series[1], series[2], series[3], series[4]
@@ -231,7 +230,7 @@ def _by_series5(series: FloatArray, above: FloatArray, below: FloatArray, odd: F
         odd[i] = _change5(r, t) - _change5(p, q)
 
 
-@jit()
+@jit(inline=True)
 def _evaluate_last(job: Job, row: int, number: int, j: int, d: FloatArray, odd: FloatArray, work: _Work) -> None:
     # Units j to j + LANES of one of the last two layers: d (2 * moves, LANES), changes of their values by each move
     # and by its opposite -> odd (moves, units)[:, j : j + LANES], flat; adds to work.met.
@@ -254,7 +253,7 @@ def _evaluate_last(job: Job, row: int, number: int, j: int, d: FloatArray, odd: 
                     to[i] -= work.change[i]
 
 
-@jit()
+@jit(inline=True)
 def _evaluate_deep(
     job: Job, row: int, number: int, j: int, units: int, d: FloatArray, odd: FloatArray, work: _Work
 ) -> None:
@@ -297,7 +296,7 @@ def _evaluate_deep(
             work.met[unit] |= met[i]
 
 
-@jit()
+@jit(inline=True)
 def _differ_rows(job: Job, row: int, number: int, d: FloatArray, work: _Work) -> None:
     # d (rows, outputs), moves of layer number's pre-activations -> of its units; adds to work.row_met (rows,).
     kind, units, width = job.layers[number, KIND], job.layers[number, UNITS], job.layers[number, OUTPUTS]
@@ -347,7 +346,7 @@ def evaluate(begin: int, end: int, job: Job) -> None:
         j = (element - job.elements[pair]) // parts * LANES
         first = (element - job.elements[pair]) % parts * most
         count = min(most, job.counts[pair] - first)
-        if row != row_of_places:
+        if row != row_of_places and job.layers[-1, KIND] != Activation.IDENTITY:
             _spread_places(job, row, work)
             row_of_places = row
         work.met[:] = 0
@@ -359,10 +358,8 @@ def evaluate(begin: int, end: int, job: Job) -> None:
         job.element_met[slot : slot + LANES] = work.met
 
 
-@jit()
-def _evaluate_element(
-    job: Job, row: int, number: int, j: int, moves: FloatArray, odd: FloatArray, work: _Work
-) -> None:
+@jit(inline=True)
+def _evaluate_element(job: Job, row: int, number: int, j: int, moves: FloatArray, odd: FloatArray, work: _Work) -> None:
     # moves (count,) of units j to j + LANES of layer number -> odd (count, units)[:, j : j + LANES], flat; sets work.met.
     depth, layer = len(job.layers), job.layers[number]
     units, kind, at = min(LANES, layer[OUTPUTS] - j), layer[KIND], layer[UNITS] + j

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
@@ -43,7 +44,8 @@ if hasattr(os, "register_at_fork"):
 def share(one: Any, parts: Any, job: Any, size: int, products: float, multiple: int) -> None:
     """Run the kernel ``one(begin, end, job)`` on all of ``range(size)``, shared out by the kernel `parts`.
 
-    One element takes about `products` multiply-adds; cuts are at multiples of `multiple`.
+    Where that is None, threads of Python's share it out. One element takes about `products` multiply-adds; cuts are at
+    multiples of `multiple`.
     """
     threads, done = _num_threads, 0
     elements = int(CALL_SECONDS * PRODUCTS_PER_SECOND / (products + 1)) * threads
@@ -57,6 +59,8 @@ def share(one: Any, parts: Any, job: Any, size: int, products: float, multiple: 
         if threads == 1:  # Numba's threads are not even started
             for part in range(blocks):
                 one(bounds[part], bounds[part + 1], job)
+        elif parts is None:
+            _in_python_threads(one, bounds, job, threads)
         else:
             with _one_call:
                 before = numba.get_num_threads()  # belongs to the calling thread, ours to the process
@@ -68,3 +72,28 @@ def share(one: Any, parts: Any, job: Any, size: int, products: float, multiple: 
         done += groups * multiple
         seconds = max(time.perf_counter() - started, 1e-9)
         elements = int(groups * multiple * min(max(CALL_SECONDS / seconds, 0.5), 2.0))
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _in_python_threads(one: Any, bounds: Any, job: Any, threads: int) -> None:
+    """Run ``one(begin, end, job)`` between all bounds, in threads of Python's, which a kernel without the GIL allows.
+
+    A kernel of many arrays takes as long again to compile for Numba's threads as for one.
+    """
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_most_threads - 1, "fastnet")
+
+    def work(thread: int) -> None:
+        for part in range(thread, len(bounds) - 1, threads):
+            one(bounds[part], bounds[part + 1], job)
+
+    others = [_pool.submit(work, thread) for thread in range(1, threads)]
+    try:
+        work(0)
+    finally:
+        wait(others)
+    for other in others:
+        other.result()

@@ -150,6 +150,11 @@ def penalty(spec: NetworkSpec) -> float:
     return 0.5 * spec.weight_decay * sum(float(np.sum(np.square(w, dtype=np.float64))) for w in spec.weights)
 
 
+def with_decay(spec: NetworkSpec, gradient: FloatArray, weight: FloatArray) -> FloatArray:
+    """A weight's gradient with that of the penalty, λW, which is its central difference too."""
+    return gradient if spec.weight_decay == 0 else gradient + weight.dtype.type(spec.weight_decay) * weight
+
+
 @quietly
 def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
     error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
@@ -178,7 +183,7 @@ def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list
         da = dz * activation_derivative(spec.activations[layer], before[layer], spec.leaky_slope)
         if bias is not None:
             reversed_gradients.append(da.sum(axis=0))
-        reversed_gradients.append(after[layer].T @ da + weight.dtype.type(spec.weight_decay) * weight)
+        reversed_gradients.append(with_decay(spec, after[layer].T @ da, weight))
         dz = da @ weight.T
     return reversed_gradients[::-1]
 
@@ -240,7 +245,7 @@ def incremental(
             d = step * inputs[:, i]
             changes = change(layer, unit, d) - change(layer, unit, -d)
             differences[i, unit] = changes.mean(dtype=np.float64) / (2 * float(step))
-        gradients.append(differences[: len(weight)] + weight.dtype.type(spec.weight_decay) * weight)
+        gradients.append(with_decay(spec, differences[: len(weight)], weight))
         if bias is not None:
             gradients.append(differences[-1])
     if not np.isfinite(loss(spec, x, t)):  # nor is the difference of two such losses

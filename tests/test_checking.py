@@ -1,0 +1,424 @@
+"""check_gradient: right gradients pass, wrong ones fail, and each result says what it knows and where."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet._gradient_check import Layout, compare
+from fastnet.backends._spec import Activation
+from fastnet.checking import GradientCheck, check_gradient
+from fastnet.networks import AffineChain, TwoLayerNet, _Layer
+
+Gradients = dict[str, np.ndarray[Any, Any]]
+
+
+def batch_of(inputs: int, classes: int, rows: int = 20, scale: float = 1.0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(5)
+    x = rng.random((rows, inputs)) * (rng.random((rows, inputs)) < 0.5) * scale
+    return x, rng.integers(0, classes, rows)
+
+
+def small_net(dtype: str = "float64", std: float = 0.5) -> TwoLayerNet:
+    return TwoLayerNet(12, 7, 7, weight_init_std=std, dtype=dtype, seed=3)
+
+
+class LoopNet:
+    """A network of the user's own: it has what `check_gradient` needs, by the slow loop in Python."""
+
+    def __init__(self, net: AffineChain) -> None:
+        self.net = net
+        self.params = net.params
+
+    def loss(self, x: Any, t: Any) -> float:
+        return self.net.loss(x, t)
+
+    def numerical_gradient(self, x: Any, t: Any, h: float = 1e-4) -> Gradients:
+        return {
+            name: fastnet.numerical_gradient(lambda _: self.net.loss(x, t), array, h)
+            for name, array in self.params.items()
+        }
+
+
+# Right gradients ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("std", [0.01, 0.5, 2.0])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_backprop_passes(backend: Any, dtype: str, std: float, rows: int) -> None:
+    net, batch = small_net(dtype, std), batch_of(12, 7, rows)
+    check = check_gradient(net, net.gradient(*batch), batch)
+    assert check.passed, str(check)
+    assert check.entries == sum(p.size for p in net.params.values())
+
+
+@pytest.mark.parametrize("std", [0.01, 0.5])
+def test_backprop_passes_the_plain_loop(dtype: str, std: float) -> None:
+    net, batch = small_net(dtype, std), batch_of(12, 7)
+    check = check_gradient(LoopNet(net), net.gradient(*batch), batch)
+    assert check.passed, str(check)
+    assert check.h == {"float64": 1e-4, "float32": 1e-2}[dtype]
+
+
+def test_pixels_that_were_not_scaled_pass() -> None:
+    # Truncation is 255² times larger: without a look at the step 2h, right entries would fail.
+    net, batch = small_net(std=0.01), batch_of(12, 7, scale=255)
+    check = check_gradient(net, net.gradient(*batch), batch, rtol=1e-9)
+    assert check.passed, str(check)
+    assert check.excused > 0
+
+
+def test_the_books_own_backward_pass_passes() -> None:
+    # It leaves out the 1e-7 inside the logarithm: another loss, but nothing that a mistake would look like.
+    net, (x, t) = TwoLayerNet(12, 7, 7, seed=3), batch_of(12, 7)
+    hidden = fastnet.sigmoid(x @ net.params["W1"] + net.params["b1"])
+    dy = (net.predict(x) - np.eye(7)[t]) / len(x)
+    da = dy @ net.params["W2"].T * hidden * (1 - hidden)
+    grads = {"W1": x.T @ da, "b1": da.sum(axis=0), "W2": hidden.T @ dy, "b2": dy.sum(axis=0)}
+    assert check_gradient(net, grads, (x, t))
+
+
+def test_a_function_of_the_batch_gives_the_gradient() -> None:
+    net, batch = small_net(), batch_of(12, 7)
+    assert check_gradient(net, net.gradient, batch)
+    assert check_gradient(net, net.gradient, list(batch))
+
+
+# Wrong gradients ------------------------------------------------------------------------------------------
+
+
+def wrong_entry(name: str) -> Callable[[Gradients], None]:
+    def mutate(grads: Gradients) -> None:
+        grads[name].flat[np.abs(grads[name]).argmax()] *= 1.01
+
+    return mutate
+
+
+def transposed(grads: Gradients) -> None:
+    grads["W2"] = grads["W2"].T
+
+
+MUTATIONS: dict[str, Callable[[Gradients], Any]] = {
+    "sign of all": lambda g: g.update({name: -array for name, array in g.items()}),
+    "sign of b2": lambda g: g.update(b2=-g["b2"]),
+    "factor of 2": lambda g: g.update(W1=2 * g["W1"]),
+    "missing 1/N": lambda g: g.update({name: 20 * array for name, array in g.items()}),
+    "transposed": transposed,
+    "one entry of b2 missing": lambda g: g["b2"].__setitem__(3, 0.0),
+    **{f"1 % of {name}": wrong_entry(name) for name in ("W1", "b1", "W2", "b2")},
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("wrap", [lambda net: net, LoopNet], ids=["fastnet's", "own"])
+def test_mistakes_are_caught(mutation: str, wrap: Callable[[AffineChain], Any], dtype: str) -> None:
+    net, batch = small_net(dtype), batch_of(12, 7)
+    grads = net.gradient(*batch)
+    MUTATIONS[mutation](grads)
+    check = check_gradient(wrap(net), grads, batch)
+    assert not check.passed, mutation
+    assert check.failed > 0
+
+
+@pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2"])
+def test_one_wrong_entry_is_found(name: str) -> None:
+    net, batch = small_net(), batch_of(12, 7)
+    grads = net.gradient(*batch)
+    at = tuple(int(i) for i in np.unravel_index(np.abs(grads[name]).argmax(), grads[name].shape))
+    grads[name][at] *= 1.01
+    check = check_gradient(net, grads, batch)
+    assert check.failed == 1
+    assert (check.worst[0].name, check.worst[0].index) == (name, at)
+    assert check.largest == check.worst[0]
+    assert check.worst[0].difference > check.worst[0].allowed
+    assert f"{name}[{', '.join(map(str, at))}]" in str(check)
+    assert "FAILED: 1 of 147 entries differ" in str(check)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_fail(wrong: float) -> None:
+    net, batch = small_net(), batch_of(12, 7)
+    grads = net.gradient(*batch)
+    grads["W2"][2, 3] = wrong
+    check = check_gradient(net, grads, batch)
+    assert (check.failed, check.non_finite) == (1, 1)
+    assert (check.worst[0].name, check.worst[0].index) == ("W2", (2, 3))
+    assert check.largest_absolute < 1e-6
+    assert "1 of them NaN or infinite" in str(check)
+    json.dumps(check.to_dict(), allow_nan=False)
+
+
+def test_nothing_finite() -> None:
+    check = check_gradient(lambda x: math.nan, [0.0, 0.0], np.ones(2))
+    assert (check.failed, check.non_finite, check.largest) == (2, 2, None)
+    assert math.isnan(check.largest_absolute)
+    assert "2 of 2" in str(check)
+    json.dumps(check.to_dict(), allow_nan=False)
+
+
+def test_a_step_that_tells_nothing_is_inconclusive() -> None:
+    net, batch = small_net("float32"), batch_of(12, 7)
+    wrong = {name: -array for name, array in net.gradient(*batch).items()}
+    for grads in (net.gradient(*batch), wrong):
+        check = check_gradient(LoopNet(net), grads, batch, h=1e-6)
+        assert not check.passed
+    check = check_gradient(LoopNet(net), net.gradient(*batch), batch, h=1e-6)
+    assert check.inconclusive
+    assert "INCONCLUSIVE: at h = 1e-06" in str(check)
+
+
+# Kinks ----------------------------------------------------------------------------------------------------
+
+
+class ReluNet(AffineChain):
+    _layers = (_Layer("W1", "b1", Activation.RELU), _Layer("W2", "b2", Activation.IDENTITY))
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.params = {
+            "W1": rng.standard_normal((4, 6)),
+            "b1": np.zeros(6),
+            "W2": rng.standard_normal((6, 3)),
+            "b2": np.zeros(3),
+        }
+
+
+def test_entries_at_a_kink_are_excused(backend: Any) -> None:
+    if backend.algorithms == ("loop",):
+        pytest.skip(f"{backend.name} has no algorithm that sees kinks")
+    net, (x, t) = ReluNet(), batch_of(4, 3)
+    net.params["b1"][2] = -(x @ net.params["W1"])[0, 2] + 1e-5  # one unit of one row, within h of zero
+    grads = net.gradient(x, t)
+    check = check_gradient(net, grads, (x, t))
+    assert check.passed, str(check)
+    assert check.excused >= 1
+    grads["W2"][1, 1] *= 1.01
+    assert check_gradient(net, grads, (x, t)).failed == 1
+
+
+def test_kinks_everywhere_are_inconclusive() -> None:
+    layout = Layout({"x": np.ones(3)})
+    answer = np.ones(3)
+    check = compare(layout, -answer, answer, h=1e-4, rtol=1e-4, kinked=np.ones(3, bool))
+    assert check.inconclusive
+    assert check.excused == 3
+    assert check.failed == 0
+
+
+# Functions ------------------------------------------------------------------------------------------------
+
+
+def test_a_function_of_an_array(dtype: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(dtype)
+    before = x.copy()
+    check = check_gradient(lambda x: np.sum(np.sin(x)), np.cos(x), x)
+    assert check.passed, str(check)
+    assert check_gradient(lambda x: np.sum(np.sin(x)), np.cos, x)
+    assert not check_gradient(lambda x: np.sum(np.sin(x)), -np.cos(x), x)
+    assert not check_gradient(lambda x: np.sum(np.sin(x)), np.cos(x) * 1.01, x)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_function_that_ignores_its_argument() -> None:
+    net, (x, t) = small_net(), batch_of(12, 7)
+    assert check_gradient(lambda W: net.loss(x, t), net.gradient(x, t)["W1"], net.params["W1"])
+
+
+def test_a_function_of_named_arrays() -> None:
+    x = {"a": np.array([1.0, 2.0]), "b": np.array([[3.0]])}
+
+    def f(x: Gradients) -> float:
+        return float((x["a"] ** 2).sum() * x["b"][0, 0])
+
+    right = {"b": [[5.0]], "a": [6.0, 12.0]}
+    assert check_gradient(f, right, x)
+    assert check_gradient(f, lambda x: {"a": 2 * x["a"] * x["b"][0, 0], "b": (x["a"] ** 2).sum(keepdims=True)[None]}, x)
+    check = check_gradient(f, right | {"b": [[5.1]]}, x)
+    assert (check.failed, check.worst[0].label) == (1, "b[0, 0]")
+
+
+def test_a_function_of_one_number() -> None:
+    check = check_gradient(np.exp, np.exp(1.5), np.array(1.5))
+    assert check.passed
+    assert check.largest is not None
+    assert check.largest.label == "x"
+
+
+def test_all_zeros() -> None:
+    check = check_gradient(lambda x: 1.0, np.zeros(3), np.ones(3))
+    assert check.passed
+    assert (check.largest_absolute, check.largest_relative) == (0, 0)
+
+
+def test_a_small_function_is_still_checked() -> None:
+    x = np.arange(1.0, 30.0)
+    assert check_gradient(lambda x: 1e-20 * np.sum(x**2), 2e-20 * x, x)
+    assert not check_gradient(lambda x: 1e-20 * np.sum(x**2), -2e-20 * x, x)
+
+
+def test_one_hundred_functions_with_kinks_far_away(dtype: str) -> None:
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        a, x = rng.standard_normal((4, 3)).astype(dtype), rng.standard_normal(3).astype(dtype)
+        check = check_gradient(lambda x, a=a: np.tanh(a @ x).sum(), lambda x, a=a: a.T @ (1 - np.tanh(a @ x) ** 2), x)
+        assert check.passed, f"seed {seed}: {check}"
+
+
+# Tolerances and the result --------------------------------------------------------------------------------
+
+
+def test_tolerances_are_taken_as_they_are() -> None:
+    calls = []
+
+    def f(x: Any) -> float:
+        calls.append(1)
+        return float(np.sum(x**2))
+
+    x = np.array([3.0, 4.0])
+    assert check_gradient(f, [6.1, 8.0], x, rtol=0, atol=0.11)
+    assert not check_gradient(f, [6.1, 8.0], x, rtol=0, atol=0.09)
+    assert check_gradient(f, [6.06, 8.08], x, rtol=0.011, atol=0)
+    assert len(calls) == 3 * 4  # no second opinion
+    check = check_gradient(f, [6.1, 8.0], x, h=1e-3, rtol=0.5, atol=0.25, worst=1)
+    assert (check.h, check.rtol, check.atol, len(check.worst)) == (1e-3, 0.5, 0.25, 1)
+    assert check.worst[0].allowed == pytest.approx(0.25 + 0.5 * 6.1)
+
+
+def test_a_second_opinion_is_asked_only_for_doubtful_entries() -> None:
+    steps = []
+
+    class Net(LoopNet):
+        def numerical_gradient(self, x: Any, t: Any, h: float = 1e-4) -> Gradients:
+            steps.append(h)
+            return super().numerical_gradient(x, t, h)
+
+    net, batch = small_net(), batch_of(12, 7)
+    assert check_gradient(Net(net), net.gradient(*batch), batch)
+    assert steps == [1e-4]
+    assert not check_gradient(Net(net), {k: -v for k, v in net.gradient(*batch).items()}, batch)
+    assert steps == [1e-4, 1e-4, 2e-4]
+
+
+def test_the_result_is_what_it_says() -> None:
+    x = np.array([[1.0, -2.0], [0.5, 0.0]])
+    gradient = 2 * x
+    gradient[0, 1] += 0.4
+    gradient[1, 0] += 0.1
+    check = check_gradient(lambda x: np.sum(x**2), gradient, x)
+    assert isinstance(check, GradientCheck)
+    assert (check.entries, check.failed, check.non_finite, check.excused) == (4, 2, 0, 0)
+    assert check.largest is not None
+    assert check.largest.index == (0, 1)
+    assert check.largest.analytic == -3.6
+    assert check.largest.numerical == pytest.approx(-4.0)
+    assert check.largest_absolute == pytest.approx(0.4)
+    assert check.largest_relative == pytest.approx(0.1)
+    assert check.largest_entry == pytest.approx(4.0)
+    assert [entry.index for entry in check.worst[:2]] == [(0, 1), (1, 0)] or check.worst[0].index == (1, 0)
+    assert not check
+    assert bool(check_gradient(lambda x: np.sum(x**2), 2 * x, x))
+    assert repr(check).startswith("GradientCheck(passed=False, entries=4, failed=2, ")
+    assert "\n" not in repr(check)
+    read = json.loads(json.dumps(check.to_dict(), allow_nan=False))
+    assert (read["passed"], read["failed"], read["largest"]["index"]) == (False, 2, [0, 1])
+    assert len(read["worst"]) == 4
+    assert read["h"] == 1e-4
+
+
+def test_a_passed_check_is_two_lines() -> None:
+    net, batch = small_net(), batch_of(12, 7)
+    lines = str(check_gradient(net, net.gradient, batch)).splitlines()
+    assert lines[0] == "passed: 147 entries agree"
+    assert lines[1].startswith("  largest difference ")
+    assert len(lines) == 2
+
+
+# Bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda g: g.pop("b1"), ValueError, "gradient has nothing for 'b1'"),
+        (lambda g: g.update(W3=1.0), ValueError, "gradient has 'W3', but there is only 'W1', 'b1', 'W2', 'b2'"),
+        (lambda g: g.update(b1=np.ones(3)), ValueError, r"gradient of b1 must have shape \(7,\), not \(3,\)"),
+        (lambda g: g.update(W1=g["W1"].T), ValueError, r"gradient of W1 must have shape \(12, 7\), not \(7, 12\)"),
+        (lambda g: g.update(b1=["a"] * 7), TypeError, "gradient of b1 must hold real numbers"),
+    ],
+)
+def test_gradients_that_do_not_fit(change: Callable[[Any], Any], error: type[Exception], message: str) -> None:
+    net, batch = small_net(), batch_of(12, 7)
+    grads = net.gradient(*batch)
+    change(grads)
+    with pytest.raises(error, match=message):
+        check_gradient(net, grads, batch)
+
+
+def test_wrong_arguments() -> None:
+    net, batch = small_net(), batch_of(12, 7)
+    grads = net.gradient(*batch)
+    x = np.ones(2)
+    with pytest.raises(TypeError, match=r"pair \(x, t\), not ndarray"):
+        check_gradient(net, grads, batch[0])
+    with pytest.raises(TypeError, match="gradient must be a dict with an array for each parameter, not ndarray"):
+        check_gradient(net, grads["W1"], batch)
+    with pytest.raises(TypeError, match=r"f must be a function of x, or a network .* not float: pass the function"):
+        check_gradient(net.loss(*batch), grads["W1"], net.params["W1"])
+    with pytest.raises(TypeError, match=r"x must be a NumPy array, .* not list"):
+        check_gradient(np.sum, [1.0], [1.0])
+    with pytest.raises(TypeError, match=r"x\['a'\] must be a NumPy array, .* not list"):
+        check_gradient(np.sum, {"a": [1.0]}, {"a": [1.0]})
+    with pytest.raises(TypeError, match="floating-point"):
+        check_gradient(np.sum, [1, 1], np.array([1, 2]))
+    with pytest.raises(ValueError, match=r"gradient of x must have shape \(2,\), not \(3,\)"):
+        check_gradient(np.sum, np.ones(3), x)
+    with pytest.raises(ValueError, match="x is empty"):
+        check_gradient(np.sum, np.ones(0), np.ones(0))
+    with pytest.raises(ValueError, match="x is empty"):
+        check_gradient(lambda x: 0.0, {}, {})
+    with pytest.raises(ValueError, match="labels for"):
+        check_gradient(net, grads, (batch[0], [1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"h": 0}, ValueError, "h must be positive, not 0"),
+        ({"h": -1e-4}, ValueError, "h must be positive"),
+        ({"h": math.nan}, ValueError, "h must be finite, not nan"),
+        ({"h": "1e-4"}, TypeError, "h must be a number, not str"),
+        ({"rtol": -1.0}, ValueError, "rtol must not be negative, not -1.0"),
+        ({"rtol": math.inf}, ValueError, "rtol must be finite"),
+        ({"atol": math.nan}, ValueError, "atol must be finite"),
+        ({"atol": -1e-9}, ValueError, "atol must not be negative"),
+        ({"worst": -1}, ValueError, "worst must be at least 0, not -1"),
+        ({"worst": 2.5}, TypeError, "worst must be an integer"),
+    ],
+)
+def test_wrong_numbers(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        check_gradient(np.sum, np.ones(2), np.ones(2), **arguments)
+
+
+def test_a_step_that_the_dtype_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="h must be positive and finite in float32, not 1e-60"):
+        check_gradient(np.sum, np.ones(2), np.ones(2, np.float32), h=1e-60)
+
+
+def test_x_is_restored_when_f_raises() -> None:
+    x = np.array([1.0, 2.0])
+
+    def f(x: Any) -> float:
+        if x[1] != 2.0:
+            raise RuntimeError("no")
+        return float(x.sum())
+
+    with pytest.raises(RuntimeError, match="no"):
+        check_gradient(f, np.ones(2), x)
+    assert x.tolist() == [1.0, 2.0]
