@@ -23,6 +23,7 @@ from fastnet.functions import (
 )
 from fastnet.networks import SimpleNet, TwoLayerNet
 from fastnet.perceptron import AND, NAND, OR, XOR
+from fastnet.steps import StepComparison, compare_steps
 
 __all__ = [
     "AND",
@@ -32,12 +33,14 @@ __all__ = [
     "GradientCheck",
     "GradientComparison",
     "SimpleNet",
+    "StepComparison",
     "TwoLayerNet",
     "add_bias",
     "backends",
     "build_info",
     "check_gradient",
     "compare_gradients",
+    "compare_steps",
     "cross_entropy_error",
     "datasets",
     "derivative",

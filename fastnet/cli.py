@@ -29,8 +29,9 @@ from fastnet._gradient_check import as_step
 from fastnet._measuring import BASELINE
 from fastnet._text import format_seconds, three_digits
 from fastnet.backends._spec import Activation
-from fastnet.compare import GradientComparison, compare_gradients
+from fastnet.compare import compare_gradients
 from fastnet.networks import AffineChain, TwoLayerNet, _Layer
+from fastnet.steps import compare_steps
 
 __all__ = ["main"]
 
@@ -124,6 +125,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add("--h", metavar="H", type=step, help="the step (default: 1e-4; 1e-2 for float32)")
     add("--seed", metavar="N", type=seed, default=0, help="of the weights and of drawn digits (default: 0)")
     add("--full", action="store_true", help="time every method on every parameter, which takes minutes")
+    add("--steps", action="store_true", help="instead: the error by step, of the loop and of exact differences")
     add("--json", metavar="FILE", type=Path, help="write the results there, too")
     add("--plot", metavar="FILE", type=Path, help="draw the times there: a .png, .svg, .pdf or other picture")
     parser.set_defaults(run=_compare)
@@ -205,13 +207,26 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"data: {data.name}", flush=True)
     with _blas_threads(options.threads):
         net = _network(options.hidden, options.dtype, options.seed)
-        comparison = compare_gradients(
-            net, data.x, data.t, h=options.h, full=options.full, progress=sys.stderr.isatty()
-        )
-        print(comparison, end="\n\n", flush=True)
-        replay = _replay(data, options)
-        print(replay)
-    _write(options, data, comparison, replay)
+        results = _compare_steps(data, net) if options.steps else _compare_methods(data, net, options)
+    if options.json is not None:
+        text = json.dumps({"data": data.name, "seed": options.seed} | results, indent=2, allow_nan=False)
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def _compare_steps(data: _Data, net: AffineChain) -> dict[str, Any]:
+    steps = compare_steps(net, data.x, data.t)
+    print(steps)
+    return {"steps": steps.to_dict()}
+
+
+def _compare_methods(data: _Data, net: AffineChain, options: argparse.Namespace) -> dict[str, Any]:
+    comparison = compare_gradients(net, data.x, data.t, h=options.h, full=options.full, progress=sys.stderr.isatty())
+    print(comparison, end="\n\n", flush=True)
+    replay = _replay(data, options)
+    print(replay)
+    if options.plot is not None:
+        comparison.plot(options.plot)
+    return {"comparison": comparison.to_dict(), "replay": _finite(asdict(replay))}
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
@@ -226,6 +241,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
             raise _UsageError(f"argument {name}: can't write {str(path)!r}: {error.strerror}") from error
         if not existed:
             path.unlink()
+    if options.plot is not None and options.steps:
+        raise _UsageError("argument --plot: there is no picture of --steps")
     if options.plot is not None:
         from fastnet.plotting import check_format
 
@@ -233,15 +250,6 @@ def _check_outputs(options: argparse.Namespace) -> None:
             check_format(options.plot)
         except (ImportError, ValueError) as error:
             raise _UsageError(f"argument --plot: {error}") from error
-
-
-def _write(options: argparse.Namespace, data: _Data, comparison: GradientComparison, replay: _Replay) -> None:
-    if options.json is not None:
-        results = {"data": data.name, "seed": options.seed, "comparison": comparison.to_dict()}
-        text = json.dumps(results | {"replay": _finite(asdict(replay))}, indent=2, allow_nan=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.plot is not None:
-        comparison.plot(options.plot)
 
 
 def _finite(replay: dict[str, Any]) -> dict[str, Any]:

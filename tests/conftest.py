@@ -232,4 +232,5 @@ def mnist_test_set() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         if _wanted("FASTNET_REQUIRE_MNIST"):
             pytest.fail(message)
         pytest.skip(message)
-    return fastnet.datasets.load_mnist(data_dir=folder)[1]
+    _, (x, t) = fastnet.datasets.load_mnist(data_dir=folder)
+    return x.astype(np.float64), t

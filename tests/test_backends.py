@@ -310,14 +310,14 @@ NETWORK = """
     import numpy as np
     import fastnet
 
-    net = fastnet.TwoLayerNet(40, 9, 5, weight_init_std=1, seed=0)
+    net = fastnet.TwoLayerNet(200, 50, 5, weight_init_std=0.1, seed=0)  # enough work for several threads
     rng = np.random.default_rng(0)
-    x, t = rng.standard_normal((300, 40)), rng.integers(0, 5, 300)
+    x, t = rng.standard_normal((300, 200)), rng.integers(0, 5, 300)
     backend = fastnet.backends.active()
     entries = np.arange(30)
 
     def answer():
-        pieces = [fastnet.softmax(np.tile(x, (20, 1))), net.predict(x), *net.gradient(x, t).values()]
+        pieces = [fastnet.softmax(np.tile(x, (4, 1))), net.predict(x), *net.gradient(x, t).values()]
         pieces.append(backend.loop(net._spec(), x, t, 1e-4, entries))
         return b"".join(piece.tobytes() for piece in pieces).hex()
 """

@@ -177,19 +177,18 @@ def test_a_method_more_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slow_whole_method_has_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_measuring, "BUDGET_SECONDS", 0.0)
+    for limit in ("BUDGET_SECONDS", "BLINK_SECONDS", "CHUNK_SECONDS"):
+        monkeypatch.setattr(_measuring, limit, 1e-12)
     calls = []
 
     def slow(backend: Any, problem: Any, entries: Any) -> _measuring.Evaluation:
         calls.append(1)
         return _measuring.Evaluation(backend.gradient(problem.spec, problem.x, problem.t))
 
-    monkeypatch.setattr(_measuring, "BLINK_SECONDS", 0.0)
     with_method(monkeypatch, replace(_measuring.REFERENCE, name="slow", evaluate=slow))
-    monkeypatch.setattr(_measuring, "CHUNK_SECONDS", 1e-12)
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["slow"], repeat=5)
     assert found["slow"].entries == 213
-    assert len(calls) <= 3
+    assert len(calls) == 3  # to have it compiled, to see what it takes, and the one
 
 
 # Nothing of the user's changes ----------------------------------------------------------------------------
@@ -229,7 +228,7 @@ def test_the_table(comparison: GradientComparison) -> None:
     lines = str(comparison).splitlines()
     assert lines[0] == "20-8-5 network of 213 parameters, float64, batch of 6, h = 0.0001"
     assert lines[1].startswith(f"fastnet {fastnet.__version__}, backend {backends.active().name}")
-    assert lines[3].split() == "method time per gradient times faster difference relative at".split()
+    assert " ".join(lines[3].split()) == "method time per gradient times faster difference relative at"
     assert set(lines[4]) == {"-"}
     table = lines[5 : 5 + len(comparison.rows)]
     assert [line.split("  ")[0] for line in table] == [row.name for row in comparison.rows]
@@ -256,7 +255,7 @@ def test_an_unknown_row(comparison: GradientComparison) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".PDF"])
 def test_the_picture_is_saved(comparison: GradientComparison, suffix: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / f"times{suffix}"
+    path, had_pyplot = tmp_path / f"times{suffix}", "matplotlib.pyplot" in sys.modules
     figure = comparison.plot(path)
     assert path.stat().st_size > 1000
     axes = figure.axes[0]
@@ -266,7 +265,7 @@ def test_the_picture_is_saved(comparison: GradientComparison, suffix: str, tmp_p
     for row in comparison.rows[1:]:
         assert row.times_faster is not None
         assert f"{_text.three_digits(row.times_faster)}× faster" in texts
-    assert "matplotlib.pyplot" not in sys.modules  # nothing but the figure: no state, no display
+    assert ("matplotlib.pyplot" in sys.modules) == had_pyplot  # nothing but the figure: no state, no display
 
 
 def test_a_picture_of_an_unknown_format(comparison: GradientComparison, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def both(backend):
 def digits(request):
     if request.param == "mnist":
         x, t = request.getfixturevalue("mnist_test_set")
-        return x[:100], t[:100]
+        return x[:100].astype(np.float64), t[:100]
     return request.getfixturevalue("drawn_digits")
 
 
@@ -244,23 +244,25 @@ def test_the_loop_agrees_as_far_as_its_rounding_allows(backend, oracle, dtype, n
 
 
 @compiled
-def test_accuracy_in_float64(backend, drawn_digits):
-    """At h = 1e-4 the error is truncation, h² L‴ / 6; at 1e-6 that is gone, and no rounding has taken its place."""
-    x, t = drawn_digits
+def test_accuracy_in_float64(backend, digits, request):
+    """The error is truncation, h² L‴ / 6, and nothing else: no rounding takes its place where h is small."""
+    x, t = digits
     spec = two_layers()._spec()
     derivative = backend.gradient(spec, x, t)
     for algorithm in exact(backend):
         errors = {h: off(getattr(backend, algorithm)(spec, x, t, h)[0], derivative) for h in (1e-3, 1e-4, 1e-6, 1e-10)}
-        assert errors[1e-4] <= 3e-9
-        # The next term is h² smaller; rounding of some 1e-15 is 1e-5 of the smaller error.
-        assert errors[1e-3] / errors[1e-4] == pytest.approx(100, rel=1e-4)
-        assert errors[1e-6] <= 1e-12
-        assert errors[1e-10] <= 1e-13
+        # The next term is h² smaller, which is 1e-6; rounding of some 1e-15 is less than that of the smaller error.
+        assert errors[1e-3] / errors[1e-4] == pytest.approx(100, rel=1e-5)
+        assert errors[1e-6] <= errors[1e-4] * 1e-4 + 1e-14
+        assert errors[1e-10] <= 1e-14
+        if "mnist" in request.node.name:
+            assert errors[1e-4] <= 3e-9
+            assert errors[1e-6] <= 1e-12
 
 
 @compiled
-def test_accuracy_in_float32(backend, drawn_digits):
-    x, t = drawn_digits
+def test_accuracy_in_float32(backend, digits):
+    x, t = digits
     net = two_layers("float32")
     wide = two_layers()
     wide.params = {name: p.astype(np.float64) for name, p in net.params.items()}
@@ -300,17 +302,19 @@ from fastnet.backends._spec import Activation as A, Loss, NetworkSpec, Output
 def answers():
     rng = np.random.default_rng(0)
     backend, found = backends.active(), {}
-    for dtype, (output, loss), kind in itertools.product(
-        ("float64", "float32"), itertools.product(Output, Loss), (A.SIGMOID, A.TANH, A.RELU, A.LEAKY_RELU, A.STEP)
+    for dtype, (output, loss), kinds in itertools.product(
+        ("float64", "float32"),
+        itertools.product(Output, Loss),
+        ((A.SIGMOID, A.TANH), (A.RELU, A.LEAKY_RELU), (A.STEP, A.IDENTITY)),
     ):
         sizes = (4, 5, 3, 3)
         spec = NetworkSpec(
             tuple(rng.standard_normal(s).astype(dtype) for s in itertools.pairwise(sizes)),
             tuple(rng.standard_normal(n).astype(dtype) for n in sizes[1:]),
-            (kind, kind, A.SIGMOID), output, loss,
+            (*kinds, A.SIGMOID), output, loss,
         )
-        x, t = rng.standard_normal((3, 4)).astype(dtype), np.array([0, 2, 1])
-        name = f"{dtype} {output.name} {loss.name} {kind.name} "
+        x, t = rng.standard_normal((2, 4)).astype(dtype), np.array([0, 2])
+        name = f"{dtype} {output.name} {loss.name} {kinds[0].name} "
         found[name + "backprop"] = [g.tobytes().hex() for g in backend.gradient(spec, x, t)]
         for algorithm, h in itertools.product(backend.algorithms, (1e-3, 2.0)):
             if algorithm != "loop":
@@ -331,7 +335,9 @@ def assert_only_backprop_changed(true, nonsense):
 def test_numba_calls_no_derivative(run_python):
     """All derivatives give nonsense. Compiled code can't be changed while it runs; as plain Python it can."""
     program = """
-    np.seterr(all="ignore")  # the hashing of numbers wraps around, which compiled code does in silence
+    import warnings
+    backends.active()
+    warnings.simplefilter("ignore")  # the hashing of numbers wraps around, which compiled code does in silence
     true = answers()
 
     def spoil(function):
@@ -376,10 +382,8 @@ def package_of_nonsense(link_package, tmp_path_factory, request):
         pytest.skip("fastnet was installed without its extension")
     if not (SOURCE / "cpp/kernels/activations.hpp").exists():
         pytest.skip("the C++ sources are not beside the tests")
-    tools = {
-        tool: shutil.which(tool) or shutil.which(str(Path(sys.executable).with_name(tool)))
-        for tool in ("cmake", "ninja")
-    }
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    tools = {tool: shutil.which(tool, path=folders) for tool in ("cmake", "ninja")}
     missing = [tool for tool, path in tools.items() if path is None]
     if importlib.util.find_spec("pybind11") is None:
         missing.append("pybind11")
@@ -621,6 +625,8 @@ def test_edges(backend, dtype, edge, zeros, biased):
     if zeros:
         x[:] = 0
     t = np.arange(rows) % widths[-1]
+    if zeros:
+        t[:] = 0  # the rows are equal: with different labels, their gradients would cancel
     expected, _ = reference_of(spec, x, t, STEP[dtype])
     for algorithm in exact(backend):
         gradients, _ = getattr(backend, algorithm)(spec, x, t, STEP[dtype])

@@ -550,7 +550,7 @@ def test_numbers_and_lists(backend):
 
 def test_the_number_of_threads_changes_no_bit(backend, dtype, with_threads):
     rng = np.random.default_rng(0)
-    x = rng.normal(scale=3, size=(5001, 17)).astype(dtype)
+    x = rng.normal(scale=3, size=(20001, 17)).astype(dtype)
     w = rng.standard_normal((17, 203)).astype(dtype)
     y = fastnet.softmax(x)
     labels = rng.integers(0, 17, len(x))

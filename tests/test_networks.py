@@ -257,18 +257,31 @@ def test_infinities_and_nan_go_through_as_in_numpy(backend, cases, dtype):
             np.testing.assert_array_equal(np.isinf(answer), np.isinf(wanted), err_msg=message)
 
 
-def test_zero_times_an_infinite_weight_is_nan(backend, dtype):
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_zero_times_an_infinite_weight_is_nan(backend, dtype, rows):
     weight = np.ones((20, 3), dtype)
     weight[5, 1] = np.inf
     spec = NetworkSpec((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
-    x = np.zeros((4, 20), dtype)
+    x, t = np.zeros((rows, 20), dtype), np.arange(rows) % 3
     x[:, 0] = 1
-    np.testing.assert_array_equal(backend.forward(spec, x), np.array([[1, np.nan, 1]] * 4, dtype))
-    assert np.isnan(backend.loss(spec, x, np.array([0, 1, 2, 0])))
-    gradient = backend.gradient(spec, x, np.array([0, 1, 2, 0]))[0]
+    np.testing.assert_array_equal(backend.forward(spec, x), np.array([[1, np.nan, 1]] * rows, dtype))
+    assert np.isnan(backend.loss(spec, x, t))
+    gradient = backend.gradient(spec, x, t)[0]
     assert np.isnan(gradient[:, 1]).all()  # zeros of x times NaN, in the sum over the batch
     assert np.isfinite(gradient[:, [0, 2]]).all()
-    assert np.isnan(backend.loop(spec, x, np.array([0, 1, 2, 0]), 1e-2, np.arange(60))).all()
+    assert np.isnan(backend.loop(spec, x, t, 1e-2, np.arange(60))).all()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_zeros_of_x_times_an_infinite_derivative_are_nan(backend, dtype, rows):
+    """With finite weights and an answer that is not: the sum over the batch skips no zero either."""
+    weight = np.full((20, 3), np.finfo(dtype).max / 2, dtype)
+    spec = NetworkSpec((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
+    x = np.zeros((rows, 20), dtype)
+    x[0, :2] = 4
+    gradient = backend.gradient(spec, x, np.arange(rows) % 3)[0]
+    assert np.isnan(gradient[2:]).all()  # 0 times infinity
+    np.testing.assert_array_equal(gradient[:2], np.full((2, 3), np.inf, dtype))
 
 
 # Weight decay ---------------------------------------------------------------------------------------------

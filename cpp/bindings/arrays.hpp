@@ -10,10 +10,20 @@
 #include <pybind11/pybind11.h>
 
 #include "core/network.hpp"
+#include "core/threads.hpp"
 
 namespace fastnet::bindings {
 
 namespace py = pybind11;
+
+// While it lives, a kernel runs without the GIL.
+class Release {
+  public:
+    Release() { begin_call(); }
+
+  private:
+    const py::gil_scoped_release gil_{};
+};
 
 inline std::string shape_of(const py::array& a) {
     std::string text = "(";

@@ -10,8 +10,6 @@ namespace fastnet::bindings {
 
 namespace {
 
-using Release = py::gil_scoped_release;
-
 Activation as_activation(int kind) {
     require(kind >= 0 && kind <= static_cast<int>(Activation::leaky_relu),
             "there is no activation " + std::to_string(kind));

@@ -14,8 +14,6 @@ namespace fastnet::bindings {
 
 namespace {
 
-using Release = py::gil_scoped_release;
-
 // A `NetworkSpec` as the kernels read it; keeps the arrays alive and its layers in place.
 template <class T> class NetworkView {
   public:

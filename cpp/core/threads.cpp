@@ -1,5 +1,6 @@
 #include "core/threads.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -18,6 +19,7 @@ namespace {
 
 std::atomic<InterruptCheck> interrupt_check{nullptr};
 std::atomic<bool> forked{false};
+constexpr int most_threads = 1024; // OpenMP ends the process where the system has no more
 
 // OpenMP keeps one thread count per thread; ours is one for all. Each thread takes over the newest setting when
 // it next asks, so that a later omp_set_num_threads (threadpoolctl) in that thread still has the last word.
@@ -54,18 +56,17 @@ struct Region {
     }
 };
 
-// The region that this thread works in, and when its calling thread last asked for interrupts.
+// The region that this thread works in, and whether it is not the one that began it.
 struct Work {
     Region* region = nullptr;
-    InterruptCheck check = nullptr;
-    Clock::time_point checked{};
+    bool hired = false;
 };
 thread_local Work work;
+thread_local Clock::time_point checked{}; // when this thread last asked for interrupts: over all regions of a call
 
 void run(Region& region, int worker) noexcept {
     const Work outer = work;
-    const InterruptCheck check = worker == 0 ? interrupt_check.load() : nullptr;
-    work = {&region, check, check ? Clock::now() : Clock::time_point{}};
+    work = {&region, worker != 0};
     try {
         for (;;) {
             const Index task = region.next.fetch_add(1, std::memory_order_relaxed);
@@ -93,7 +94,7 @@ int num_threads() {
         omp_set_num_threads(wanted_threads.load());
         setting_taken = newest;
     }
-    return omp_get_max_threads();
+    return std::min(omp_get_max_threads(), most_threads);
 #else
     return 1;
 #endif
@@ -118,20 +119,22 @@ void set_interrupt_check(InterruptCheck check) {
 }
 
 void checkpoint() {
-    if (work.region == nullptr) {
-        return;
-    }
-    if (work.region->stop.load(std::memory_order_relaxed)) {
+    if (work.region && work.region->stop.load(std::memory_order_relaxed)) {
         throw Interrupted{};
     }
-    if (work.check) {
-        if (const auto now = Clock::now(); now - work.checked > check_interval) {
-            work.checked = now;
-            if (work.check()) {
-                throw Interrupted{};
-            }
+    if (work.hired) {
+        return; // only the thread that called can run its handlers
+    }
+    if (const auto now = Clock::now(); now - checked > check_interval) {
+        checked = now;
+        if (const InterruptCheck check = interrupt_check.load(); check && check()) {
+            throw Interrupted{};
         }
     }
+}
+
+void begin_call() {
+    checked = Clock::now();
 }
 
 void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
@@ -152,6 +155,7 @@ void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
     if (region.error) {
         std::rethrow_exception(region.error);
     }
+    checkpoint(); // other threads may have done all the tasks
 }
 
 } // namespace fastnet

@@ -16,12 +16,14 @@ const char* threading_library();
 using TaskBody = void (*)(void* context, Index task, int worker);
 void parallel_for(Index tasks, int workers, TaskBody body, void* context);
 
-// For bodies that run for long: throws Interrupted where the region is to end.
+// For what runs long, in a region or between two: throws Interrupted where the region, or the call, is to end.
 void checkpoint();
 
-// Asked at intervals by the calling thread during a parallel region: true ends the region with Interrupted.
+// Asked at intervals by the calling thread during parallel regions: true ends the region with Interrupted. The first
+// interval begins with the call, so that short calls never ask.
 using InterruptCheck = bool (*)();
 void set_interrupt_check(InterruptCheck check);
+void begin_call();
 
 struct Interrupted {};
 

@@ -264,6 +264,7 @@ template <class T, class F> FASTNET_INLINE void for_each_block(Index k, Index n,
     for (Index j = 0; j < n; j += block_columns<T>) {
         Index i = 0;
         do {
+            checkpoint(); // a block takes a few milliseconds
             f(j, min_index(n - j, block_columns<T>), i, min_index(k - i, block_inner));
             i += block_inner;
         } while (i < k);

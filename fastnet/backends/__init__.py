@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import numbers
 import os
 import warnings
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Protocol, cast
 from fastnet.backends._spec import Activation, Diagnostics, FloatArray, IntArray, NetworkSpec
 
 NAMES = ("cpp", "numba", "numpy")
+MOST_THREADS = 1024
 
 
 class Backend(Protocol):
@@ -162,12 +164,14 @@ def set_num_threads(count: int) -> None:
     TypeError
         If `count` is not an integer.
     ValueError
-        If it is less than 1.
+        If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
     """
     global _num_threads
-    if isinstance(count, bool) or not isinstance(count, int):
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral):
         raise TypeError(f"count must be an int, not {type(count).__name__}")
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
-    active().set_num_threads(count)
-    _num_threads = count
+    if count > MOST_THREADS:
+        raise ValueError(f"count must be at most {MOST_THREADS:,}, not {count}")
+    active().set_num_threads(int(count))
+    _num_threads = int(count)

@@ -110,7 +110,7 @@ def _penalty(job: _Loop, theta: FloatArray) -> float:
 def _loss(job: _Loop, theta: FloatArray, work: FloatArray) -> float:
     # theta like job.theta, work (2, threads.BLOCK_ROWS * job.widest) -> scalar
     total = 0.0
-    first, input_step = np.int64(0), np.int64(1)  # literals have a type of their own, compiled for again
+    first, input_step = kernels.ONE - kernels.ONE, kernels.ONE
     for begin in range(0, len(job.x), threads.BLOCK_ROWS):
         units = job.x[begin : begin + threads.BLOCK_ROWS]
         rows = len(units)

@@ -18,6 +18,7 @@ from fastnet.backends._spec import Activation, FloatArray, IntArray, Loss, Outpu
 
 EPSILON = _numpy.EPSILON
 LANES = 16  # units or perturbations that are computed side by side: loops of this length have no rest
+ONE: Any = np.int64(1)  # the literal has a type of its own, compiled for again
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -49,13 +50,14 @@ _SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 
 
 @jit(inline=True)
-def bits_of(x: float) -> int:
+def bits_of(x: float) -> Any:
     return np.float64(x).view(np.int64)
 
 
 @jit(inline=True)
-def _from_bits(bits: int) -> float:
-    return np.int64(bits).view(np.float64)
+def from_bits(bits: int) -> float:
+    value: float = np.int64(bits).view(np.float64)
+    return value
 
 
 @jit(inline=True)
@@ -78,7 +80,7 @@ def _exp(x: float) -> float:
     x = -746.0 if x < -746.0 else x  # a comparison that NaN fails, so that it stays NaN
     k, p = _reduced(x)
     half = k >> 1  # two factors, since 2^k itself may be no normal number
-    return (1 + p) * _from_bits((half + 1023) << 52) * _from_bits((k - half + 1023) << 52)
+    return (1 + p) * from_bits((half + 1023) << 52) * from_bits((k - half + 1023) << 52)
 
 
 @jit(inline=True)
@@ -87,7 +89,7 @@ def _expm1(x: float) -> float:
     x = 710.0 if x > 710.0 else x
     x = -60.0 if x < -60.0 else x
     k, p = _reduced(x)
-    scale = _from_bits((k + 1022) << 52)  # 2^(k-1), doubled at the end, since 2^k overflows before e^x does
+    scale = from_bits((k + 1022) << 52)  # 2^(k-1), doubled at the end, since 2^k overflows before e^x does
     half = scale * p + (scale - 0.5)
     return half + half
 
@@ -98,8 +100,8 @@ def _log1p(x: float) -> float:
     u = 1.0 + x
     lost = 1.0 - (u - x) if u > 2.0 else x - (u - 1.0)
     k_bits = (bits_of(u) - _SQRT_HALF_BITS) & -0x10000000000000
-    m = _from_bits(bits_of(u) - k_bits)
-    k = _from_bits((k_bits >> 52) + _ROUND_BITS) - _ROUND
+    m = from_bits(bits_of(u) - k_bits)
+    k = from_bits((k_bits >> 52) + _ROUND_BITS) - _ROUND
     f = (m - 1.0) + lost * (m / u)
     s = f / (2.0 + f)
     z = s * s
@@ -149,6 +151,29 @@ def product(a: FloatArray, row_step: int, inner_step: int, b: FloatArray, out: F
             b0, p0 = b[k], a[i * row_step + k * inner_step]
             for j in range(out.shape[1]):
                 out0[j] += p0 * b0[j]
+
+
+@jit()
+def product_of_nonzeros(x: FloatArray, weight: FloatArray, out: FloatArray) -> None:
+    # x (rows, inputs), weight (inputs, outputs) -> out = x @ weight (rows, outputs), without what adds nothing
+    which = np.empty(x.shape[1] + 3, np.int64)
+    for row in range(len(x)):
+        count, from_, to = 0, x[row], out[row]
+        for i in range(from_.size):
+            which[count] = i
+            count += 1 if from_[i] != 0 else 0
+        to[:] = 0
+        fours = count - count % 4
+        for n in range(0, fours, 4):
+            i0, i1, i2, i3 = which[n], which[n + 1], which[n + 2], which[n + 3]
+            x0, x1, x2, x3 = from_[i0], from_[i1], from_[i2], from_[i3]
+            w0, w1, w2, w3 = weight[i0], weight[i1], weight[i2], weight[i3]
+            for j in range(to.size):
+                to[j] = to[j] + x0 * w0[j] + x1 * w1[j] + x2 * w2[j] + x3 * w3[j]
+        for n in range(fours, count):
+            x0, w0 = from_[which[n]], weight[which[n]]
+            for j in range(to.size):
+                to[j] += x0 * w0[j]
 
 
 # Activations ----------------------------------------------------------------------------------------------
@@ -296,7 +321,7 @@ def sum_losses(loss: int, y: FloatArray, labels: IntArray, rows: FloatArray) -> 
     zero, one, half, epsilon = y.dtype.type(0), y.dtype.type(1), y.dtype.type(0.5), y.dtype.type(EPSILON)
     total = 0.0
     for i in range(y.shape[0]):
-        error = zero
+        error: Any = zero
         if loss == Loss.MEAN_SQUARED_ERROR:
             for j in range(y.shape[1]):
                 target = rows[i, j] if rows.size > 0 else one if labels[i] == j else zero
@@ -346,7 +371,7 @@ def _special_difference(output: int, loss: int, answer: Answer, dz: FloatArray, 
     # argument of a logarithm falls below half, 1 + dy / (y + epsilon) cancels, and the quotient of arguments does not.
     z, y = answer.z, answer.y
     soft = output == Output.SOFTMAX
-    top, total, too_long = z[0] + dz[0, i], 0.0, False
+    top, total, too_long = float(z[0] + dz[0, i]), 0.0, False
     if soft:
         for k in range(y.size):
             after = z[k] + dz[k, i]

@@ -7,74 +7,21 @@ from the unit to the loss exactly, so that nothing cancels, however small d is.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastnet.backends import _numba_kernels as kernels
+from fastnet.backends._numba_base import BIASES, KIND, OUTPUTS, PADDED, PLACES, UNITS, WEIGHTS, Job
 from fastnet.backends._numba_kernels import LANES, Answer, jit
 from fastnet.backends._spec import Activation, FloatArray, IntArray, Loss, Output
 
-# Columns of `Job.layers`. Units are padded to whole LANES.
-INPUTS, OUTPUTS, KIND, WEIGHTS, BIASES, END, UNITS, PADDED, PLACES = range(9)
 BATCH = 8  # moves of LANES units, in both directions, that go through the network together
 ROWS = 2 * BATCH * LANES  # of differences that go through a deep network together: a matrix product's
 
 # What a move can meet on its way to the loss, as bits.
 KINK = 1  # a unit changed the side of its kink
 FAR = 2  # something smooth moved by more than about the distance in which it bends
-
-
-class Job(NamedTuple):
-    """A network of any depth and a chunk of rows: one type for every kernel, so that each is compiled once.
-
-    A pair is a row and a layer: number row * depth + layer. An element is what is evaluated together: LANES units of a
-    pair, and some of its moves.
-    """
-
-    theta: FloatArray  # every parameter, in the order of NetworkSpec.parameters
-    gradient: FloatArray  # the same
-    layers: IntArray  # (depth, columns)
-    widest: int  # the most units of a layer
-    slope: float  # of a leaky ReLU
-    output: int
-    loss: int
-    smooth: bool  # whether any activation bends
-    steepest: float  # the greatest weight of the last layer
-    effects: FloatArray  # (2, classes, units): how a unit of the last layer and the one before moves each class
-    small: float  # the longest move for series
-    short: float  # and for those of third order
-    h: Any  # in the network's dtype, as are theta, the gradient, x, z and losses; all else is float64
-    scale: float  # 1 / 2hN
-    nodes: bool  # whether moves are nodes of polynomials
-    x: FloatArray  # (rows, inputs)
-    labels: IntArray  # (rows,): the target, or -1 where its row counts
-    targets: FloatArray  # (rows, classes) or (rows, 0)
-    z: FloatArray  # (rows, units): after the activation
-    a: FloatArray  # (rows, units): before it
-    s: FloatArray  # (rows, units): what else differences start from
-    c: FloatArray  # (rows, units)
-    last: FloatArray  # (rows, classes): softmax's argument, or the answer itself
-    y: FloatArray  # (rows, classes): the answer
-    likeliest: IntArray  # (rows,): class
-    losses: FloatArray  # (rows,)
-    met: FloatArray  # (rows, units), bits
-    which: FloatArray  # (rows, places): of the pair's moves, the one by each input, and by the bias; -1 for 0
-    moves: FloatArray  # (rows, places)
-    counts: IntArray  # (pairs,): moves
-    wanted: FloatArray  # (rows, units): whether, or (0, 0) where all are
-    skip: int  # moves of a pair, before those to evaluate
-    begin: int  # of the pairs to add
-    end: int
-    first: int  # element
-    elements: IntArray  # (pairs + 1,): those before each pair
-    element_moves: IntArray  # (depth,): the most moves of an element
-    element_met: IntArray  # (elements * LANES,), bits
-    tables: IntArray  # (pairs,): begin of each pair's (moves, units) of
-    odd: FloatArray  # psi(d) - psi(-d)
-    terms: FloatArray  # (3, rows, units) of the polynomials, or (0, 0, 0)
-    missed: FloatArray  # (rows, units): whether the polynomial does not do
-    refit: IntArray  # (pairs,): units whose polynomial needs another node
 
 
 class _Work(NamedTuple):
@@ -149,6 +96,8 @@ def _finish(job: Job, row: int, kind: int, answer: Answer, met: IntArray, work: 
         for k in range(classes):
             move, a = dz[k], job.a[row, job.layers[-1, UNITS] + k]
             for i in range(LANES):
+                # Rounded as what came before it was: a unit that this takes back to 0 must come to exactly 0.
+                move[i] = job.theta.dtype.type(move[i])
                 met[i] |= _obstacles(kink, near, far, a, move[i])
         kernels.differ(kind, job.slope, False, work.a, work.s, work.c, dz.reshape((1, classes * LANES)))
     # As far as 1 is far for softmax, a share of its argument for a logarithm. The squared error is a polynomial.
@@ -278,7 +227,7 @@ def _evaluate_deep(
         following = job.layers[q + 1]
         weight = job.theta[following[WEIGHTS] : following[BIASES]].reshape((width, following[OUTPUTS]))
         out = then[: count * following[OUTPUTS]].reshape((count, following[OUTPUTS]))
-        kernels.product(now, width, np.int64(1), weight, out)
+        kernels.product(now, width, kernels.ONE, weight, out)
         now, then, width = then, now, following[OUTPUTS]
 
     answer = _answer(job, row)
@@ -336,7 +285,7 @@ def evaluate(begin: int, end: int, job: Job) -> None:
         np.empty(ROWS, np.int64),
         np.empty(ROWS, np.int64),
     )
-    pair, row_of_places = np.searchsorted(job.elements, job.first + begin, side="right") - 1, -1
+    pair, row_of_places = int(np.searchsorted(job.elements, job.first + begin, side="right")) - 1, -1
     for element in range(job.first + begin, job.first + end):
         while element >= job.elements[pair + 1]:
             pair += 1
@@ -360,7 +309,8 @@ def evaluate(begin: int, end: int, job: Job) -> None:
 
 @jit(inline=True)
 def _evaluate_element(job: Job, row: int, number: int, j: int, moves: FloatArray, odd: FloatArray, work: _Work) -> None:
-    # moves (count,) of units j to j + LANES of layer number -> odd (count, units)[:, j : j + LANES], flat; sets work.met.
+    # moves (count,) of units j to j + LANES of layer number -> odd (count, units)[:, j : j + LANES], flat;
+    # sets work.met.
     depth, layer = len(job.layers), job.layers[number]
     units, kind, at = min(LANES, layer[OUTPUTS] - j), layer[KIND], layer[UNITS] + j
     a, s, c = job.a[row, at : at + LANES], job.s[row, at : at + LANES], job.c[row, at : at + LANES]

@@ -94,20 +94,22 @@ def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatA
     soft = spec.output == Output.SOFTMAX
     y, dy = (softmax(z), softmax_difference(z, dz)) if soft else (z, dz)
     if spec.loss == Loss.MEAN_SQUARED_ERROR:
-        squares: FloatArray = dy * (y - t + dy / 2)
-        return squares.sum(axis=1)
+        changes: FloatArray = (dy * (y - t + dy / 2)).sum(axis=1)
+        return changes
     base = y + y.dtype.type(EPSILON)
     after = softmax(z + dz) if soft else y + dy
     # Where the argument falls below half, 1 + dy/base cancels and the quotient of the arguments does not.
     falls = dy / base < -0.5
-    change: FloatArray = np.where(falls, np.log((after + y.dtype.type(EPSILON)) / base), np.log1p(dy / base))
-    return -np.where(t == 0, 0, t * change).sum(axis=1)
+    of_logarithm = np.where(falls, np.log((after + y.dtype.type(EPSILON)) / base), np.log1p(dy / base))
+    changes = -np.where(t == 0, 0, t * of_logarithm).sum(axis=1)
+    return changes
 
 
 @quietly
 def softmax(x: FloatArray) -> FloatArray:
-    e: FloatArray = np.exp(x - x.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    y: FloatArray = e / e.sum(axis=1, keepdims=True)
+    return y
 
 
 def target_rows(t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
