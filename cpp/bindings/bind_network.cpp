@@ -78,21 +78,26 @@ template <class T> class NetworkView {
     std::vector<py::array> kept_;
 };
 
+// x (rows, inputs) for a network, with at least one row.
+template <class T> py::array as_rows(const NetworkView<T>& net, py::handle object) {
+    const py::array x = as_array(object, "x", 2);
+    require(x.shape(0) > 0, "x of shape " + shape_of(x) + " has no rows");
+    require(x.shape(1) == net.inputs(), "x has " + std::to_string(x.shape(1)) + " columns for a network of " +
+                                            std::to_string(net.inputs()) + " inputs");
+    return x;
+}
+
 template <class T> class BatchView {
   public:
-    BatchView(const NetworkView<T>& net, py::handle x_object, py::handle t_object)
-        : x_(as_array(x_object, "x", 2)), t_(as_array(t_object, "t")) {
+    BatchView(const NetworkView<T>& net, py::handle x, py::handle t) : x_(as_rows(net, x)), t_(as_array(t, "t")) {
         const Index rows = x_.shape(0);
-        require(rows > 0, "x of shape " + shape_of(x_) + " has no rows");
-        require(x_.shape(1) == net.inputs(), "x has " + std::to_string(x_.shape(1)) + " columns for a network of " +
-                                                 std::to_string(net.inputs()) + " inputs");
         batch = {data_of<T>(x_, "x"), rows, as_targets<T>(t_, rows, net.classes())};
     }
 
     Batch<T> batch{};
 
   private:
-    py::array x_, t_; // kept alive
+    const py::array x_, t_; // kept alive
 };
 
 // f(T{}) for the element type of the network's parameters.
@@ -107,9 +112,7 @@ py::array forward(py::handle spec, py::handle x_object) {
     return with_network_type(spec, [&](auto zero) -> py::array {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
-        const py::array x = as_array(x_object, "x", 2);
-        require(x.shape(1) == net.inputs(), "x has " + std::to_string(x.shape(1)) + " columns for a network of " +
-                                                std::to_string(net.inputs()) + " inputs");
+        const py::array x = as_rows(net, x_object);
         const T* from = data_of<T>(x, "x");
         const Index rows = x.shape(0);
         py::array_t<T> y = empty<T>(rows, net.classes());

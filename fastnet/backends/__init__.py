@@ -167,8 +167,9 @@ def set_num_threads(count: int) -> None:
         If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
     """
     global _num_threads
-    if isinstance(count, bool) or not isinstance(count, numbers.Integral):
-        raise TypeError(f"count must be an int, not {type(count).__name__}")
+    given: object = count
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral):
+        raise TypeError(f"count must be an int, not {type(given).__name__}")
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
     if count > MOST_THREADS:

@@ -16,6 +16,8 @@ ByteArray: TypeAlias = npt.NDArray[np.uint8]
 # Columns of `Job.layers`. Units are padded to whole LANES.
 INPUTS, OUTPUTS, KIND, WEIGHTS, BIASES, END, UNITS, PADDED, PLACES = range(9)
 
+GROUP = 16  # rows of a weight that a thread sums together
+
 
 class Job(NamedTuple):
     """A network of any depth and a chunk of rows: one type for every kernel, so that each is compiled once.

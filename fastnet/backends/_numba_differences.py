@@ -16,7 +16,7 @@ import numpy as np
 from fastnet.backends import _numba_kernels as kernels
 from fastnet.backends import _numba_threads as threads
 from fastnet.backends import _numpy
-from fastnet.backends._numba_base import OUTPUTS, PADDED, UNITS, Job, base
+from fastnet.backends._numba_base import GROUP, OUTPUTS, PADDED, UNITS, Job, base
 from fastnet.backends._numba_incremental import add, distinct, note
 from fastnet.backends._numba_kernels import LANES
 from fastnet.backends._numba_moves import BATCH, KINK, evaluate, has_kink
@@ -171,7 +171,7 @@ class _Differences:
             self._evaluate(0, pairs, counts)
             self.evaluations += 2 * refits
             self._run(refit, pairs, self._products)
-        self._run(add_polynomials, self.places, rows * job.widest)
+        self._run(add_polynomials, -(-self.places // GROUP), GROUP * rows * job.widest)
         self.kinks += int((job.met[:rows] & KINK).sum())
         fallbacks = int(job.missed[:rows].sum())
         if fallbacks:
@@ -200,7 +200,7 @@ class _Differences:
             self._evaluate(begin, end, self.job.counts)
             if self._kinked:
                 self._run(note, end - begin, self._products)
-            self._run(add, self.places, len(self.job.x) * self.job.widest)
+            self._run(add, -(-self.places // GROUP), GROUP * rows * self.job.widest)
             begin, done = end, int(ends[end - 1])
 
     def _evaluate(self, begin: int, end: int, counts: IntArray) -> None:

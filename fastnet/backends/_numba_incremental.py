@@ -9,7 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from fastnet.backends import _numba_kernels as kernels
-from fastnet.backends._numba_base import BIASES, END, INPUTS, OUTPUTS, PADDED, PLACES, UNITS, WEIGHTS, Job, inputs_of
+from fastnet.backends._numba_base import (
+    BIASES,
+    END,
+    GROUP,
+    INPUTS,
+    OUTPUTS,
+    PADDED,
+    PLACES,
+    UNITS,
+    WEIGHTS,
+    Job,
+    inputs_of,
+)
 from fastnet.backends._numba_kernels import LANES, jit
 
 
@@ -48,7 +60,7 @@ def distinct(begin: int, end: int, job: Job) -> None:
         job.counts[pair] = count
 
 
-@jit()
+@jit(inline=True)
 def note_pair(job: Job, pair: int) -> None:
     # Adds what a pair's elements met to what its units met.
     row, number = pair // len(job.layers), pair % len(job.layers)
@@ -69,9 +81,9 @@ def note(begin: int, end: int, job: Job) -> None:
 
 @jit()
 def add(begin: int, end: int, job: Job) -> None:
-    # Rows begin to end of the layers' weights, a bias being the last row: adds the tables of the pairs
+    # Groups begin to end of the rows of the layers' weights, a bias being the last row: adds the tables of the pairs
     # job.begin to job.end, rows of the batch ascending.
-    depth = len(job.layers)
+    depth, begin, end = len(job.layers), begin * GROUP, end * GROUP
     at = np.empty(len(job.x), np.int64)  # where the rows that add anything have it
     for number in range(depth):
         layer = job.layers[number]

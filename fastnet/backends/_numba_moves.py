@@ -85,7 +85,7 @@ def _spread_places(job: Job, row: int, work: _Work) -> None:
         work.c[k * LANES : (k + 1) * LANES] = job.c[row, units + k]
 
 
-@jit()
+@jit(inline=True)
 def _finish(job: Job, row: int, kind: int, answer: Answer, met: IntArray, work: _Work) -> None:
     # work.dz (classes, LANES), moves of the last layer's pre-activations -> work.change (LANES,) of the loss;
     # adds to met (LANES,). `kind` is the activation that is still to come.

@@ -10,7 +10,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.backends._numba_base import BIASES, END, INPUTS, OUTPUTS, PADDED, PLACES, UNITS, WEIGHTS, Job, inputs_of
+from fastnet.backends._numba_base import (
+    BIASES,
+    END,
+    GROUP,
+    INPUTS,
+    OUTPUTS,
+    PADDED,
+    PLACES,
+    UNITS,
+    WEIGHTS,
+    Job,
+    inputs_of,
+)
 from fastnet.backends._numba_incremental import note_pair
 from fastnet.backends._numba_kernels import bits_of, from_bits, jit
 from fastnet.backends._spec import FloatArray
@@ -19,7 +31,7 @@ NODES = 4
 EXTREME = 1e30  # its fifth power is finite
 
 
-@jit()
+@jit(inline=True)
 def _widest(job: Job, row: int, number: int) -> float:
     # The greatest size of a layer's inputs. Sizes are in the order of their bits, whose maximum vectorises.
     x, widest = inputs_of(job, row, number), bits_of(0.0)
@@ -36,10 +48,10 @@ def set_nodes(begin: int, end: int, job: Job) -> None:
     for pair in range(begin, end):
         row, number = pair // len(job.layers), pair % len(job.layers)
         widest, places = _widest(job, row, number), job.layers[number, PLACES]
-        earns = widest < EXTREME and 1 / widest < EXTREME
+        furthest = np.float64(job.h * job.theta.dtype.type(widest))
+        earns = widest < EXTREME and 1 / widest < EXTREME and furthest > 0
         job.counts[pair] = NODES - 1 if earns else 0
         if earns:
-            furthest = np.float64(job.h * job.theta.dtype.type(widest))
             moves = job.moves[row, places : places + NODES]
             moves[0], moves[1], moves[2], moves[3] = furthest, furthest / 2, furthest * 0.75, furthest / 4
 
@@ -106,7 +118,7 @@ def refit(begin: int, end: int, job: Job) -> None:
         _settle(job, row, number)
 
 
-@jit()
+@jit(inline=True)
 def _settle(job: Job, row: int, number: int) -> None:
     # What missed or met anything has no polynomial. The others: from powers of x / widest to powers of x, and from
     # differences to central differences.
@@ -124,8 +136,8 @@ def _settle(job: Job, row: int, number: int) -> None:
 
 @jit()
 def add_polynomials(begin: int, end: int, job: Job) -> None:
-    # Rows begin to end of the layers' weights, a bias being the last row: adds every row's polynomials.
-    depth = len(job.layers)
+    # Groups begin to end of the rows of the layers' weights, a bias being the last row: adds every row's polynomials.
+    depth, begin, end = len(job.layers), begin * GROUP, end * GROUP
     which, values = np.empty(end - begin + 1, np.int64), np.empty(end - begin + 1)  # the inputs that are not 0
     for number in range(depth):
         layer = job.layers[number]
@@ -151,17 +163,17 @@ def add_polynomials(begin: int, end: int, job: Job) -> None:
                 to0, to1 = gradient[i0 : i0 + outputs], gradient[i1 : i1 + outputs]
                 to2, to3 = gradient[i2 : i2 + outputs], gradient[i3 : i3 + outputs]
                 for j in range(outputs):
-                    to0[j] += x0 * c1[j] + y0 * c3[j]
-                    to1[j] += x1 * c1[j] + y1 * c3[j]
-                    to2[j] += x2 * c1[j] + y2 * c3[j]
-                    to3[j] += x3 * c1[j] + y3 * c3[j]
+                    to0[j] = to0[j] + x0 * c1[j] + y0 * c3[j]
+                    to1[j] = to1[j] + x1 * c1[j] + y1 * c3[j]
+                    to2[j] = to2[j] + x2 * c1[j] + y2 * c3[j]
+                    to3[j] = to3[j] + x3 * c1[j] + y3 * c3[j]
             fifth = job.refit[row * depth + number] > 0
             for n in range(0 if fifth else fours, count):
                 to0 = gradient[which[n] * outputs : (which[n] + 1) * outputs]
                 x0, y0 = values[n], values[n] * values[n] * values[n]
                 if n >= fours:
                     for j in range(outputs):
-                        to0[j] += x0 * c1[j] + y0 * c3[j]
+                        to0[j] = to0[j] + x0 * c1[j] + y0 * c3[j]
                 if fifth:
                     for j in range(outputs):
                         to0[j] += y0 * (x0 * x0) * c5[j]

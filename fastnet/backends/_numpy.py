@@ -94,15 +94,15 @@ def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatA
     soft = spec.output == Output.SOFTMAX
     y, dy = (softmax(z), softmax_difference(z, dz)) if soft else (z, dz)
     if spec.loss == Loss.MEAN_SQUARED_ERROR:
-        changes: FloatArray = (dy * (y - t + dy / 2)).sum(axis=1)
-        return changes
+        errors: FloatArray = (dy * (y - t + dy / 2)).sum(axis=1)
+        return errors
     base = y + y.dtype.type(EPSILON)
     after = softmax(z + dz) if soft else y + dy
     # Where the argument falls below half, 1 + dy/base cancels and the quotient of the arguments does not.
     falls = dy / base < -0.5
     of_logarithm = np.where(falls, np.log((after + y.dtype.type(EPSILON)) / base), np.log1p(dy / base))
-    changes = -np.where(t == 0, 0, t * of_logarithm).sum(axis=1)
-    return changes
+    losses: FloatArray = np.where(t == 0, 0, -t * of_logarithm).sum(axis=1)
+    return losses
 
 
 @quietly
