@@ -101,9 +101,13 @@ def as_real(value: object, name: str) -> float:
     """A finite number."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {type_name(value)}")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond all floats
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, not {value}")
-    return float(value)
+    return number
 
 
 def as_positive(value: object, name: str) -> float:

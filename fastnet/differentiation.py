@@ -172,17 +172,19 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
     step = _checks.as_positive(h, "h")
     _check_perturbable(x)
 
+    shape: tuple[int, ...] | None = None
+
     def value() -> npt.NDArray[Any]:
         # A copy: f may well return (a view of) the array that is changed next.
-        return np.array(_checks.as_numbers(f(x), "the value of f"), dtype=np.float64)
+        array = np.array(_checks.as_numbers(f(x), "the value of f"), dtype=np.float64)
+        if shape is not None and array.shape != shape:
+            raise ValueError(f"f returned arrays of shapes {shape} and {array.shape}")
+        return array
 
     shape = value().shape
     jacobian = np.empty((*shape, x.size), dtype=x.dtype.newbyteorder("="))
     for number, at in enumerate(np.ndindex(x.shape)):
-        column = _central_difference(value, x, at, step)
-        if column.shape != shape:
-            raise ValueError(f"f returned arrays of shapes {shape} and {column.shape}")
-        jacobian[..., number] = column
+        jacobian[..., number] = _central_difference(value, x, at, step)
     return jacobian.reshape(shape + x.shape)
 
 

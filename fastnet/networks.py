@@ -244,7 +244,9 @@ class AffineChain:
                 f"{', '.join(map(repr, backend.algorithms))}"
             )
         spec = self._spec()
-        if not 0 < spec.dtype.type(step) < np.inf:
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = spec.dtype.type(step)
+        if not 0 < rounded < np.inf:
             raise ValueError(f"h must be positive and finite in {spec.dtype}, not {h}")
         rows, targets = self._batch(spec, x, t)
         if chosen != "loop":

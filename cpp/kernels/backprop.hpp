@@ -13,7 +13,9 @@ template <class T> class Backprop {
   public:
     Backprop(const Network<T>& net, const Batch<T>& batch)
         : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)), inputs_(net, batch.x, batch.rows, rows_),
-          others_(net, rows_, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth) {
+          others_(net, rows_, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth),
+          workers_(workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_))),
+          task_rows_(rows_per_task(rows_, workers_)), dz_(workers_) {
         Index widest = widest_layer(net);
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
@@ -23,8 +25,6 @@ template <class T> class Backprop {
             da_.add(rows_ * padded<T>(layer.outputs)).zeroed();
             tasks_ += groups_of(layer.inputs);
         }
-        workers_ = workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_));
-        task_rows_ = rows_per_task(rows_, workers_);
         for (int w = 0; w < workers_; ++w) {
             dz_.add(task_rows_ * padded<T>(widest)).zeroed();
         }
@@ -138,10 +138,11 @@ template <class T> class Backprop {
     const LayerWeights<T> others_;
     List<PackedMatrix<T>> transposed_;
     List<Array<T>> z_, da_;
-    Index tasks_ = 0, task_rows_;
+    const int workers_; // asked for once: another thread may change the setting meanwhile
+    const Index task_rows_;
+    List<Array<T>> dz_;
+    Index tasks_ = 0;
     bool finite_ = true; // whether the first layer's da is, so that zeros of x can be skipped
-    int workers_;
-    List<Array<T>> dz_{num_threads()};
 };
 
 // The gradient of `loss` by every parameter.

@@ -42,7 +42,7 @@ template <class T> class PerturbedNetwork {
         const double below = mean_loss();
         parameter = value;
         const double w = static_cast<double>(value);
-        const double decay = is_weight ? net_.weight_decay * w : 0; // of λ/2 w², exactly
+        const double decay = is_weight && net_.weight_decay != 0 ? net_.weight_decay * w : 0; // of λ/2 w², exactly
         return static_cast<T>((above - below) / (2 * h) + decay);
     }
 

@@ -47,10 +47,12 @@ algorithms = ("nodal", "incremental", "loop")
 def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
+    spec.check_differences()
     gradients, (evaluations, fallbacks, kinks, kinked) = _core.incremental(spec, x, t, h)
     return gradients, Diagnostics(evaluations, fallbacks, kinks, tuple(kinked))
 
 
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
+    spec.check_differences()
     gradients, (evaluations, fallbacks, kinks, kinked) = _core.nodal(spec, x, t, h)
     return gradients, Diagnostics(evaluations, fallbacks, kinks, tuple(kinked))

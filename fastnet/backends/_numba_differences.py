@@ -223,8 +223,10 @@ class _Differences:
 def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
+    spec.check_differences()
     return _Differences(spec, x, t, h, nodes=False).gradient()
 
 
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
+    spec.check_differences()
     return _Differences(spec, x, t, h, nodes=True).gradient()

@@ -14,11 +14,13 @@ quietly = np.errstate(all="ignore")  # NaN and infinities are answers here, as t
 EPSILON = 1e-7  # inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss
 
 
+@quietly
 def matmul(a: FloatArray, b: FloatArray, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:
     product: FloatArray = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
     return product
 
 
+@quietly
 def add_bias(x: FloatArray, b: FloatArray) -> FloatArray:
     return x + b
 
@@ -215,6 +217,7 @@ def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
     """Central differences by every parameter, each perturbation carried to the loss as an exact difference."""
+    spec.check_differences()
     step, last = spec.dtype.type(h), len(spec.weights) - 1
     before, after = [], [x]
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):

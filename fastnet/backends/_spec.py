@@ -108,6 +108,17 @@ class NetworkSpec:
         """Every parameter array, W1, b1, W2, b2, …: the order of gradients and of flat parameter numbers."""
         return [p for pair in zip(self.weights, self.biases, strict=True) for p in pair if p is not None]
 
+    def check_differences(self) -> None:
+        """Raise if the loss has no exact difference.
+
+        That of a logarithm needs the new answer to full accuracy; of softmax that is known, of an answer that is
+        any layer's units it would have to be carried along.
+        """
+        if self.output == Output.IDENTITY and self.loss == Loss.CROSS_ENTROPY:
+            raise ValueError(
+                "the cross entropy of an answer without softmax has no exact difference: use the algorithm 'loop'"
+            )
+
     def copy(self) -> NetworkSpec:
         """The same network on parameter arrays of its own."""
         return replace(
