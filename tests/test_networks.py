@@ -201,6 +201,23 @@ def test_the_number_of_threads_changes_no_bit(backend, cases, dtype, with_thread
             np.testing.assert_array_equal(answer, expected)
 
 
+@pytest.mark.parametrize("rows", [2, 40, 300])
+def test_rows_of_few_numbers(backend, oracle, cases, dtype, rows):
+    """None to four of 300 inputs, anywhere: hardly two of them near each other."""
+    spec, _, t = wide_case(cases, dtype, rows)
+    rng = np.random.default_rng(2)
+    x = np.zeros((rows, 300), dtype)
+    for k, row in enumerate(x):
+        row[rng.choice(300, k % 5, replace=False)] = rng.standard_normal(k % 5)
+    x[-1, [0, 63, 64, 255, 256, 299]] = 1  # the ends of groups and blocks
+    oracle.forward(spec, x).assert_holds(backend.forward(spec, x))
+    for bounded, gradient in zip(oracle.gradient(spec, x, t), backend.gradient(spec, x, t), strict=True):
+        bounded.assert_holds(gradient)
+    entries = np.array([0, 63 * 13 + 5, 299 * 13 + 12, 300 * 13])
+    for entry, difference in zip(entries.tolist(), backend.loop(spec, x, t, STEP[dtype], entries), strict=True):
+        oracle.central_difference(spec, x, t, STEP[dtype], entry).assert_holds(difference, f"entry {entry}")
+
+
 def test_rows_of_zeros_and_a_batch_of_zeros(backend, oracle, dtype):
     spec, x, t = oracle.case(9, dtype)
     for kept in (0, 1):

@@ -284,6 +284,11 @@ template <class T> class OddDifferences {
             const Layer<T>& next = net_.layers[q + 1];
             base_.weights.multiply(q + 1, rows_of<T>(from, work.rows, next.inputs, padded<T>(next.inputs)), to,
                                    padded<T>(next.outputs));
+            const Index next_outputs = next.outputs, behind = padded<T>(next_outputs) - next_outputs;
+            for (Index r = 0; behind > 0 && r < work.rows; ++r) { // what stood there could be taken for moves
+                std::memset(to + r * (next_outputs + behind) + next_outputs, 0,
+                            static_cast<std::size_t>(behind) * sizeof(T));
+            }
             T* const done = from;
             from = to;
             to = done;
