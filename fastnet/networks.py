@@ -28,8 +28,8 @@ class NumericalGradient(dict[str, FloatArray]):
     Attributes
     ----------
     diagnostics : Diagnostics
-        How many `evaluations` it took, how many `fallbacks` of ``"nodal"`` to ``"incremental"`` there were, how many
-        of these were `kinks`, and which units met one.
+        The `loss` at the parameters themselves, how many `evaluations` it took, how many `fallbacks` of ``"nodal"`` to
+        ``"incremental"`` there were, how many of these were `kinks`, and which units met one.
     """
 
     def __init__(self, gradients: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
@@ -201,8 +201,30 @@ class AffineChain:
         ValueError, TypeError
             As `loss`.
         """
+        return self.loss_and_gradient(x, t)[1]
+
+    def loss_and_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, dict[str, FloatArray]]:
+        """`loss` and `gradient` together, for little more than `gradient` alone.
+
+        Parameters
+        ----------
+        x, t : array_like
+            As for `loss`.
+
+        Returns
+        -------
+        loss : float
+        gradient : dict of str to ndarray
+            The names, shapes and dtype of `params`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `loss`.
+        """
         spec = self._spec()
-        return self._named(active().gradient(spec, *self._batch(spec, x, t)))
+        loss, gradients = active().loss_and_gradient(spec, *self._batch(spec, x, t))
+        return loss, self._named(gradients)
 
     def numerical_gradient(
         self, x: npt.ArrayLike, t: npt.ArrayLike, h: float = 1e-4, algorithm: str = "auto"
@@ -257,7 +279,8 @@ class AffineChain:
         differences = backend.loop(spec, rows, targets, step, np.arange(sum(sizes)))
         pieces = np.split(differences, np.cumsum(sizes)[:-1])
         gradients = [piece.reshape(p.shape) for piece, p in zip(pieces, spec.parameters, strict=True)]
-        return NumericalGradient(self._named(gradients), Diagnostics(evaluations=2 * sum(sizes) * len(rows)))
+        base = backend.loss(spec, rows, targets)
+        return NumericalGradient(self._named(gradients), Diagnostics(base, 2 * sum(sizes) * len(rows)))
 
 
 class TwoLayerNet(AffineChain):

@@ -415,7 +415,7 @@ def test_the_number_of_threads_may_change_during_calls(run_python, name):
                 fastnet.set_num_threads(count)
 
     def compute():
-        for _ in range(2 if backend.name == "numpy" else 10):
+        for _ in range(1 if backend.name == "numpy" else 10):
             if answer() != expected or not np.array_equal(wide.gradient(rows, labels)["W1"], expected_wide):
                 wrong.append("different")
 
@@ -434,78 +434,66 @@ def test_the_number_of_threads_may_change_during_calls(run_python, name):
 # Ctrl-C ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("algorithm", "rows"), [("loop", 2000), ("incremental", 4000), ("nodal", 40000)])
-@pytest.mark.parametrize("name", AVAILABLE)
-def test_ctrl_c_ends_a_long_call(run_python, name, algorithm, rows):
-    """Within 0.2 s, at the best of three times, and never later than within a second: the machine may be busy."""
-    if algorithm not in backends.get(name).algorithms:
-        pytest.skip(f"the {name} backend has no algorithm {algorithm!r}")
-    interrupting = f"""
-    net = fastnet.TwoLayerNet(784, 50, 10, seed=0)
-    x, t = rng.random(({rows}, 784)), rng.integers(0, 10, {rows})
-    before = {{name: p.copy() for name, p in net.params.items()}}
-    small = fastnet.TwoLayerNet(2, 2, 2)
-    small.numerical_gradient([[0.1, 0.2]], [0], algorithm={algorithm!r})  # Numba compiles
-    sent = None
-
-    def interrupt():
-        global sent
-        time.sleep(0.3)
-        sent = time.perf_counter()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    delays = []
-    for _ in range(3):
-        timer = threading.Thread(target=interrupt)
-        timer.start()
-        try:
-            net.numerical_gradient(x, t, algorithm={algorithm!r})
-            delays.append("finished")
-        except KeyboardInterrupt:
-            delays.append(time.perf_counter() - sent)
-        timer.join()
-    same = all(np.array_equal(p, before[name]) for name, p in net.params.items())
-    y = net.predict(x[:3])  # and the next call works
-    print(json.dumps([delays, same, bool(np.isfinite(y).all())]))
-    """
-    delays, same, works = run_python(program(interrupting), FASTNET_BACKEND=name, OMP_NUM_THREADS="2", timeout=300)
-    assert same
-    assert works
-    assert "finished" not in delays
-    assert min(delays) < 0.2, delays
-    assert max(delays) < 1, delays
-
-
-@NEEDS_EXTENSION
-def test_ctrl_c_ends_other_long_kernels(run_python):
-    """A matrix product and a gradient of a large batch."""
-    interrupting = """
-    a = rng.random((3000, 3000))
-    net = fastnet.TwoLayerNet(1000, 400, 10, seed=0)
-    rows, labels = rng.random((20000, 1000)), np.zeros(20000, int)
-    delays = {}
-    for name, call in {
-        "matmul": lambda: [fastnet.matmul(a, a) for _ in range(20)],
-        "gradient": lambda: [net.gradient(rows, labels) for _ in range(20)],
-        "predict": lambda: [net.predict(rows) for _ in range(50)],
-    }.items():
-        sent = None
+INTERRUPTING = """
+    def delay_of(call):
+        # Seconds from Ctrl-C to KeyboardInterrupt, or None where the call ended before Ctrl-C.
+        sent = []
 
         def interrupt():
-            global sent
-            time.sleep(0.3)
-            sent = time.perf_counter()
+            sent.append(time.perf_counter())
             os.kill(os.getpid(), signal.SIGINT)
 
-        timer = threading.Thread(target=interrupt)
+        timer = threading.Timer(0.3, interrupt)
         timer.start()
         try:
             call()
+            timer.cancel()
         except KeyboardInterrupt:
-            delays[name] = time.perf_counter() - sent
-        timer.join()
-    print(json.dumps(delays))
+            return time.perf_counter() - sent[0]
+        finally:
+            timer.join()
+"""
+
+
+def assert_prompt(delays):
+    """All within a second, since the machine may be busy, and the best of them within the 0.2 s that are promised."""
+    assert None not in delays, f"a call was too short to be interrupted: {delays}"
+    assert max(delays) < 1, delays
+    assert min(delays) < 0.2, delays
+
+
+@pytest.mark.parametrize(("algorithm", "rows"), [("loop", 500), ("incremental", 2000), ("nodal", 20000)])
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_ctrl_c_ends_a_long_numerical_gradient(run_python, name, algorithm, rows):
+    """Of a network that takes all backends seconds; its parameters stay as they were, and the next call works."""
+    if algorithm not in backends.get(name).algorithms:
+        pytest.skip(f"the {name} backend has no algorithm {algorithm!r}")
+    interrupting = f"""
+    net = fastnet.TwoLayerNet(784, 500, 100, seed=0)
+    x, t = rng.random(({rows}, 784)), rng.integers(0, 100, {rows})
+    before = {{name: p.copy() for name, p in net.params.items()}}
+    small = fastnet.TwoLayerNet(2, 2, 2)
+    small.numerical_gradient([[0.1, 0.2]], [0], algorithm={algorithm!r})  # Numba compiles
+    delays = [delay_of(lambda: net.numerical_gradient(x, t, algorithm={algorithm!r})) for _ in range(3)]
+    same = all(np.array_equal(p, before[name]) for name, p in net.params.items())
+    print(json.dumps([delays, same, bool(np.isfinite(net.predict(x[:3])).all())]))
     """
-    delays = run_python(program(interrupting), FASTNET_BACKEND="cpp", OMP_NUM_THREADS="2", timeout=300)
-    assert set(delays) == {"matmul", "gradient", "predict"}
-    assert max(delays.values()) < 1, delays
+    delays, same, works = run_python(
+        program(INTERRUPTING + interrupting), FASTNET_BACKEND=name, OMP_NUM_THREADS="2", timeout=300
+    )
+    assert_prompt(delays)
+    assert same
+    assert works
+
+
+@NEEDS_EXTENSION
+@pytest.mark.parametrize("call", ["fastnet.matmul(a, a)", "wide.gradient(rows, labels)", "wide.predict(rows)"])
+def test_ctrl_c_ends_another_long_call(run_python, call):
+    interrupting = f"""
+    a = rng.random((4000, 4000))
+    wide = fastnet.TwoLayerNet(1000, 3000, 10, seed=0)
+    rows, labels = rng.random((20000, 1000)), np.zeros(20000, int)
+    print(json.dumps([delay_of(lambda: {call}) for _ in range(3)]))
+    """
+    delays = run_python(program(INTERRUPTING + interrupting), FASTNET_BACKEND="cpp", OMP_NUM_THREADS="2", timeout=300)
+    assert_prompt(delays)

@@ -167,7 +167,9 @@ def test_a_wrong_method_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_method_more_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def exact(backend: Any, problem: Any, entries: Any) -> _measuring.Evaluation:
         gradient = backend.gradient(problem.spec, problem.x, problem.t)
-        return _measuring.Evaluation(gradient, fastnet.backends._spec.Diagnostics(evaluations=1234, fallbacks=5))
+        return _measuring.Evaluation(
+            gradient, fastnet.backends._spec.Diagnostics(loss=2.3, evaluations=1234, fallbacks=5)
+        )
 
     with_method(monkeypatch, _measuring.Method("exact", None, exact, by_entry=False))
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["exact"], repeat=1)

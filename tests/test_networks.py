@@ -71,6 +71,20 @@ def test_gradient(backend, oracle, dtype, number):
         bounded.assert_holds(gradient, f"gradient of parameter {i}")
 
 
+def test_the_loss_comes_with_every_gradient(backend, oracle, dtype, number):
+    """The same bits as `loss` alone: training reports it without another forward pass."""
+    case = spec, _, _ = oracle.case(number, dtype)
+    losses = [backend.loss_and_gradient(*case)[0]]
+    for algorithm in backend.algorithms if (spec.output, spec.loss) != (Output.IDENTITY, Loss.CROSS_ENTROPY) else ():
+        if algorithm != "loop":
+            losses.append(getattr(backend, algorithm)(*case, 1e-3)[1].loss)
+    if backend.name == "cpp":
+        assert set(losses) == {backend.loss(*case)}
+    for loss in losses:
+        assert type(loss) is float
+        oracle.cached_loss(number, dtype).assert_holds(loss)
+
+
 def test_loop(backend, oracle, dtype, number):
     spec, x, t = oracle.case(number, dtype)
     entries = sampled_entries(spec)
@@ -168,8 +182,8 @@ def test_skipping_zeros_changes_no_bit(core, cases, dtype, rows, columns):
     sparse = with_columns_of_zeros(dense, 2 * columns)
     np.testing.assert_array_equal(core.forward(sparse.spec, sparse.x), core.forward(dense.spec, dense.x))
     assert core.loss(*sparse) == core.loss(*dense)
-    first, *others = core.gradient(*sparse)
-    expected_first, *expected_others = core.gradient(*dense)
+    first, *others = core.loss_and_gradient(*sparse)[1]
+    expected_first, *expected_others = core.loss_and_gradient(*dense)[1]
     np.testing.assert_array_equal(first[:columns], expected_first)
     np.testing.assert_array_equal(first[columns:], np.zeros_like(first[columns:]))
     for gradient, expected in zip(others, expected_others, strict=True):

@@ -150,18 +150,20 @@ template <class T> std::pair<py::list, std::vector<LayerGradient<T>>> empty_grad
     return {arrays, places};
 }
 
-py::list gradient(py::handle spec, py::handle x, py::handle t) {
+// (loss, arrays)
+py::tuple loss_and_gradient(py::handle spec, py::handle x, py::handle t) {
     return with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
         const auto [arrays, places] = empty_gradient(net);
         const LayerGradient<T>* to = places.data();
+        double loss = 0;
         {
             const Release release;
-            kernels<T>().gradient(net.network, data.batch, to);
+            loss = kernels<T>().loss_and_gradient(net.network, data.batch, to);
         }
-        return arrays;
+        return py::make_tuple(loss, arrays);
     });
 }
 
@@ -205,12 +207,12 @@ py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double 
             kinked_places.push_back(units.mutable_data());
             kinked.append(units);
         }
-        Diagnostics d{0, 0, 0, kinked_places.data()};
+        Diagnostics d{0, 0, 0, 0, kinked_places.data()};
         {
             const Release release;
             (nodal ? kernels<T>().nodal : kernels<T>().incremental)(net.network, data.batch, h, to, d);
         }
-        return py::make_tuple(arrays, py::make_tuple(d.evaluations, d.fallbacks, d.kinks, kinked));
+        return py::make_tuple(arrays, py::make_tuple(d.loss, d.evaluations, d.fallbacks, d.kinks, kinked));
     });
 }
 
@@ -219,7 +221,7 @@ py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double 
 void register_network(py::module_& m) {
     m.def("forward", forward, py::arg("spec"), py::arg("x"));
     m.def("loss", loss, py::arg("spec"), py::arg("x"), py::arg("t"));
-    m.def("gradient", gradient, py::arg("spec"), py::arg("x"), py::arg("t"));
+    m.def("loss_and_gradient", loss_and_gradient, py::arg("spec"), py::arg("x"), py::arg("t"));
     m.def(
         "incremental",
         [](py::handle spec, py::handle x, py::handle t, double h) { return exact_differences(spec, x, t, h, false); },

@@ -16,7 +16,7 @@ template <class T> struct Kernels {
     double (*mean_loss)(Loss kind, const T* y, const Targets<T>& targets, Index rows, Index classes);
     void (*forward)(const Network<T>& net, const T* x, Index rows, T* y);
     double (*loss)(const Network<T>& net, const Batch<T>& batch);
-    void (*gradient)(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result);
+    double (*loss_and_gradient)(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result);
     void (*loop)(const Network<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,
                  T* differences);
     void (*incremental)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,

@@ -60,6 +60,7 @@ template <class T> struct LayerGradient {
 
 // What a finite-difference gradient tells about itself.
 struct Diagnostics {
+    double loss;              // at the parameters themselves
     std::int64_t evaluations; // of the loss's change, by one perturbation of one row
     std::int64_t fallbacks;   // (row, unit) pairs whose interpolation missed, or met a kink: done one by one
     std::int64_t kinks;       // those of them that met a kink

@@ -15,7 +15,7 @@ template <class T> class Backprop {
         : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)), inputs_(net, batch.x, batch.rows, rows_),
           others_(net, rows_, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth),
           workers_(workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_))),
-          task_rows_(rows_per_task(rows_, workers_)), dz_(workers_) {
+          task_rows_(rows_per_task(rows_, workers_)), dz_(workers_), losses_(rows_) {
         Index widest = widest_layer(net);
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
@@ -30,13 +30,16 @@ template <class T> class Backprop {
         }
     }
 
-    void run(const LayerGradient<T>* gradient) {
+    // Fills the gradient and returns the loss.
+    double run(const LayerGradient<T>* gradient) {
+        double losses = 0;
         for (Index first = 0; first < batch_.rows; first += chunk_rows) {
             const Index rows = min_index(chunk_rows, batch_.rows - first);
             parallel_for((rows + task_rows_ - 1) / task_rows_, workers_, [&](Index task, int worker) {
                 const Index begin = task * task_rows_;
                 derive_rows(first, begin, min_index(task_rows_, rows - begin), dz_[worker].data());
             });
+            losses += sum_of(losses_.data(), rows);
             finite_ = all_finite(da_[0].data(), rows * padded<T>(net_.layers[0].outputs));
             parallel_for(tasks_, workers_, [&](Index task, int) {
                 Index l = net_.depth - 1; // the later layers' tasks are small: they come first
@@ -46,6 +49,7 @@ template <class T> class Backprop {
                 add_up(l, task, first, rows, gradient[l]);
             });
         }
+        return losses / static_cast<double>(batch_.rows) + penalty(net_);
     }
 
   private:
@@ -62,6 +66,7 @@ template <class T> class Backprop {
         forward_block(net_, Weights<T>{&inputs_.weight, &others_}, inputs_, first + begin, count, begin, z,
                       [&](Index l, auto phi, Index i, Vec<T> a) { store(da(l) + i, phi.derivative(a)); });
 
+        row_losses(net_, batch_.targets, first + begin, count, z(net_.depth - 1), losses_.data() + begin);
         derive_loss(first + begin, count, z(net_.depth - 1), dz);
         for (Index l = net_.depth - 1;; --l) {
             const Index size = count * padded<T>(net_.layers[l].outputs);
@@ -141,13 +146,15 @@ template <class T> class Backprop {
     const int workers_; // asked for once: another thread may change the setting meanwhile
     const Index task_rows_;
     List<Array<T>> dz_;
+    const Array<T> losses_; // of a chunk's rows
     Index tasks_ = 0;
     bool finite_ = true; // whether the first layer's da is, so that zeros of x can be skipped
 };
 
-// The gradient of `loss` by every parameter.
-template <class T> void gradient(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result) {
-    Backprop<T>(net, batch).run(result);
+// The loss, and its gradient by every parameter.
+template <class T>
+double loss_and_gradient(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result) {
+    return Backprop<T>(net, batch).run(result);
 }
 
 } // namespace fastnet::FASTNET_TARGET

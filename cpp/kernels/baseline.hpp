@@ -28,6 +28,7 @@ template <class T> class Baseline {
             run_block(begin, min_index(share, rows - begin));
         });
         finite = all_finite(losses_.data(), rows);
+        losses += sum_of(losses_.data(), rows);
     }
 
     // Layer l's inputs for a row: (inputs).
@@ -81,6 +82,7 @@ template <class T> class Baseline {
     Inputs<T> inputs;
     const LayerWeights<T> weights; // packed, where many differences go through them
     bool finite = true;            // whether every row's loss is
+    double losses = 0;             // the sum over all rows so far
 
   private:
     struct Units { // each (rows, outputs; padded)

@@ -226,13 +226,17 @@ void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, I
     });
 }
 
-// The mean of the rows' losses, added up in their order.
-template <class T> double mean_of(const T* losses, Index rows) {
+// The sum of the rows' losses, in their order.
+template <class T> double sum_of(const T* losses, Index rows) {
     double total = 0;
     for (Index i = 0; i < rows; ++i) {
         total += static_cast<double>(losses[i]);
     }
-    return total / static_cast<double>(rows);
+    return total;
+}
+
+template <class T> double mean_of(const T* losses, Index rows) {
+    return sum_of(losses, rows) / static_cast<double>(rows);
 }
 
 // lambda/2 times the sum of all squared weights.

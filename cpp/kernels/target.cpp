@@ -24,7 +24,7 @@ constexpr Kernels<T> kernels{
     .mean_loss = mean_loss<T>,
     .forward = forward<T>,
     .loss = loss<T>,
-    .gradient = gradient<T>,
+    .loss_and_gradient = loss_and_gradient<T>,
     .loop = loop<T>,
     .incremental = incremental<T>,
     .nodal = nodal<T>,

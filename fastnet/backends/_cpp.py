@@ -10,9 +10,9 @@ from fastnet._core import (
     cross_entropy_error,
     forward,
     get_num_threads,
-    gradient,
     loop,
     loss,
+    loss_and_gradient,
     matmul,
     mean_squared_error,
     set_num_threads,
@@ -32,6 +32,7 @@ __all__ = [
     "incremental",
     "loop",
     "loss",
+    "loss_and_gradient",
     "matmul",
     "mean_squared_error",
     "name",
@@ -44,15 +45,19 @@ name = "cpp"
 algorithms = ("nodal", "incremental", "loop")
 
 
+def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
+    return loss_and_gradient(spec, x, t)[1]
+
+
 def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
     spec.check_differences()
-    gradients, (evaluations, fallbacks, kinks, kinked) = _core.incremental(spec, x, t, h)
-    return gradients, Diagnostics(evaluations, fallbacks, kinks, tuple(kinked))
+    gradients, (base, evaluations, fallbacks, kinks, kinked) = _core.incremental(spec, x, t, h)
+    return gradients, Diagnostics(base, evaluations, fallbacks, kinks, tuple(kinked))
 
 
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
     spec.check_differences()
-    gradients, (evaluations, fallbacks, kinks, kinked) = _core.nodal(spec, x, t, h)
-    return gradients, Diagnostics(evaluations, fallbacks, kinks, tuple(kinked))
+    gradients, (base, evaluations, fallbacks, kinks, kinked) = _core.nodal(spec, x, t, h)
+    return gradients, Diagnostics(base, evaluations, fallbacks, kinks, tuple(kinked))

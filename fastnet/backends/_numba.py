@@ -227,12 +227,16 @@ def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
 
 
 def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
+    return _mean_loss(spec, forward(spec, x), t)
+
+
+def _mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
     error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
-    return error(forward(spec, x), t) + _numpy.penalty(spec)
+    return error(y, t) + _numpy.penalty(spec)
 
 
 @_numpy.quietly
-def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
+def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, list[FloatArray]]:
     units = [_ready(x)]  # and each layer's
     derivatives = []  # of each layer's activation
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
@@ -255,7 +259,11 @@ def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list
         reversed_gradients.append(_numpy.with_decay(spec, _affine(units[layer].T, da), weight))
         if layer > 0:
             dz = _affine(da, np.ascontiguousarray(weight.T))
-    return reversed_gradients[::-1]
+    return _mean_loss(spec, y, t), reversed_gradients[::-1]
+
+
+def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
+    return loss_and_gradient(spec, x, t)[1]
 
 
 def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:

@@ -123,9 +123,10 @@ class _Differences:
     def gradient(self) -> tuple[list[FloatArray], Diagnostics]:
         """Add up the chunks, then the penalty."""
         spec, job = self.spec, self.job
-        kinked = np.zeros(job.met.shape[1], bool)
+        kinked, losses = np.zeros(job.met.shape[1], bool), 0.0
         for first in range(0, len(self.x), len(job.x)):
             self._chunk(first)
+            losses += float(self.job.losses[: len(self.job.x)].sum(dtype=np.float64))
             if not np.isfinite(self.job.losses[: len(self.job.x)]).all():  # nor is the difference of two such losses
                 job.gradient[:] = np.nan
                 break
@@ -138,7 +139,11 @@ class _Differences:
                 gradients[-1] = _numpy.with_decay(spec, gradients[-1], parameter)
         units = [slice(u, u + n) for u, n in self.layers[:, [UNITS, OUTPUTS]]]
         return gradients, Diagnostics(
-            self.evaluations, self.fallbacks, self.kinks, tuple(kinked[u].copy() for u in units)
+            losses / len(self.x) + _numpy.penalty(spec),
+            self.evaluations,
+            self.fallbacks,
+            self.kinks,
+            tuple(kinked[u].copy() for u in units),
         )
 
     def _chunk(self, first: int) -> None:

@@ -161,13 +161,18 @@ def with_decay(spec: NetworkSpec, gradient: FloatArray, weight: FloatArray) -> F
 
 @quietly
 def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
+    return mean_loss(spec, forward(spec, x), t)
+
+
+def mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
+    """The loss of the answers y (batch, classes), with the penalty."""
     error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
-    return error(forward(spec, x), t) + penalty(spec)
+    return error(y, t) + penalty(spec)
 
 
 @quietly
-def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
-    """Backprop: the derivative of `loss` with respect to every array of ``spec.parameters``."""
+def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, list[FloatArray]]:
+    """Backprop: the loss, and its derivative with respect to every array of ``spec.parameters``."""
     before, after = [], [x]  # each layer's units before and after its activation
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
         a = after[-1] @ weight if bias is None else after[-1] @ weight + bias
@@ -189,7 +194,11 @@ def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list
             reversed_gradients.append(da.sum(axis=0))
         reversed_gradients.append(with_decay(spec, after[layer].T @ da, weight))
         dz = da @ weight.T
-    return reversed_gradients[::-1]
+    return mean_loss(spec, y, t), reversed_gradients[::-1]
+
+
+def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
+    return loss_and_gradient(spec, x, t)[1]
 
 
 @quietly
@@ -253,9 +262,10 @@ def incremental(
         gradients.append(with_decay(spec, differences[: len(weight)], weight))
         if bias is not None:
             gradients.append(differences[-1])
-    if not np.isfinite(loss(spec, x, t)):  # nor is the difference of two such losses
+    base = loss(spec, x, t)
+    if not np.isfinite(base):  # nor is the difference of two such losses
         gradients = [np.full_like(g, np.nan) for g in gradients]
-    return gradients, Diagnostics(evaluations=evaluations, kinked=tuple(kinked))
+    return gradients, Diagnostics(base, evaluations, kinked=tuple(kinked))
 
 
 def get_num_threads() -> int:

@@ -44,6 +44,8 @@ class Diagnostics:
 
     Attributes
     ----------
+    loss : float
+        The loss at the parameters themselves.
     evaluations : int
         How many times the change of one row's loss by one perturbation was evaluated.
     fallbacks : int
@@ -55,6 +57,7 @@ class Diagnostics:
         differences by the unit's weights and bias then straddle it, and need not equal a derivative.
     """
 
+    loss: float
     evaluations: int = 0
     fallbacks: int = 0
     kinks: int = 0
