@@ -4,9 +4,9 @@ Absolute times drift with the machine's clock and whatever else it does. What is
 (A B A B …), so that a slow second hits all sides, and a figure is the ratio of medians; the middle half of the ratios
 of single turns, in brackets, tells how steady it was.
 
-Between turns there is a pause. The threads of OpenBLAS, OpenMP and Numba do not go to sleep after a call: they spin for
-some milliseconds (OpenBLAS for 2^26 clock ticks, about 26 ms), waiting for another one. On two cores that steals a
-core from whoever is measured next. After the pause, calls that are not timed wake the side's own threads and caches.
+Between turns there is a pause. The threads of OpenBLAS, OpenMP and Numba do not go to sleep after a call: they spin,
+waiting for another one (OpenBLAS's for some 90 ms, and without yielding). On two cores that steals a core from whoever
+is measured next. After the pause, calls that are not timed wake the side's own threads and caches.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fastnet._measuring import spread
 from fastnet._text import format_seconds, three_digits
 from fastnet.backends._spec import Activation, NetworkSpec
 
-PAUSE_SECONDS = 0.06  # longer than threads spin
+PAUSE_SECONDS = 0.2  # longer than threads spin
 WAKE_SECONDS = 0.002  # of calls before a sample
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MOST_THREADS = min(2, CORES)

@@ -1,10 +1,13 @@
 #include "core/threads.hpp"
 
+#include "core/pool.hpp"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #ifdef _OPENMP
@@ -19,13 +22,16 @@ namespace {
 
 std::atomic<InterruptCheck> interrupt_check{nullptr};
 std::atomic<bool> forked{false};
-constexpr int most_threads = 1024; // OpenMP ends the process where the system has no more
+constexpr int most_threads = 1024;
 
-// OpenMP keeps one thread count per thread; ours is one for all. Each thread takes over the newest setting when
-// it next asks, so that a later omp_set_num_threads (threadpoolctl) in that thread still has the last word.
+// The threads are ours, but their number is OpenMP's where there is OpenMP: OMP_NUM_THREADS and threadpoolctl set it.
+// OpenMP keeps one number per thread; ours is one for all. Each thread takes over the newest setting when it next asks,
+// so that a later omp_set_num_threads (threadpoolctl) in that thread still has the last word.
 std::atomic<int> wanted_threads{0};
+#ifdef _OPENMP
 std::atomic<unsigned> setting{0};
 thread_local unsigned setting_taken = 0;
+#endif
 
 void watch_forks() {
 #if defined(__unix__) || defined(__APPLE__)
@@ -96,21 +102,25 @@ int num_threads() {
     }
     return std::min(omp_get_max_threads(), most_threads);
 #else
-    return 1;
+    const int wanted = wanted_threads.load();
+    return std::min(wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
+                    most_threads);
 #endif
 }
 
 void set_num_threads(int count) {
     wanted_threads.store(count);
+#ifdef _OPENMP
     setting.fetch_add(1);
+#endif
     num_threads();
 }
 
 const char* threading_library() {
 #ifdef _OPENMP
-    return "OpenMP";
+    return "C++ threads, as many as OpenMP says";
 #else
-    return "none";
+    return "C++ threads";
 #endif
 }
 
@@ -145,12 +155,8 @@ void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
     if (workers <= 1) {
         run(region, 0);
     } else {
-#ifdef _OPENMP
-#    pragma omp parallel num_threads(workers)
-        run(region, omp_get_thread_num());
-#else
-        run(region, 0);
-#endif
+        with_helpers(
+            workers - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); }, &region);
     }
     if (region.error) {
         std::rethrow_exception(region.error);

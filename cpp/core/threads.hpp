@@ -1,11 +1,11 @@
-// Work shared out among threads: the only place that knows about OpenMP, forks and interrupts.
+// Work shared out among threads: how many, which task to whom, forks, exceptions and interrupts.
 #pragma once
 
 #include "core/network.hpp"
 
 namespace fastnet {
 
-// The threads that the next parallel region may use; 1 in a forked child, where OpenMP's pool is gone.
+// The threads that the next parallel region may use; 1 in a forked child, where the pool's are gone.
 int num_threads();
 void set_num_threads(int count);
 const char* threading_library();

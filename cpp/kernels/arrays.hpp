@@ -67,7 +67,7 @@ template <class T> double mean_loss(Loss kind, const T* y, const Targets<T>& tar
             }
         });
     });
-    return mean_of(losses.data(), rows);
+    return sum_of(losses.data(), rows) / static_cast<double>(rows);
 }
 
 } // namespace fastnet::FASTNET_TARGET

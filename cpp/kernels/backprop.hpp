@@ -13,20 +13,20 @@ template <class T> class Backprop {
   public:
     Backprop(const Network<T>& net, const Batch<T>& batch)
         : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)), inputs_(net, batch.x, batch.rows, rows_),
-          others_(net, rows_, !inputs_.sparse), transposed_(net.depth), z_(net.depth), da_(net.depth),
           workers_(workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_))),
-          task_rows_(rows_per_task(rows_, workers_)), dz_(workers_), losses_(rows_) {
+          weights_(net, inputs_, rows_, workers_), transposed_(net.depth), z_(net.depth), da_(net.depth),
+          task_rows_(rows_per_task(rows_, workers_)), dz_(workers_), losses_(rows_), finite_(rows_) {
         Index widest = widest_layer(net);
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
             const Index wanted = l > 0 ? layer.inputs : 0; // nobody asks for the derivative by x
             transposed_.add(transposed(rows_of(layer.weight, wanted, layer.outputs, layer.outputs)));
-            z_.add(rows_ * padded<T>(layer.outputs)).zeroed();
-            da_.add(rows_ * padded<T>(layer.outputs)).zeroed();
+            z_.add(rows_ * padded<T>(layer.outputs));
+            da_.add(rows_ * padded<T>(layer.outputs));
             tasks_ += groups_of(layer.inputs);
         }
         for (int w = 0; w < workers_; ++w) {
-            dz_.add(task_rows_ * padded<T>(widest)).zeroed();
+            dz_.add(task_rows_ * padded<T>(widest));
         }
     }
 
@@ -35,12 +35,17 @@ template <class T> class Backprop {
         double losses = 0;
         for (Index first = 0; first < batch_.rows; first += chunk_rows) {
             const Index rows = min_index(chunk_rows, batch_.rows - first);
-            parallel_for((rows + task_rows_ - 1) / task_rows_, workers_, [&](Index task, int worker) {
-                const Index begin = task * task_rows_;
-                derive_rows(first, begin, min_index(task_rows_, rows - begin), dz_[worker].data());
+            const Index row_tasks = (rows + task_rows_ - 1) / task_rows_, stride = padded<T>(net_.layers[0].outputs);
+            parallel_for(row_tasks, workers_, [&](Index task, int worker) {
+                const Index begin = task * task_rows_, count = min_index(task_rows_, rows - begin);
+                derive_rows(first, begin, count, weights_(worker), dz_[worker].zeroed());
+                finite_[task] = all_finite(da_[0].data() + begin * stride, count * stride);
             });
-            losses += sum_of(losses_.data(), rows);
-            finite_ = all_finite(da_[0].data(), rows * padded<T>(net_.layers[0].outputs));
+            losses = sum_of(losses_.data(), rows, losses);
+            skips_zeros_ = inputs_.sparse;
+            for (Index task = 0; task < row_tasks; ++task) {
+                skips_zeros_ &= finite_[task]; // 0 times infinity is not nothing
+            }
             parallel_for(tasks_, workers_, [&](Index task, int) {
                 Index l = net_.depth - 1; // the later layers' tasks are small: they come first
                 for (; task >= groups_of(net_.layers[l].inputs); --l) {
@@ -49,7 +54,7 @@ template <class T> class Backprop {
                 add_up(l, task, first, rows, gradient[l]);
             });
         }
-        return losses / static_cast<double>(batch_.rows) + penalty(net_);
+        return mean_loss(net_, losses, batch_.rows);
     }
 
   private:
@@ -57,13 +62,13 @@ template <class T> class Backprop {
 
     // Rows [begin, begin + count) of the chunk from `first` on: forward, then da of each layer, the derivative by its
     // pre-activations; both (rows, padded).
-    void derive_rows(Index first, Index begin, Index count, T* dz) {
+    void derive_rows(Index first, Index begin, Index count, const Weights<T>& weights, T* dz) {
         inputs_.note(first + begin, count, begin);
         const auto at = [&](List<Array<T>>& units) {
             return [&, begin](Index l) { return units[l].data() + begin * padded<T>(net_.layers[l].outputs); };
         };
         const auto z = at(z_), da = at(da_);
-        forward_block(net_, Weights<T>{&inputs_.weight, &others_}, inputs_, first + begin, count, begin, z,
+        forward_block(net_, weights, inputs_, first + begin, count, begin, z,
                       [&](Index l, auto phi, Index i, Vec<T> a) { store(da(l) + i, phi.derivative(a)); });
 
         row_losses(net_, batch_.targets, first + begin, count, z(net_.depth - 1), losses_.data() + begin);
@@ -110,7 +115,7 @@ template <class T> class Backprop {
         const Index from = group * NonZeros<T>::group, count = min_index(NonZeros<T>::group, layer.inputs - from);
         const T* da = da_[l].data();
         T* to = gradient.weight + from * outputs;
-        if (l == 0 && inputs_.sparse && finite_) {
+        if (l == 0 && skips_zeros_) {
             multiply_transposed_nonzeros(
                 inputs_.row(first), layer.inputs, inputs_.nonzeros, rows, group, to, outputs, first > 0,
                 [&](Vec<T> total, T x, Index row, Index j) { return total + x * load(da + row * stride + j); });
@@ -140,15 +145,16 @@ template <class T> class Backprop {
     const Batch<T>& batch_;
     const Index rows_; // of a chunk at most
     Inputs<T> inputs_;
-    const LayerWeights<T> others_;
+    const int workers_; // asked for once: another thread may change the setting meanwhile
+    const WorkersWeights<T> weights_;
     List<PackedMatrix<T>> transposed_;
     List<Array<T>> z_, da_;
-    const int workers_; // asked for once: another thread may change the setting meanwhile
     const Index task_rows_;
     List<Array<T>> dz_;
-    const Array<T> losses_; // of a chunk's rows
+    const Array<T> losses_;    // of a chunk's rows
+    const Array<bool> finite_; // of a chunk's tasks: whether the first layer's da is
     Index tasks_ = 0;
-    bool finite_ = true; // whether the first layer's da is, so that zeros of x can be skipped
+    bool skips_zeros_ = false; // whether the first layer's gradient can
 };
 
 // The loss, and its gradient by every parameter.

@@ -10,7 +10,8 @@ template <class T> class Baseline {
     // For chunks of at most `rows` rows.
     Baseline(const Network<T>& network, const Batch<T>& data, Index most_rows)
         : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows),
-          weights(net, net.depth > 2 ? few_rows + 1 : most_rows, !inputs.sparse), units_(net.depth),
+          workers_(workers_for(multiply_add * multiply_adds(net) * static_cast<double>(most_rows))),
+          weights(net, inputs, net.depth > 2 ? few_rows + 1 : most_rows, workers_), units_(net.depth),
           classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)), likeliest_(most_rows),
           losses_(most_rows) {
         for (Index l = 0; l < net.depth; ++l) {
@@ -21,14 +22,13 @@ template <class T> class Baseline {
     // The forward pass of rows [first, first + rows) of the batch, which are rows 0, 1, … from now on.
     void run(Index first, Index rows) {
         first_ = first;
-        const int workers = workers_for(multiply_add * multiply_adds(net) * static_cast<double>(rows));
-        const Index share = rows_per_task(rows, workers);
-        parallel_for((rows + share - 1) / share, workers, [&](Index task, int) {
+        const Index share = rows_per_task(rows, workers_);
+        parallel_for((rows + share - 1) / share, workers_, [&](Index task, int worker) {
             const Index begin = task * share;
-            run_block(begin, min_index(share, rows - begin));
+            run_block(begin, min_index(share, rows - begin), weights(worker));
         });
         finite = all_finite(losses_.data(), rows);
-        losses += sum_of(losses_.data(), rows);
+        losses = sum_of(losses_.data(), rows, losses);
     }
 
     // Layer l's inputs for a row: (inputs).
@@ -80,27 +80,29 @@ template <class T> class Baseline {
     const Network<T>& net;
     const Batch<T>& batch;
     Inputs<T> inputs;
-    const LayerWeights<T> weights; // packed, where many differences go through them
-    bool finite = true;            // whether every row's loss is
-    double losses = 0;             // the sum over all rows so far
+
+  private:
+    const int workers_;
+
+  public:
+    const WorkersWeights<T> weights; // packed, where many differences go through them
+    bool finite = true;              // whether every row's loss is
+    double losses = 0;               // the sum over all rows so far
 
   private:
     struct Units { // each (rows, outputs; padded)
-        explicit Units(Index size) : z(size), a(size), s(size), c(size) {
-            z.zeroed(), a.zeroed(), s.zeroed(), c.zeroed();
-        }
+        explicit Units(Index size) : z(size), a(size), s(size), c(size) {}
         const Array<T> z, a, s, c;
     };
 
-    void run_block(Index begin, Index count) {
+    void run_block(Index begin, Index count, const Weights<T>& block_weights) {
         inputs.note(first_ + begin, count, begin);
         const auto from = [&](const Array<T>& units, Index l) {
             return units.data() + begin * padded<T>(net.layers[l].outputs);
         };
         const Index last = net.depth - 1;
         forward_units(
-            net, Weights<T>{&inputs.weight, &weights}, inputs, first_ + begin, count, begin,
-            [&](Index l) { return from(units_[l].z, l); },
+            net, block_weights, inputs, first_ + begin, count, begin, [&](Index l) { return from(units_[l].z, l); },
             [&](Index l, auto phi, Index i, Vec<T> a) {
                 const Place<T> place = phi.place(a);
                 store(from(units_[l].a, l) + i, place.a);

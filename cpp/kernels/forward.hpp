@@ -47,7 +47,8 @@ template <class T, class Keep> void activate(const Network<T>& net, Index layer,
         for (Index i = 0; i < rows; ++i) {
             for_each_vector<T>(l.outputs, [&](Index j, Index count) {
                 T* at = units + i * stride + j;
-                const Vec<T> a = l.bias ? load(at) + load(l.bias + j, count) : load(at);
+                const Vec<T> sum = load(at, count); // zeros behind the units, whatever stands there
+                const Vec<T> a = l.bias ? sum + load(l.bias + j, count) : sum;
                 keep(phi, i * stride + j, a);
                 store(at, phi.value(a));
             });
@@ -55,7 +56,8 @@ template <class T, class Keep> void activate(const Network<T>& net, Index layer,
     });
 }
 
-// Every layer's weight, packed once for the products of many rows; left where it is for a few.
+// Every layer's weight, the first one's too if `first`, packed once for the products of many rows; left where it is for
+// a few.
 template <class T> class LayerWeights {
   public:
     LayerWeights(const Network<T>& net, Index rows, bool first) : net_(net), packed_(net.depth) {
@@ -65,7 +67,8 @@ template <class T> class LayerWeights {
     }
     // c (rows, outputs) = a (rows, inputs) . weight of layer l
     void multiply(Index l, Matrix<T> a, T* c, Index ldc) const {
-        packed_.size() > 0 ? gemm(a, packed_[l], c, ldc, false) : gemm(a, weight(l), c, ldc, false);
+        const bool is_packed = packed_.size() > 0 && packed_[l].columns > 0;
+        is_packed ? gemm(a, packed_[l], c, ldc, false) : gemm(a, weight(l), c, ldc, false);
     }
     // The packed copy's element.
     T& at(Index l, Index row, Index column) const { return packed_[l].at(row, column); }
@@ -85,11 +88,7 @@ template <class T> class Inputs {
   public:
     // `slots` is how many rows' nonzeros are noted at a time.
     Inputs(const Network<T>& net, const T* x, Index rows, Index slots)
-        : x_(x), columns_(net.layers[0].inputs),
-          // 0 times infinity is not nothing.
-          sparse(worth_skipping_zeros(x, rows, columns_) &&
-                 all_finite(net.layers[0].weight, columns_ * net.layers[0].outputs)),
-          weight(net.layers[0].weight, sparse ? columns_ : 0, net.layers[0].outputs),
+        : x_(x), columns_(net.layers[0].inputs), sparse(worth_skipping_zeros(x, rows, columns_)),
           nonzeros(sparse ? slots : 0, columns_) {}
 
     const T* row(Index i) const { return x_ + i * columns_; }
@@ -108,14 +107,48 @@ template <class T> class Inputs {
 
   public:
     const bool sparse;
-    const PaddedMatrix<T> weight; // of the first layer, where `sparse`
     NonZeros<T> nonzeros;
 };
 
-// The weights that a forward pass reads: the first layer's padded where the inputs are sparse.
+// The weights that a forward pass reads: all, or the first layer's apart, to be multiplied by the inputs' nonzeros.
 template <class T> struct Weights {
-    const PaddedMatrix<T>* first;
-    const LayerWeights<T>* others;
+    const PaddedMatrix<T>* first; // or null
+    const LayerWeights<T>* all;
+};
+
+// The weights as each worker reads them. Where the inputs are sparse, every worker pads the first layer's for itself
+// when it first asks: what one thread has written reaches another at the cost of a few copies.
+template <class T> class WorkersWeights {
+  public:
+    WorkersWeights(const Network<T>& net, const Inputs<T>& inputs, Index rows, int workers)
+        : first_(net.layers[0]), all_(net, rows, !inputs.sparse), padded_(inputs.sparse ? workers : 0), made_(padded_),
+          size_(PaddedMatrix<T>::size(first_.inputs, first_.outputs)), data_(padded_ * size_) {
+        made_.zeroed();
+    }
+
+    Weights<T> operator()(int worker) const {
+        if (padded_ == 0) {
+            return {nullptr, &all_};
+        }
+        Made& made = made_[worker];
+        if (!made.is) {
+            made = {true, {first_.weight, first_.inputs, first_.outputs, data_.data() + worker * size_}};
+        }
+        return {made.matrix.finite ? &made.matrix : nullptr, &all_}; // 0 times infinity is not nothing
+    }
+    const LayerWeights<T>& all() const { return all_; }
+
+  private:
+    struct Made {
+        bool is;
+        PaddedMatrix<T> matrix;
+    };
+    const Layer<T>& first_;
+    const LayerWeights<T> all_;
+    const Index padded_; // copies
+    const Array<Made> made_;
+    const Index size_;
+    const Array<T> data_;
 };
 
 // A block of `count` rows from `first` on through the layers of the network; sparse inputs were noted from `slot` on.
@@ -128,12 +161,11 @@ void forward_units(const Network<T>& net, const Weights<T>& weights, const Input
         const Index stride = padded<T>(layer.outputs);
         T* units = z(l);
         if (l > 0) {
-            weights.others->multiply(l, rows_of<T>(z(l - 1), count, layer.inputs, padded<T>(layer.inputs)), units,
-                                     stride);
-        } else if (inputs.sparse) {
+            weights.all->multiply(l, rows_of<T>(z(l - 1), count, layer.inputs, padded<T>(layer.inputs)), units, stride);
+        } else if (weights.first) {
             multiply_nonzeros(inputs.row(first), layer.inputs, count, inputs.nonzeros, slot, *weights.first, units);
         } else {
-            weights.others->multiply(0, inputs.rows(first, count), units, stride);
+            weights.all->multiply(0, inputs.rows(first, count), units, stride);
         }
         activate(net, l, count, units, [&](auto phi, Index at, Vec<T> a) { keep(l, phi, at, a); });
     }
@@ -169,9 +201,7 @@ inline constexpr auto keep_nothing = [](auto&&...) {};
 template <class T> class Alternating {
   public:
     explicit Alternating(const Network<T>& net, Index rows = block_rows)
-        : size_(rows * padded<T>(widest_layer(net))), data_(2 * size_) {
-        data_.zeroed();
-    }
+        : size_(rows * padded<T>(widest_layer(net))), data_(2 * size_) {}
     T* operator()(Index layer) const { return data_.data() + layer % 2 * size_; }
 
   private:
@@ -188,7 +218,7 @@ FASTNET_INLINE Index rows_per_task(Index rows, int workers) {
 template <class T, class F> void for_each_answer(const Network<T>& net, const T* x, Index rows, F&& f) {
     const int workers = workers_for(multiply_add * multiply_adds(net) * static_cast<double>(rows));
     Inputs<T> inputs(net, x, rows, workers * block_rows);
-    const LayerWeights<T> others(net, rows, !inputs.sparse);
+    const WorkersWeights<T> weights(net, inputs, rows, workers);
     List<Alternating<T>> units(workers);
     for (int w = 0; w < workers; ++w) {
         units.add(net);
@@ -198,8 +228,7 @@ template <class T, class F> void for_each_answer(const Network<T>& net, const T*
         const Index first = task * share, count = min_index(share, rows - first);
         const Index slot = worker * block_rows;
         inputs.note(first, count, slot);
-        forward_block(net, Weights<T>{&inputs.weight, &others}, inputs, first, count, slot, units[worker],
-                      keep_nothing);
+        forward_block(net, weights(worker), inputs, first, count, slot, units[worker], keep_nothing);
         f(first, count, units[worker](net.depth - 1));
     });
 }
@@ -226,29 +255,35 @@ void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, I
     });
 }
 
-// The sum of the rows' losses, in their order.
-template <class T> double sum_of(const T* losses, Index rows) {
-    double total = 0;
+// The sum of the rows' losses, in their order, on top of those before.
+template <class T> double sum_of(const T* losses, Index rows, double total = 0) {
     for (Index i = 0; i < rows; ++i) {
         total += static_cast<double>(losses[i]);
     }
     return total;
 }
 
-template <class T> double mean_of(const T* losses, Index rows) {
-    return sum_of(losses, rows) / static_cast<double>(rows);
-}
-
-// lambda/2 times the sum of all squared weights.
-template <class T> double penalty(const Network<T>& net) {
-    double squares = 0;
+// The mean of the rows' losses, from their sum, plus the penalty: lambda/2 times the sum of all squared weights. One
+// function, not inlined: the same bits wherever a loss is told.
+template <class T> [[gnu::noinline]] double mean_loss(const Network<T>& net, double losses, Index rows) {
+    constexpr Index chains = 16; // that the processor can add to side by side
+    double squares[chains] = {};
     for (Index l = 0; l < net.depth && net.weight_decay != 0; ++l) {
         const Layer<T>& layer = net.layers[l];
-        for (Index i = 0; i < layer.inputs * layer.outputs; ++i) {
-            squares += static_cast<double>(layer.weight[i]) * static_cast<double>(layer.weight[i]);
+        const Index size = layer.inputs * layer.outputs;
+        for (Index i = 0; i < size; i += chains) {
+            for (Index c = 0; c < min_index(chains, size - i); ++c) {
+                const double w = static_cast<double>(layer.weight[i + c]);
+                squares[c] += w * w;
+            }
         }
     }
-    return net.weight_decay == 0 ? 0 : net.weight_decay / 2 * squares;
+    double total = 0;
+    for (const double of_chain : squares) {
+        total += of_chain;
+    }
+    const double mean = losses / static_cast<double>(rows);
+    return net.weight_decay == 0 ? mean : mean + net.weight_decay / 2 * total;
 }
 
 template <class T> double loss(const Network<T>& net, const Batch<T>& batch) {
@@ -256,7 +291,7 @@ template <class T> double loss(const Network<T>& net, const Batch<T>& batch) {
     for_each_answer(net, batch.x, batch.rows, [&](Index first, Index count, const T* y) {
         row_losses(net, batch.targets, first, count, y, losses.data() + first);
     });
-    return mean_of(losses.data(), batch.rows) + penalty(net);
+    return mean_loss(net, sum_of(losses.data(), batch.rows), batch.rows);
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -97,7 +97,7 @@ template <class T> class FiniteDifferences {
                 gradient_[l].weight[i] += decay * layer.weight[i];
             }
         }
-        diagnostics_.loss = base_.losses / static_cast<double>(batch_.rows) + penalty(net_);
+        diagnostics_.loss = mean_loss(net_, base_.losses, batch_.rows);
         report();
     }
 

@@ -8,10 +8,11 @@ namespace fastnet::FASTNET_TARGET {
 // A thread's own copy of the network, in which one parameter at a time is changed, and its workspace.
 template <class T> class PerturbedNetwork {
   public:
-    PerturbedNetwork(const Network<T>& net, const Inputs<T>& inputs, const Batch<T>& batch)
+    // `sparse`: whether the inputs' zeros are skipped.
+    PerturbedNetwork(const Network<T>& net, const Inputs<T>& inputs, bool sparse, const Batch<T>& batch)
         : inputs_(inputs), batch_(batch), biases_(net.depth), layers_(net.depth), units_(net), losses_(batch.rows),
-          net_(net), others_(net, few_rows + 1, !inputs.sparse),
-          first_(net.layers[0].weight, inputs.sparse ? net.layers[0].inputs : 0, net.layers[0].outputs) {
+          net_(net), all_(net, few_rows + 1, !sparse), sparse_(sparse),
+          first_(net.layers[0].weight, sparse ? net.layers[0].inputs : 0, net.layers[0].outputs) {
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
             T* bias = biases_.add(layer.outputs).data();
@@ -53,17 +54,18 @@ template <class T> class PerturbedNetwork {
     }
 
     T& weight_at(Index l, Index row, Index column) {
-        return l == 0 && inputs_.sparse ? first_.row(row)[column] : others_.at(l, row, column);
+        return l == 0 && sparse_ ? first_.matrix.row(row)[column] : all_.at(l, row, column);
     }
 
     double mean_loss() {
         for (Index first = 0; first < batch_.rows; first += block_rows) {
             const Index count = min_index(block_rows, batch_.rows - first);
-            forward_block(net_, Weights<T>{&first_, &others_}, inputs_, first, count, first, units_, keep_nothing);
+            forward_block(net_, Weights<T>{sparse_ ? &first_.matrix : nullptr, &all_}, inputs_, first, count, first,
+                          units_, keep_nothing);
             row_losses(net_, batch_.targets, first, count, units_(net_.depth - 1), losses_.data() + first);
             checkpoint();
         }
-        return mean_of(losses_.data(), batch_.rows);
+        return sum_of(losses_.data(), batch_.rows) / static_cast<double>(batch_.rows);
     }
 
     const Inputs<T>& inputs_;
@@ -73,8 +75,9 @@ template <class T> class PerturbedNetwork {
     Alternating<T> units_;
     Array<T> losses_;
     Network<T> net_;
-    LayerWeights<T> others_; // packed, so that they can be changed
-    PaddedMatrix<T> first_;
+    LayerWeights<T> all_; // packed, so that they can be changed
+    const bool sparse_;
+    const PaddedCopy<T> first_; // the first layer's weight, where `sparse`
 };
 
 // differences (count) = the central differences by the parameters with the given flat numbers.
@@ -83,10 +86,11 @@ void loop(const Network<T>& net, const Batch<T>& batch, double h, const std::int
           T* differences) {
     Inputs<T> inputs(net, batch.x, batch.rows, batch.rows);
     inputs.note(0, batch.rows, 0);
+    const bool sparse = inputs.sparse && all_finite(net.layers[0].weight, net.layers[0].inputs * net.layers[0].outputs);
     const int workers = workers_for(2 * multiply_add * multiply_adds(net) * static_cast<double>(batch.rows * count));
     List<PerturbedNetwork<T>> copies(workers);
     for (int w = 0; w < workers; ++w) {
-        copies.add(net, inputs, batch);
+        copies.add(net, inputs, sparse, batch);
     }
     parallel_for(count, workers, [&](Index k, int worker) {
         differences[k] = copies[worker].difference(static_cast<Index>(entries[k]), h);

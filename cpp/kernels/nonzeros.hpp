@@ -81,21 +81,40 @@ template <class T> bool worth_skipping_zeros(const T* x, Index rows, Index colum
     return found * 2 < sampled * columns;
 }
 
-// A matrix copied to rows of whole, aligned vectors, zeros behind the columns.
-template <class T> class PaddedMatrix {
-  public:
-    PaddedMatrix(const T* from, Index rows, Index columns) : stride(round_up(columns, lanes<T>)), data_(rows * stride) {
-        for (Index i = 0; i < rows; ++i) {
-            for_each_vector<T>(columns,
-                               [&](Index j, Index count) { store(row(i) + j, load(from + i * columns + j, count)); });
-        }
-    }
-    T* row(Index i) const { return data_.data() + i * stride; }
+// A matrix in rows of whole, aligned vectors, zeros behind the columns; the memory is somebody else's.
+template <class T> struct PaddedMatrix {
+    static Index size(Index rows, Index columns) { return rows * round_up(columns, lanes<T>); }
 
-    const Index stride;
+    // Copies a matrix to `data`.
+    PaddedMatrix(const T* from, Index rows, Index columns, T* to) : data(to), stride(round_up(columns, lanes<T>)) {
+        Vec<T> zeros{}; // times any number, as long as that is finite
+        for (Index i = 0; i < rows; ++i) {
+            for_each_vector<T>(columns, [&](Index j, Index count) {
+                const Vec<T> v = load(from + i * columns + j, count);
+                zeros += v * T(0);
+                store(row(i) + j, v);
+            });
+        }
+        finite = sum<T>(zeros) == 0;
+    }
+    T* row(Index i) const { return data + i * stride; }
+
+    T* data;
+    Index stride;
+    bool finite;
+};
+
+// The same with memory of its own.
+template <class T> class PaddedCopy {
+  public:
+    PaddedCopy(const T* from, Index rows, Index columns)
+        : memory_(PaddedMatrix<T>::size(rows, columns)), matrix(from, rows, columns, memory_.data()) {}
 
   private:
-    const Array<T> data_;
+    const Array<T> memory_;
+
+  public:
+    const PaddedMatrix<T> matrix;
 };
 
 // c (rows, whole vectors) = x (rows, ldx) . b, over the nonzeros of x, which are noted from the given slot on.

@@ -45,7 +45,7 @@ template <class T> class OddDifferences {
             T* effect = effect_.add(classes * stride).zeroed();
             for (Index k = 0; k < classes; ++k) {
                 for (Index j = 0; j < units; ++j) {
-                    effect[k * stride + j] = l == net_.depth - 1 ? T(j == k) : rows_[l + 1].row(j)[k];
+                    effect[k * stride + j] = l == net_.depth - 1 ? T(j == k) : rows_[l + 1].matrix.row(j)[k];
                 }
             }
         }
@@ -273,7 +273,7 @@ template <class T> class OddDifferences {
         const Index next_stride = padded<T>(net_.layers[l + 1].outputs);
         for (Index r = 0; r < work.rows; ++r) {
             const auto& m = work.moves[r];
-            const T* weights = rows_[l + 1].row(m.unit);
+            const T* weights = rows_[l + 1].matrix.row(m.unit);
             T* d = from + r * next_stride;
             for (Index j = 0; j < next_stride; j += lanes<T>) {
                 store(d + j, m.move * load(weights + j));
@@ -282,8 +282,8 @@ template <class T> class OddDifferences {
         for (Index q = l + 1; q < last; ++q) {
             differ_rows(q, row, work, from);
             const Layer<T>& next = net_.layers[q + 1];
-            base_.weights.multiply(q + 1, rows_of<T>(from, work.rows, next.inputs, padded<T>(next.inputs)), to,
-                                   padded<T>(next.outputs));
+            base_.weights.all().multiply(q + 1, rows_of<T>(from, work.rows, next.inputs, padded<T>(next.inputs)), to,
+                                         padded<T>(next.outputs));
             const Index next_outputs = next.outputs, behind = padded<T>(next_outputs) - next_outputs;
             for (Index r = 0; behind > 0 && r < work.rows; ++r) { // what stood there could be taken for moves
                 std::memset(to + r * (next_outputs + behind) + next_outputs, 0,
@@ -366,10 +366,10 @@ template <class T> class OddDifferences {
 
     const Baseline<T>& base_;
     const Network<T>& net_;
-    List<PaddedMatrix<T>> rows_; // every layer's weight but the first's
-    List<Array<T>> effect_;      // of the last layer, and of the one before
-    T steepest_weight_ = 0;      // of the last layer
-    bool smooth_ = false;        // whether any activation bends
+    List<PaddedCopy<T>> rows_; // every layer's weight but the first's
+    List<Array<T>> effect_;    // of the last layer, and of the one before
+    T steepest_weight_ = 0;    // of the last layer
+    bool smooth_ = false;      // whether any activation bends
 };
 
 } // namespace fastnet::FASTNET_TARGET
