@@ -32,3 +32,18 @@ _ExactDifferences = tuple[list[FloatArray], tuple[float, int, int, int, list[npt
 
 def incremental(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> _ExactDifferences: ...
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> _ExactDifferences: ...
+def train(
+    spec: NetworkSpec,
+    x: FloatArray,
+    t: FloatArray | IntArray,
+    order: IntArray,
+    batch_size: int,
+    method: int,
+    h: float,
+    rule: int,
+    constants: tuple[float, ...],
+    coefficients: FloatArray,
+    slots: tuple[tuple[FloatArray, ...], ...],
+    losses: FloatArray,
+    done: IntArray,
+) -> None: ...

@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m) {
     fastnet::bindings::register_runtime(m);
     fastnet::bindings::register_functions(m);
     fastnet::bindings::register_network(m);
+    fastnet::bindings::register_training(m);
 }

@@ -1,7 +1,7 @@
 // What an instruction set offers: one table of functions for each element type.
 #pragma once
 
-#include "core/network.hpp"
+#include "core/training.hpp"
 
 namespace fastnet {
 
@@ -23,6 +23,7 @@ template <class T> struct Kernels {
                         Diagnostics& diagnostics);
     void (*nodal)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
                   Diagnostics& diagnostics);
+    void (*train)(const Network<T>& net, const Training<T>& training);
 };
 
 struct KernelTable {

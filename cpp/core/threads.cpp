@@ -68,6 +68,7 @@ struct Work {
     bool hired = false;
 };
 thread_local Work work;
+thread_local bool uninterrupted = false;
 thread_local Clock::time_point checked{}; // when this thread last asked for interrupts: over all regions of a call
 
 void run(Region& region, int worker) noexcept {
@@ -132,7 +133,7 @@ void checkpoint() {
     if (work.region && work.region->stop.load(std::memory_order_relaxed)) {
         throw Interrupted{};
     }
-    if (work.hired) {
+    if (work.hired || uninterrupted) {
         return; // only the thread that called can run its handlers
     }
     if (const auto now = Clock::now(); now - checked > check_interval) {
@@ -141,6 +142,13 @@ void checkpoint() {
             throw Interrupted{};
         }
     }
+}
+
+Uninterrupted::Uninterrupted() {
+    uninterrupted = true;
+}
+Uninterrupted::~Uninterrupted() {
+    uninterrupted = false;
 }
 
 void begin_call() {

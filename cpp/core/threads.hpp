@@ -27,4 +27,13 @@ void begin_call();
 
 struct Interrupted {};
 
+// While it lives, nothing that this thread does is interrupted.
+class Uninterrupted {
+  public:
+    Uninterrupted();
+    ~Uninterrupted();
+    Uninterrupted(const Uninterrupted&) = delete;
+    Uninterrupted& operator=(const Uninterrupted&) = delete;
+};
+
 } // namespace fastnet

@@ -5,6 +5,7 @@
 #include "kernels/incremental.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/nodal.hpp"
+#include "kernels/training.hpp"
 
 #define FASTNET_STRING(name) #name
 #define FASTNET_NAME(name) FASTNET_STRING(name)
@@ -28,6 +29,7 @@ constexpr Kernels<T> kernels{
     .loop = loop<T>,
     .incremental = incremental<T>,
     .nodal = nodal<T>,
+    .train = train<T>,
 };
 
 } // namespace

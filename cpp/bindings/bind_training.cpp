@@ -1,0 +1,113 @@
+// Training: whole stretches of minibatches, with the optimizer's steps.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "bindings/network_view.hpp"
+#include "bindings/register.hpp"
+#include "core/dispatch.hpp"
+
+namespace fastnet::bindings {
+
+namespace {
+
+// `object` as an array that is changed in place.
+template <class T> T* writable(py::handle object, const std::string& name, Index size) {
+    const py::array array = as_array(object, name.c_str());
+    require(array.size() == size,
+            name + " has " + std::to_string(array.size()) + " elements, not " + std::to_string(size));
+    require(array.writeable(), name + " is read-only");
+    return const_cast<T*>(data_of<T>(array, name.c_str()));
+}
+
+// The network's parameters, W1, b1, W2, b2, …, to be changed in place, each with the slots that the optimizer keeps.
+template <class T> std::vector<Parameter<T>> parameters_of(py::handle spec, const py::tuple& slots) {
+    const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases");
+    std::vector<Parameter<T>> parameters;
+    const auto add = [&](py::handle object) {
+        const Index size = py::cast<py::array>(object).size();
+        const std::string number = std::to_string(parameters.size() + 1);
+        Parameter<T> parameter{writable<T>(object, "parameter " + number, size), {nullptr, nullptr}, size};
+        for (std::size_t s = 0; s < slots.size(); ++s) {
+            const py::tuple arrays = slots[s];
+            require(arrays.size() > parameters.size(), "slot " + std::to_string(s + 1) + " has too few arrays");
+            parameter.slots[s] = writable<T>(arrays[parameters.size()], "slot array " + number, size);
+        }
+        parameters.push_back(parameter);
+    };
+    for (std::size_t l = 0; l < weights.size(); ++l) {
+        add(weights[l]);
+        if (!biases[l].is_none()) {
+            add(biases[l]);
+        }
+    }
+    return parameters;
+}
+
+Optimizer as_optimizer(int rule, const py::tuple& constants, const py::tuple& slots, const py::array& coefficients) {
+    constexpr std::size_t slot_counts[] = {0, 1, 1, 1, 1, 2}, constant_counts[] = {0, 1, 1, 1, 2, 3};
+    constexpr Index coefficient_counts[] = {1, 1, 1, 1, 1, 2};
+    require(rule >= 0 && rule <= static_cast<int>(Rule::adam), "there is no rule " + std::to_string(rule));
+    require(slots.size() == slot_counts[rule] && constants.size() == constant_counts[rule] &&
+                coefficients.shape(1) == coefficient_counts[rule],
+            "rule " + std::to_string(rule) + " takes " + std::to_string(constant_counts[rule]) + " constants, " +
+                std::to_string(coefficient_counts[rule]) + " coefficients and " + std::to_string(slot_counts[rule]) +
+                " slots");
+    Optimizer optimizer{
+        static_cast<Rule>(rule), {}, data_of<double>(coefficients, "coefficients"), coefficients.shape(1)};
+    for (std::size_t i = 0; i < constants.size(); ++i) {
+        optimizer.constants[i] = constants[i].cast<double>();
+    }
+    return optimizer;
+}
+
+void train(py::handle spec, py::handle x, py::handle t, py::handle order_object, Index batch_size, int method, double h,
+           int rule, const py::tuple& constants, py::handle coefficients_object, const py::tuple& slots,
+           py::handle losses, py::handle done) {
+    with_network_type(spec, [&](auto zero) {
+        using T = decltype(zero);
+        const NetworkView<T> net(spec);
+        const BatchView<T> data(net, x, t);
+        const py::array order = as_array(order_object, "order", 1);
+        const std::int64_t* rows = data_of<std::int64_t>(order, "order");
+        const Index count = order.shape(0);
+        for (Index i = 0; i < count; ++i) {
+            require(rows[i] >= 0 && rows[i] < data.batch.rows, "order[" + std::to_string(i) + "] is " +
+                                                                   std::to_string(rows[i]) + ", which is no row of " +
+                                                                   std::to_string(data.batch.rows));
+        }
+        require(batch_size > 0, "batch_size must be positive, not " + std::to_string(batch_size));
+        require(method >= 0 && method <= static_cast<int>(Method::nodal),
+                "there is no method " + std::to_string(method));
+        require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
+        const Index steps = (count + batch_size - 1) / batch_size;
+        const py::array coefficients = as_array(coefficients_object, "coefficients", 2);
+        require(coefficients.shape(0) == steps, "coefficients has " + std::to_string(coefficients.shape(0)) +
+                                                    " rows for " + std::to_string(steps) + " steps");
+        const Optimizer optimizer = as_optimizer(rule, constants, slots, coefficients);
+        const std::vector<Parameter<T>> parameters = parameters_of<T>(spec, slots);
+        const Training<T> training{.data = data.batch,
+                                   .order = rows,
+                                   .count = count,
+                                   .batch_size = batch_size,
+                                   .method = static_cast<Method>(method),
+                                   .h = h,
+                                   .optimizer = optimizer,
+                                   .parameters = parameters.data(),
+                                   .parameter_count = static_cast<Index>(parameters.size()),
+                                   .losses = writable<double>(losses, "losses", steps),
+                                   .done = writable<std::int64_t>(done, "done", 1)};
+        const Release release;
+        kernels<T>().train(net.network, training);
+    });
+}
+
+} // namespace
+
+void register_training(py::module_& m) {
+    m.def("train", train, py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("order"), py::arg("batch_size"),
+          py::arg("method"), py::arg("h"), py::arg("rule"), py::arg("constants"), py::arg("coefficients"),
+          py::arg("slots"), py::arg("losses"), py::arg("done"));
+}
+
+} // namespace fastnet::bindings

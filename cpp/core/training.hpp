@@ -1,0 +1,40 @@
+// What a stretch of training is told, as plain pointers and counts.
+#pragma once
+
+#include "core/network.hpp"
+
+namespace fastnet {
+
+// The numbers are those of `fastnet.backends._spec`.
+enum class Rule : int { sgd = 0, momentum = 1, nesterov = 2, adagrad = 3, rmsprop = 4, adam = 5 };
+enum class Method : int { backprop = 0, incremental = 1, nodal = 2 };
+
+// How an optimizer changes parameters. What these numbers are is said where the rules are, in `fastnet.optimizers`.
+struct Optimizer {
+    Rule rule;
+    double constants[3];
+    const double* coefficients; // (steps, coefficient_count): what changes from step to step
+    Index coefficient_count;
+};
+
+// An array of parameters, and what the optimizer keeps for it; null where the rule keeps less.
+template <class T> struct Parameter {
+    T* value;
+    T* slots[2];
+    Index size;
+};
+
+template <class T> struct Training {
+    Batch<T> data;             // all there is
+    const std::int64_t* order; // (count): rows of data
+    Index count, batch_size;   // the last batch may be smaller
+    Method method;
+    double h; // the step of a numerical gradient
+    Optimizer optimizer;
+    const Parameter<T>* parameters; // W1, b1, W2, b2, …: those that the network points to
+    Index parameter_count;
+    double* losses;     // (steps): of each batch, before its step
+    std::int64_t* done; // counts the steps: all of a step's changes are made, or none
+};
+
+} // namespace fastnet
