@@ -32,9 +32,13 @@ _ExactDifferences = tuple[list[FloatArray], tuple[float, int, int, int, list[npt
 
 def incremental(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> _ExactDifferences: ...
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> _ExactDifferences: ...
+
+class Dataset:
+    def __init__(self, x: FloatArray) -> None: ...
+
 def train(
     spec: NetworkSpec,
-    x: FloatArray,
+    data: Dataset,
     t: FloatArray | IntArray,
     order: IntArray,
     batch_size: int,

@@ -1,6 +1,7 @@
 // Training: whole stretches of minibatches, with the optimizer's steps.
 #include <cmath>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "bindings/network_view.hpp"
@@ -61,20 +62,51 @@ Optimizer as_optimizer(int rule, const py::tuple& constants, const py::tuple& sl
     return optimizer;
 }
 
-void train(py::handle spec, py::handle x, py::handle t, py::handle order_object, Index batch_size, int method, double h,
-           int rule, const py::tuple& constants, py::handle coefficients_object, const py::tuple& slots,
-           py::handle losses, py::handle done) {
+// Data x (rows, columns) prepared for training, and x itself.
+class DatasetView {
+  public:
+    explicit DatasetView(py::handle object)
+        : x_(as_array(object, "x", 2)), data_(with_element_type(x_, "x", [&](auto zero) -> Data {
+              using T = decltype(zero);
+              require(x_.shape(0) > 0 && x_.shape(1) > 0, "x of shape " + shape_of(x_) + " is empty");
+              const T* values = data_of<T>(x_, "x");
+              const Index rows = x_.shape(0), columns = x_.shape(1);
+              const Release release;
+              return Data(std::in_place_type<Dataset<T>>, values, rows, columns);
+          })) {}
+
+    // Raises unless it holds elements of type T.
+    template <class T> const Dataset<T>& get() const {
+        if (const auto* data = std::get_if<Dataset<T>>(&data_)) {
+            return *data;
+        }
+        throw py::type_error("x must be " + std::string(py::str(py::dtype::of<T>())) + ", not " + dtype_of(x_));
+    }
+
+  private:
+    using Data = std::variant<Dataset<float>, Dataset<double>>;
+    const py::array x_; // kept alive
+    const Data data_;
+};
+
+void train(py::handle spec, const DatasetView& dataset, py::handle t_object, py::handle order_object, Index batch_size,
+           int method, double h, int rule, const py::tuple& constants, py::handle coefficients_object,
+           const py::tuple& slots, py::handle losses, py::handle done) {
     with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
-        const BatchView<T> data(net, x, t);
+        const Dataset<T>& data = dataset.get<T>();
+        require(data.columns() == net.inputs(), "x has " + std::to_string(data.columns()) +
+                                                    " columns for a network of " + std::to_string(net.inputs()) +
+                                                    " inputs");
+        const py::array t = as_array(t_object, "t");
         const py::array order = as_array(order_object, "order", 1);
         const std::int64_t* rows = data_of<std::int64_t>(order, "order");
         const Index count = order.shape(0);
         for (Index i = 0; i < count; ++i) {
-            require(rows[i] >= 0 && rows[i] < data.batch.rows, "order[" + std::to_string(i) + "] is " +
-                                                                   std::to_string(rows[i]) + ", which is no row of " +
-                                                                   std::to_string(data.batch.rows));
+            require(rows[i] >= 0 && rows[i] < data.rows(), "order[" + std::to_string(i) + "] is " +
+                                                               std::to_string(rows[i]) + ", which is no row of " +
+                                                               std::to_string(data.rows()));
         }
         require(batch_size > 0, "batch_size must be positive, not " + std::to_string(batch_size));
         require(method >= 0 && method <= static_cast<int>(Method::nodal),
@@ -86,7 +118,8 @@ void train(py::handle spec, py::handle x, py::handle t, py::handle order_object,
                                                     " rows for " + std::to_string(steps) + " steps");
         const Optimizer optimizer = as_optimizer(rule, constants, slots, coefficients);
         const std::vector<Parameter<T>> parameters = parameters_of<T>(spec, slots);
-        const Training<T> training{.data = data.batch,
+        const Training<T> training{.data = &data,
+                                   .targets = as_targets<T>(t, data.rows(), net.classes()),
                                    .order = rows,
                                    .count = count,
                                    .batch_size = batch_size,
@@ -105,7 +138,8 @@ void train(py::handle spec, py::handle x, py::handle t, py::handle order_object,
 } // namespace
 
 void register_training(py::module_& m) {
-    m.def("train", train, py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("order"), py::arg("batch_size"),
+    py::class_<DatasetView>(m, "Dataset").def(py::init<py::handle>(), py::arg("x"));
+    m.def("train", train, py::arg("spec"), py::arg("data"), py::arg("t"), py::arg("order"), py::arg("batch_size"),
           py::arg("method"), py::arg("h"), py::arg("rule"), py::arg("constants"), py::arg("coefficients"),
           py::arg("slots"), py::arg("losses"), py::arg("done"));
 }

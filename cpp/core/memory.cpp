@@ -4,14 +4,34 @@
 #include <utility>
 #include <vector>
 
+#ifdef __linux__
+#    include <sys/mman.h>
+#endif
+
 namespace fastnet {
 
 namespace {
 
-constexpr std::align_val_t cache_line{64};
+constexpr std::size_t huge_page = std::size_t{2} << 20;
 
-void release(void* block) {
-    ::operator delete(block, cache_line);
+// Cache lines; what is large has huge pages where the system has them: else the way to a random place of it is longer
+// than what is done there.
+std::align_val_t alignment(std::size_t bytes) {
+    return std::align_val_t{bytes >= 2 * huge_page ? huge_page : 64};
+}
+
+void* allocate(std::size_t bytes) {
+    void* block = ::operator new(bytes, alignment(bytes));
+#ifdef MADV_HUGEPAGE
+    if (bytes >= 2 * huge_page) {
+        madvise(block, bytes / huge_page * huge_page, MADV_HUGEPAGE); // a wish: nothing depends on it
+    }
+#endif
+    return block;
+}
+
+void release(std::size_t bytes, void* block) {
+    ::operator delete(block, alignment(bytes));
 }
 
 // Blocks that a thread gave back, kept for its next call: fresh pages from the system would cost a call of some tens
@@ -20,7 +40,7 @@ class Cache {
   public:
     ~Cache() {
         for (const auto& [bytes, block] : kept_) {
-            release(block);
+            release(bytes, block);
         }
     }
 
@@ -34,7 +54,7 @@ class Cache {
                 return block;
             }
         }
-        return ::operator new(bytes, cache_line);
+        return allocate(bytes);
     }
 
     void give(std::size_t bytes, void* block) noexcept {
@@ -42,7 +62,7 @@ class Cache {
             kept_.emplace_back(bytes, block);
             total_ += bytes;
         } else {
-            release(block);
+            release(bytes, block);
         }
     }
 

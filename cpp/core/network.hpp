@@ -46,10 +46,13 @@ template <class T> struct Targets {
     const T* rows;
 };
 
+template <class T> struct Source; // see core/dataset.hpp
+
 template <class T> struct Batch {
     const T* x; // (rows, inputs) row-major
     Index rows;
     Targets<T> targets;
+    const Source<T>* source = nullptr; // of x, where that is still to be filled
 };
 
 // Where one layer's gradient goes: weight (inputs, outputs), bias (outputs) or null.

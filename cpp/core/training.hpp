@@ -1,7 +1,7 @@
 // What a stretch of training is told, as plain pointers and counts.
 #pragma once
 
-#include "core/network.hpp"
+#include "core/dataset.hpp"
 
 namespace fastnet {
 
@@ -25,7 +25,8 @@ template <class T> struct Parameter {
 };
 
 template <class T> struct Training {
-    Batch<T> data;             // all there is
+    const Dataset<T>* data;
+    Targets<T> targets;        // of all its rows
     const std::int64_t* order; // (count): rows of data
     Index count, batch_size;   // the last batch may be smaller
     Method method;

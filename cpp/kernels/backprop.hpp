@@ -12,7 +12,8 @@ inline constexpr Index chunk_rows = block_inner;
 template <class T> class Backprop {
   public:
     Backprop(const Network<T>& net, const Batch<T>& batch)
-        : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)), inputs_(net, batch.x, batch.rows, rows_),
+        : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)),
+          inputs_(net, batch.x, batch.rows, rows_, batch.source),
           workers_(workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_))),
           weights_(net, inputs_, rows_, workers_), transposed_(net.depth), z_(net.depth), da_(net.depth),
           task_rows_(rows_per_task(rows_, workers_)), dz_(workers_), losses_(rows_), finite_(rows_) {

@@ -9,7 +9,7 @@ template <class T> class Baseline {
   public:
     // For chunks of at most `rows` rows.
     Baseline(const Network<T>& network, const Batch<T>& data, Index most_rows)
-        : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows),
+        : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows, batch.source),
           workers_(workers_for(multiply_add * multiply_adds(net) * static_cast<double>(most_rows))),
           weights(net, inputs, net.depth > 2 ? few_rows + 1 : most_rows, workers_), units_(net.depth),
           classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)), likeliest_(most_rows),

@@ -87,23 +87,38 @@ template <class T> class LayerWeights {
 template <class T> class Inputs {
   public:
     // `slots` is how many rows' nonzeros are noted at a time.
-    Inputs(const Network<T>& net, const T* x, Index rows, Index slots)
-        : x_(x), columns_(net.layers[0].inputs), sparse(worth_skipping_zeros(x, rows, columns_)),
+    Inputs(const Network<T>& net, const T* x, Index rows, Index slots, const Source<T>* source = nullptr)
+        : x_(x), columns_(net.layers[0].inputs), rows_(rows), source_(source),
+          sparse(source ? source->masks != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns_)),
           nonzeros(sparse ? slots : 0, columns_) {}
 
     const T* row(Index i) const { return x_ + i * columns_; }
     Matrix<T> rows(Index first, Index count) const { return rows_of(row(first), count, columns_, columns_); }
 
-    // Notes the nonzeros of the rows [first, first + count) in the slots from `slot` on.
+    // Has the rows [first, first + count) ready: fetches them, and notes their nonzeros in the slots from `slot` on.
     void note(Index first, Index count, Index slot) {
-        for (Index i = 0; sparse && i < count; ++i) {
-            nonzeros.note(row(first + i), slot + i);
+        constexpr Index ahead = 10; // rows that are on their way
+        for (Index i = first; i < first + count; ++i) {
+            if (!source_) {
+                if (sparse) {
+                    nonzeros.note(row(i), slot + i - first);
+                }
+            } else if (sparse) {
+                if (i + ahead < rows_) {
+                    nonzeros.expect(*source_, i + ahead);
+                }
+                nonzeros.fetch(*source_, i, slot + i - first);
+            } else {
+                std::memcpy(source_->to + i * columns_, source_->x + source_->order[i] * columns_,
+                            static_cast<std::size_t>(columns_) * sizeof(T));
+            }
         }
     }
 
   private:
     const T* x_;
-    const Index columns_;
+    const Index columns_, rows_;
+    const Source<T>* source_;
 
   public:
     const bool sparse;

@@ -4,6 +4,7 @@
 // changes no bit of it, as long as the other factor is finite.
 #pragma once
 
+#include "core/dataset.hpp"
 #include "kernels/matmul.hpp"
 
 namespace fastnet::FASTNET_TARGET {
@@ -36,7 +37,7 @@ inline void transpose_bits(std::uint64_t (&m)[64]) {
 // Which elements of the rows of a matrix are not zero, a bit for each; 64 columns are a group.
 template <class T> class NonZeros {
   public:
-    static constexpr Index group = 64;
+    static constexpr Index group = mask_columns;
 
     NonZeros(Index rows, Index columns)
         : columns_(columns), groups((columns + group - 1) / group), masks_(rows * groups) {}
@@ -50,6 +51,33 @@ template <class T> class NonZeros {
                 mask |= static_cast<std::uint64_t>(nonzero_mask<T>(load(x + first + j, n))) << j;
             });
             masks_[row * groups + g] = mask;
+        }
+    }
+
+    // Fetches the row of the data that row `i` of the batch is, and notes its elements as the given row.
+    void fetch(const Source<T>& from, Index i, Index row) {
+        T* to = from.to + i * columns_;
+        const std::uint64_t* masks = from.masks + from.order[i] * groups;
+        const T* values = from.values + from.starts[from.order[i]];
+        for (Index g = 0; g < groups; ++g) {
+            const std::uint64_t mask = masks[g];
+            for_each_vector<T>(min_index(group, columns_ - g * group), [&](Index j, Index count) {
+                const auto part = static_cast<unsigned>(mask >> j) & ((1u << lanes<T>)-1);
+                store(to + g * group + j, expand(part, values), count);
+                values += __builtin_popcount(part);
+            });
+            masks_[row * groups + g] = mask;
+        }
+    }
+
+    // Has row `i` of the batch on its way here.
+    void expect(const Source<T>& from, Index i) const {
+        constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+        for (Index g = 0; g < groups; g += 8) {
+            __builtin_prefetch(from.masks + from.order[i] * groups + g);
+        }
+        for (Index k = 0; k < columns_ / 4; k += line) { // most of it
+            __builtin_prefetch(from.values + from.starts[from.order[i]] + k);
         }
     }
 

@@ -164,6 +164,25 @@ template <class T> FASTNET_INLINE unsigned nonzero_mask(Vec<T> v) {
 #endif
 }
 
+// Lane i is the next of the packed elements at p where bit i of the mask is set, and 0 where not.
+template <class T> FASTNET_INLINE Vec<T> expand(unsigned mask, const T* p) {
+#if FASTNET_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+        return (Vec<T>)_mm512_maskz_expandloadu_ps(static_cast<__mmask16>(mask), p);
+    } else {
+        return (Vec<T>)_mm512_maskz_expandloadu_pd(static_cast<__mmask8>(mask), p);
+    }
+#else
+    Vec<T> v{};
+    for (Index i = 0; i < lanes<T>; ++i) {
+        if (mask >> i & 1) {
+            v[i] = *p++;
+        }
+    }
+    return v;
+#endif
+}
+
 template <class T> FASTNET_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
     return a > b ? a : b;
 }

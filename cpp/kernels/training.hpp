@@ -12,10 +12,9 @@ template <class T> class TrainingRun {
   public:
     TrainingRun(const Network<T>& net, const Training<T>& training)
         : net_(net), training_(training), inputs_(net.layers[0].inputs),
-          classes_(training.data.targets.rows ? classes_of(net) : 0),
-          rows_(min_index(training.batch_size, training.count)), x_(rows_ * inputs_), t_(rows_ * classes_),
-          labels_(rows_), gradient_(training.parameter_count), places_(net.depth), kinked_(net.depth),
-          kinked_places_(net.depth) {
+          classes_(training.targets.rows ? classes_of(net) : 0), rows_(min_index(training.batch_size, training.count)),
+          x_(rows_ * inputs_), t_(rows_ * classes_), labels_(rows_), gradient_(training.parameter_count),
+          places_(net.depth), kinked_(net.depth), kinked_places_(net.depth) {
         for (Index l = 0, k = 0; l < net.depth; ++l) {
             T* const weight = gradient_.add(training.parameters[k++].size).data();
             T* const bias = net.layers[l].bias ? gradient_.add(training.parameters[k++].size).data() : nullptr;
@@ -31,7 +30,7 @@ template <class T> class TrainingRun {
     void run() {
         const Index width = training_.optimizer.coefficient_count;
         for (Index first = 0, step = 0; first < training_.count; first += training_.batch_size, ++step) {
-            const double loss = differentiate(gather(first));
+            const double loss = differentiate(first);
             training_.losses[step] = loss;
             if (!__builtin_isfinite(loss)) {
                 return;
@@ -44,31 +43,21 @@ template <class T> class TrainingRun {
   private:
     static constexpr Index piece = 4096; // elements that a task changes
 
-    // The batch of the rows from order[first] on.
-    Batch<T> gather(Index first) {
-        const Batch<T>& data = training_.data;
-        const Index rows = min_index(training_.batch_size, training_.count - first);
+    // Fills the gradient of the batch of the rows from order[first] on, and returns its loss.
+    double differentiate(Index first) {
         const std::int64_t* order = training_.order + first;
-        const Index share = 16;
-        const auto copy_row = [&](const T* from, Index row, T* to, Index columns) {
-            std::memcpy(to + row * columns, from + order[row] * columns, static_cast<std::size_t>(columns) * sizeof(T));
-        };
-        const int workers = workers_for(0.1 * static_cast<double>(rows * inputs_ * static_cast<Index>(sizeof(T))));
-        parallel_for((rows + share - 1) / share, workers, [&](Index task, int) {
-            for (Index row = task * share; row < min_index(rows, (task + 1) * share); ++row) {
-                copy_row(data.x, row, x_.data(), inputs_);
-                if (classes_ > 0) {
-                    copy_row(data.targets.rows, row, t_.data(), classes_);
-                } else {
-                    labels_[row] = data.targets.labels[order[row]];
-                }
+        const Index rows = min_index(training_.batch_size, training_.count - first);
+        for (Index row = 0; row < rows; ++row) {
+            if (classes_ == 0) {
+                labels_[row] = training_.targets.labels[order[row]];
             }
-        });
-        return {x_.data(), rows, {classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr}};
-    }
-
-    // Fills the gradient and returns the loss.
-    double differentiate(const Batch<T>& batch) {
+            for (Index k = 0; k < classes_; ++k) {
+                t_[row * classes_ + k] = training_.targets.rows[order[row] * classes_ + k];
+            }
+        }
+        const Source<T> source = training_.data->source(order, x_.data());
+        const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
+        const Batch<T> batch{x_.data(), rows, targets, &source};
         if (training_.method == Method::backprop) {
             return loss_and_gradient(net_, batch, places_.data());
         }

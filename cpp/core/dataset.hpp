@@ -1,0 +1,46 @@
+// The rows that training draws its batches from; where most of their elements are zeros, the others apart.
+#pragma once
+
+#include <optional>
+
+#include "core/memory.hpp"
+#include "core/network.hpp"
+
+namespace fastnet {
+
+// Columns that share a mask.
+inline constexpr Index mask_columns = 64;
+
+// A batch's rows are fetched from `x` when they are first read: row i of the batch is row order[i] there.
+template <class T> struct Source {
+    const T* x; // (rows of the data, columns)
+    Index columns;
+    const std::uint64_t* masks; // (rows of the data, groups): a bit for each nonzero; null where zeros are few
+    const T* values;            // the nonzeros of all rows, one after the other
+    const Index* starts;        // (rows of the data): where each row's are
+    const std::int64_t* order;  // (rows of the batch)
+    T* to;                      // (rows of the batch, columns)
+};
+
+// Data x (rows, columns), which stays where it is. Random rows of it come from the main memory: the nonzeros of an
+// image of a digit are a fifth of it.
+template <class T> class Dataset {
+  public:
+    Dataset(const T* x, Index rows, Index columns);
+    Source<T> source(const std::int64_t* order, T* to) const {
+        return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, to};
+    }
+    Index rows() const { return rows_; }
+    Index columns() const { return columns_; }
+
+  private:
+    template <class X> static X* at(const std::optional<Buffer>& buffer) {
+        return buffer ? static_cast<X*>(buffer->data) : nullptr;
+    }
+
+    const T* x_;
+    Index rows_, columns_;
+    std::optional<Buffer> masks_, values_, starts_; // or none
+};
+
+} // namespace fastnet
