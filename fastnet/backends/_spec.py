@@ -38,6 +38,25 @@ class Loss(enum.IntEnum):
     MEAN_SQUARED_ERROR = 1
 
 
+class Rule(enum.IntEnum):
+    """How an optimizer changes a parameter: `fastnet.optimizers`, by the numbers of ``cpp/core/training.hpp``."""
+
+    SGD = 0
+    MOMENTUM = 1
+    NESTEROV = 2
+    ADAGRAD = 3
+    RMSPROP = 4
+    ADAM = 5
+
+
+class Method(enum.IntEnum):
+    """What a training step's gradient comes from; likewise."""
+
+    BACKPROP = 0
+    INCREMENTAL = 1
+    NODAL = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
     """What a finite-difference gradient tells about itself.

@@ -1,0 +1,259 @@
+"""Training in the extension: the bits of its single gradients and of NumPy's optimizers, whatever ends it early."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from fastnet import backends, optimizers
+from fastnet.backends._spec import Activation, Loss, Method, NetworkSpec, Output, Rule
+
+if not backends.has_extension():
+    pytest.skip("fastnet was installed without its extension", allow_module_level=True)
+
+from fastnet import _core
+
+T, V = TypeError, ValueError
+METHODS = {Method.BACKPROP: "backprop", Method.INCREMENTAL: "incremental", Method.NODAL: "nodal"}
+STEP = {"float32": 1e-2, "float64": 1e-4}
+
+
+def network(dtype, sizes=(33, 17, 20, 5), **changes):
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal(shape) / np.sqrt(shape[0]) for shape in itertools.pairwise(sizes)]
+    kinds = [Activation.SIGMOID, Activation.LEAKY_RELU, Activation.IDENTITY][-len(weights) :]
+    spec = NetworkSpec(
+        tuple(w.astype(dtype) for w in weights),
+        tuple(rng.standard_normal(w.shape[1]).astype(dtype) for w in weights),
+        tuple(kinds),
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def data(dtype, rows=150, columns=33, classes=5, zeros=0.7):
+    rng = np.random.default_rng(1)
+    x = rng.random((rows, columns)) * (rng.random((rows, columns)) >= zeros)
+    return x.astype(dtype), rng.integers(0, classes, rows)
+
+
+def train(spec, x, t, order, batch_size, method, optimizer):
+    """Losses, and how many steps were made; the parameters and the optimizer are changed in place."""
+    params = {str(k): p for k, p in enumerate(spec.parameters)}
+    optimizer.prepare(params)
+    steps = -(-len(order) // batch_size)
+    coefficients = np.array([optimizer.coefficients(optimizer.iteration + k) for k in range(steps)])
+    slots = tuple(tuple(optimizer.state[slot][name] for name in params) for slot in optimizer.slots)
+    losses, done = np.full(steps, -1.0), np.zeros(1, np.int64)
+    rule, h = Rule[optimizer.name.upper()], STEP[spec.dtype.name]
+    _core.train(
+        spec, _core.Dataset(x), t, order, batch_size, method, h, rule, optimizer.constants, coefficients, slots,
+        losses, done,
+    )  # fmt: skip
+    optimizer.iteration += int(done[0])
+    return losses, int(done[0])
+
+
+def train_by_steps(spec, x, t, order, batch_size, method, optimizer):
+    params = {str(k): p for k, p in enumerate(spec.parameters)}
+    losses = []
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        if method == Method.BACKPROP:
+            loss, gradients = _core.loss_and_gradient(spec, x[rows], t[rows])
+        else:
+            compute = _core.nodal if method == Method.NODAL else _core.incremental
+            gradients, (loss, *_) = compute(spec, x[rows], t[rows], STEP[spec.dtype.name])
+        losses.append(loss)
+        optimizer.update(params, dict(zip(params, gradients, strict=True)))
+    return losses
+
+
+def assert_same_bits(spec, x, t, order, batch_size, method, make):
+    ours, theirs = spec.copy(), spec.copy()
+    fused, plain = make(), make()
+    losses, done = train(ours, x, t, order, batch_size, method, fused)
+    assert losses.tolist() == train_by_steps(theirs, x, t, order, batch_size, method, plain)
+    assert done == len(losses)
+    for p, q, start in zip(ours.parameters, theirs.parameters, spec.parameters, strict=True):
+        assert p.tobytes() == q.tobytes()
+        assert not np.array_equal(p, start)
+    for slot in fused.slots:
+        for name, array in fused.state[slot].items():
+            assert array.tobytes() == plain.state[slot][name].tobytes()
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer(core, dtype, name):
+    x, t = data(dtype)
+    order = np.random.default_rng(2).permutation(len(x))
+    assert_same_bits(network(dtype), x, t, order, 32, Method.BACKPROP, optimizers.OPTIMIZERS[name])
+
+
+@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("zeros", [0, 0.8], ids=["dense", "sparse"])
+def test_every_gradient(core, dtype, with_threads, method, threads, zeros):
+    with_threads(threads)
+    x, t = data(dtype, rows=700, columns=100, zeros=zeros)
+    order = np.random.default_rng(2).integers(0, len(x), 1000)  # some rows twice, some never
+    spec = network(dtype, (100, 40, 30, 5))
+    assert_same_bits(spec, x, t, order, 300, method, lambda: optimizers.SGD(lr=0.5))  # batches of several chunks
+
+
+@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 150, 1000])
+def test_batches_of_every_size(core, dtype, method, batch_size):
+    x, t = data(dtype)
+    order = np.arange(len(x) if batch_size > 1 else 20)
+    assert_same_bits(network(dtype), x, t, order, batch_size, method, lambda: optimizers.Adam(lr=0.01))
+
+
+@pytest.mark.parametrize("columns", [1, 15, 16, 63, 64, 65, 130])
+def test_rows_of_every_length(core, dtype, columns):
+    x, t = data(dtype, columns=columns)
+    spec = network(dtype, (columns, 9, 5))
+    assert_same_bits(spec, x, t, np.arange(len(x)), 20, Method.BACKPROP, lambda: optimizers.Momentum(lr=0.1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"biases": (None, None, None)},
+        {"weight_decay": 0.1},
+        {"loss": Loss.MEAN_SQUARED_ERROR},
+        {"loss": Loss.MEAN_SQUARED_ERROR, "output": Output.IDENTITY},
+    ],
+    ids=["no biases", "weight decay", "softmax and squares", "squares"],
+)
+@pytest.mark.parametrize("targets", ["labels", "rows"])
+def test_other_networks_and_targets(core, dtype, changes, targets):
+    x, t = data(dtype)
+    if targets == "rows":
+        t = np.random.default_rng(3).random((len(t), 5)).astype(dtype)
+    spec = network(dtype, **changes)
+    for method in METHODS:
+        assert_same_bits(spec, x, t, np.arange(len(x)), 40, method, lambda: optimizers.SGD(lr=0.05))
+
+
+def test_a_schedule(core, dtype):
+    x, t = data(dtype)
+    schedule = optimizers.CosineAnnealing(0.5, iterations=8, warmup=3)
+    assert_same_bits(
+        network(dtype), x, t, np.arange(len(x)), 20, Method.BACKPROP, lambda: optimizers.Nesterov(schedule)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
+def test_a_loss_that_is_not_finite_ends_it(core, dtype, method):
+    """The parameters stay those that gave it; so do the optimizer's arrays."""
+    x, t = data(dtype)
+    x[70, 3] = np.nan
+    spec = network(dtype)
+    expected, first = spec.copy(), optimizers.Momentum(lr=0.1)
+    train_by_steps(expected, x, t, np.arange(64), 32, method, first)
+    second = optimizers.Momentum(lr=0.1)
+    losses, done = train(spec, x, t, np.arange(len(x)), 32, method, second)
+    assert done == 2
+    assert np.isfinite(losses[:2]).all()
+    assert not np.isfinite(losses[2])
+    assert (losses[3:] == -1).all()
+    for p, q in zip(spec.parameters, expected.parameters, strict=True):
+        assert p.tobytes() == q.tobytes()
+    for name, array in first.state["velocity"].items():
+        assert array.tobytes() == second.state["velocity"][name].tobytes()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
+def test_weights_that_are_not_finite(core, dtype, method):
+    """Zeros of x are not skipped then: 0 times infinity is NaN."""
+    x, t = data(dtype)
+    spec = network(dtype)
+    spec.weights[0][5, 2] = np.inf
+    losses, done = train(spec, x, t, np.arange(len(x)), 32, method, optimizers.SGD(lr=0.1))
+    assert np.isnan(losses[0])
+    assert done == 0
+
+
+def arguments(**changes):
+    spec = network("float64")
+    x, t = data("float64")
+    given = {
+        "spec": spec, "data": _core.Dataset(x), "t": t, "order": np.arange(10), "batch_size": 4, "method": 0,
+        "h": 1e-4, "rule": 0, "constants": (), "coefficients": np.full((3, 1), 0.1), "slots": (),
+        "losses": np.zeros(3), "done": np.zeros(1, np.int64),
+    }  # fmt: skip
+    return given | changes
+
+
+def read_only(a):
+    a.flags.writeable = False
+    return a
+
+
+F32 = network("float32")
+SLOTS = tuple(np.zeros_like(p) for p in network("float64").parameters)
+MISTAKES = [
+    ({"data": _core.Dataset(np.ones((5, 33), "f4"))}, T, "x must be float64, not float32"),
+    ({"data": _core.Dataset(np.ones((5, 32)))}, V, "x has 32 columns for a network of 33 inputs"),
+    ({"data": np.ones((150, 33))}, T, "incompatible function arguments"),
+    ({"t": np.zeros(149, np.int64)}, V, "t has shape (149,) for 150 rows of x"),
+    ({"t": np.full(150, 5)}, V, "t[0] is 5, which is no label of 5 classes"),
+    ({"order": np.array([0, 150])}, V, "order[1] is 150, which is no row of 150"),
+    ({"order": np.array([-1])}, V, "order[0] is -1, which is no row of 150"),
+    ({"order": np.arange(10.0)}, T, "order must be int64, not float64"),
+    ({"order": np.zeros((2, 5), np.int64)}, V, "order must have 1 dimension(s), not shape (2, 5)"),
+    ({"batch_size": 0}, V, "batch_size must be positive, not 0"),
+    ({"method": 3}, V, "there is no method 3"),
+    ({"h": 0.0}, V, "h must be positive and finite"),
+    ({"h": np.nan}, V, "h must be positive and finite"),
+    ({"rule": 6}, V, "there is no rule 6"),
+    ({"rule": -1}, V, "there is no rule -1"),
+    ({"constants": (0.9,)}, V, "rule 0 takes 0 constants, 1 coefficients and 0 slots"),
+    ({"slots": (SLOTS,)}, V, "rule 0 takes 0 constants, 1 coefficients and 0 slots"),
+    ({"coefficients": np.ones((3, 2))}, V, "rule 0 takes 0 constants, 1 coefficients and 0 slots"),
+    ({"coefficients": np.ones((2, 1))}, V, "coefficients has 2 rows for 3 steps"),
+    ({"coefficients": np.ones((3, 1), "f4")}, T, "coefficients must be float64, not float32"),
+    ({"losses": np.zeros(4)}, V, "losses has 4 elements, not 3"),
+    ({"losses": read_only(np.zeros(3))}, V, "losses is read-only"),
+    ({"done": np.zeros(2, np.int64)}, V, "done has 2 elements, not 1"),
+    ({"rule": 1, "constants": (0.9,), "slots": (SLOTS[:2],)}, V, "slot 1 has too few arrays"),
+    ({"rule": 1, "constants": (0.9,), "slots": (SLOTS[::-1],)}, V, "slot array 1 has 5 elements, not 561"),
+    ({"rule": 1, "constants": (0.9,), "slots": (F32.parameters,)}, T, "incompatible function arguments"),
+    ({"rule": 1, "constants": (0.9,), "slots": (tuple(F32.parameters),)}, T, "must be float64, not float32"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), MISTAKES, ids=[m[2] for m in MISTAKES])
+def test_mistakes(changes, error, message):
+    given = arguments(**changes)
+    before = [p.copy() for p in given["spec"].parameters]
+    with pytest.raises(error) as caught:
+        _core.train(*given.values())
+    assert message in str(caught.value)
+    for p, q in zip(given["spec"].parameters, before, strict=True):
+        assert np.array_equal(p, q)
+
+
+def test_read_only_parameters_are_refused():
+    spec = network("float64")
+    read_only(spec.biases[1])
+    with pytest.raises(ValueError, match="parameter 4 is read-only"):
+        _core.train(*arguments(spec=spec).values())
+
+
+@pytest.mark.parametrize("x", [np.ones((0, 3)), np.ones((3, 0)), np.ones(3), np.ones((3, 3), int), [[1.0]]])
+def test_data_that_can_not_be_prepared(x):
+    with pytest.raises((TypeError, ValueError)):
+        _core.Dataset(x)
+
+
+def test_a_dataset_keeps_its_array_alive():
+    dataset = _core.Dataset(np.ones((200, 33)))
+    junk = [np.full((200, 33), np.nan) for _ in range(20)]
+    given = arguments(data=dataset, t=np.zeros(200, np.int64))
+    _core.train(*given.values())
+    assert len(junk) == 20
+    assert np.isfinite(given["losses"]).all()
