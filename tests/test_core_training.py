@@ -221,7 +221,6 @@ MISTAKES = [
     ({"done": np.zeros(2, np.int64)}, V, "done has 2 elements, not 1"),
     ({"rule": 1, "constants": (0.9,), "slots": (SLOTS[:2],)}, V, "slot 1 has too few arrays"),
     ({"rule": 1, "constants": (0.9,), "slots": (SLOTS[::-1],)}, V, "slot array 1 has 5 elements, not 561"),
-    ({"rule": 1, "constants": (0.9,), "slots": (F32.parameters,)}, T, "incompatible function arguments"),
     ({"rule": 1, "constants": (0.9,), "slots": (tuple(F32.parameters),)}, T, "must be float64, not float32"),
 ]
 
