@@ -1,4 +1,4 @@
-"""Training on MNIST: a step against PyTorch, JAX and NumPy; whole trainings by numerical gradients, and their accuracy."""
+"""Training on MNIST: a step against PyTorch, JAX and NumPy; whole trainings by numerical gradients; their accuracy."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def _data() -> tuple[FloatArray, IntArray, FloatArray, IntArray]:
         (x, t), (x_test, t_test) = datasets.make_digits(60_000, seed=0), datasets.make_digits(10_000, seed=1)
     else:
         (x, t), (x_test, t_test) = datasets.load_mnist()
-    return tuple(
-        np.ascontiguousarray(a, np.float32 if a.ndim == 2 else np.int64) for a in (x, t, x_test, t_test)
-    )  # type: ignore[return-value]
+    return tuple(np.ascontiguousarray(a, np.float32 if a.ndim == 2 else np.int64) for a in (x, t, x_test, t_test))  # type: ignore[return-value]
 
 
 def network(hidden: list[int]) -> Any:

@@ -81,9 +81,16 @@ template <class F> decltype(auto) with_element_type(const py::array& array, cons
     throw py::type_error(std::string(name) + " must be float32 or float64, not " + dtype_of(array));
 }
 
-inline void require(bool holds, const std::string& message) {
+inline void require(bool holds, const char* message) {
     if (!holds) {
         throw py::value_error(message);
+    }
+}
+
+// The same with a message that is only put together if it is needed.
+template <class F> auto require(bool holds, F&& message) -> decltype(message(), void()) {
+    if (!holds) {
+        throw py::value_error(message());
     }
 }
 
@@ -99,18 +106,20 @@ template <class T> py::array_t<T> empty(py::ssize_t rows, py::ssize_t columns) {
 // Targets for `rows` answers of `classes` values: int64 labels (rows), or rows (rows, classes) of element type T.
 template <class T> Targets<T> as_targets(const py::array& t, Index rows, Index classes) {
     if (t.ndim() == 2) {
-        require(t.shape(0) == rows && t.shape(1) == classes, "t has shape " + shape_of(t) +
-                                                                 " for an answer of shape (" + std::to_string(rows) +
-                                                                 ", " + std::to_string(classes) + ")");
+        require(t.shape(0) == rows && t.shape(1) == classes, [&] {
+            return "t has shape " + shape_of(t) + " for an answer of shape (" + std::to_string(rows) + ", " +
+                   std::to_string(classes) + ")";
+        });
         return {nullptr, data_of<T>(t, "t")};
     }
     require(t.ndim() == 1 && t.shape(0) == rows,
-            "t has shape " + shape_of(t) + " for " + std::to_string(rows) + " rows of x");
+            [&] { return "t has shape " + shape_of(t) + " for " + std::to_string(rows) + " rows of x"; });
     const std::int64_t* labels = data_of<std::int64_t>(t, "t");
     for (Index i = 0; i < rows; ++i) {
-        require(labels[i] >= 0 && labels[i] < classes, "t[" + std::to_string(i) + "] is " + std::to_string(labels[i]) +
-                                                           ", which is no label of " + std::to_string(classes) +
-                                                           " classes");
+        require(labels[i] >= 0 && labels[i] < classes, [&] {
+            return "t[" + std::to_string(i) + "] is " + std::to_string(labels[i]) + ", which is no label of " +
+                   std::to_string(classes) + " classes";
+        });
     }
     return {labels, nullptr};
 }

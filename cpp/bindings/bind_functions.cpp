@@ -12,7 +12,7 @@ namespace {
 
 Activation as_activation(int kind) {
     require(kind >= 0 && kind <= static_cast<int>(Activation::leaky_relu),
-            "there is no activation " + std::to_string(kind));
+            [&] { return "there is no activation " + std::to_string(kind); });
     return static_cast<Activation>(kind);
 }
 
@@ -27,9 +27,10 @@ py::array matmul(py::handle a_object, py::handle b_object, bool transpose_a, boo
     return with_element_type(a, "a", [&](auto zero) -> py::array {
         using T = decltype(zero);
         const Matrix<T> left = as_matrix<T>(a, "a", transpose_a), right = as_matrix<T>(b, "b", transpose_b);
-        require(left.columns == right.rows, "a of shape " + shape_of(a) + (transpose_a ? " (transposed)" : "") +
-                                                " and b of shape " + shape_of(b) +
-                                                (transpose_b ? " (transposed)" : "") + " can't be multiplied");
+        require(left.columns == right.rows, [&] {
+            return "a of shape " + shape_of(a) + (transpose_a ? " (transposed)" : "") + " and b of shape " +
+                   shape_of(b) + (transpose_b ? " (transposed)" : "") + " can't be multiplied";
+        });
         py::array_t<T> c = empty<T>(left.rows, right.columns);
         T* to = data_of(c);
         const Release release;
@@ -40,8 +41,9 @@ py::array matmul(py::handle a_object, py::handle b_object, bool transpose_a, boo
 
 py::array add_bias(py::handle x_object, py::handle b_object) {
     const py::array x = as_array(x_object, "x", 2), b = as_array(b_object, "b", 1);
-    require(x.shape(1) == b.shape(0),
-            "b has " + std::to_string(b.shape(0)) + " elements for " + std::to_string(x.shape(1)) + " columns of x");
+    require(x.shape(1) == b.shape(0), [&] {
+        return "b has " + std::to_string(b.shape(0)) + " elements for " + std::to_string(x.shape(1)) + " columns of x";
+    });
     return with_element_type(x, "x", [&](auto zero) -> py::array {
         using T = decltype(zero);
         const T *from = data_of<T>(x, "x"), *bias = data_of<T>(b, "b");
@@ -89,7 +91,7 @@ py::array activation_derivative(int kind, py::handle x, double leaky_slope) {
 
 py::array softmax(py::handle object) {
     const py::array x = as_array(object, "x", 2);
-    require(x.shape(1) > 0, "x of shape " + shape_of(x) + " has no columns");
+    require(x.shape(1) > 0, [&] { return "x of shape " + shape_of(x) + " has no columns"; });
     return with_element_type(x, "x", [&](auto zero) -> py::array {
         using T = decltype(zero);
         const T* from = data_of<T>(x, "x");
@@ -104,7 +106,7 @@ py::array softmax(py::handle object) {
 
 double mean_loss(Loss kind, py::handle y_object, py::handle t_object) {
     const py::array y = as_array(y_object, "y", 2), t = as_array(t_object, "t");
-    require(y.shape(0) > 0, "y of shape " + shape_of(y) + " has no rows");
+    require(y.shape(0) > 0, [&] { return "y of shape " + shape_of(y) + " has no rows"; });
     return with_element_type(y, "y", [&](auto zero) {
         using T = decltype(zero);
         const T* from = data_of<T>(y, "y");

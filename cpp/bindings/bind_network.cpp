@@ -82,9 +82,10 @@ py::array loop(py::handle spec, py::handle x, py::handle t, double h, py::handle
         const std::int64_t* numbers = data_of<std::int64_t>(entries, "entries");
         const Index count = entries.shape(0), parameters = net.parameters();
         for (Index k = 0; k < count; ++k) {
-            require(numbers[k] >= 0 && numbers[k] < parameters,
-                    "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) + ", which is no number of " +
-                        std::to_string(parameters) + " parameters");
+            require(numbers[k] >= 0 && numbers[k] < parameters, [&] {
+                return "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) +
+                       ", which is no number of " + std::to_string(parameters) + " parameters";
+            });
         }
         py::array_t<T> differences(count);
         T* to = data_of(differences);
@@ -102,7 +103,7 @@ py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double 
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
         require(h > 0 && static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)),
-                "h must be positive and finite in " + std::string(py::str(py::dtype::of<T>())));
+                [&] { return "h must be positive and finite in " + std::string(py::str(py::dtype::of<T>())); });
         const auto [arrays, places] = empty_gradient(net);
         const LayerGradient<T>* to = places.data();
         py::list kinked;

@@ -16,8 +16,8 @@ namespace {
 template <class T> T* writable(py::handle object, const std::string& name, Index size) {
     const py::array array = as_array(object, name.c_str());
     require(array.size() == size,
-            name + " has " + std::to_string(array.size()) + " elements, not " + std::to_string(size));
-    require(array.writeable(), name + " is read-only");
+            [&] { return name + " has " + std::to_string(array.size()) + " elements, not " + std::to_string(size); });
+    require(array.writeable(), [&] { return name + " is read-only"; });
     return const_cast<T*>(data_of<T>(array, name.c_str()));
 }
 
@@ -31,7 +31,8 @@ template <class T> std::vector<Parameter<T>> parameters_of(py::handle spec, cons
         Parameter<T> parameter{writable<T>(object, "parameter " + number, size), {nullptr, nullptr}, size};
         for (std::size_t s = 0; s < slots.size(); ++s) {
             const py::tuple arrays = slots[s];
-            require(arrays.size() > parameters.size(), "slot " + std::to_string(s + 1) + " has too few arrays");
+            require(arrays.size() > parameters.size(),
+                    [&] { return "slot " + std::to_string(s + 1) + " has too few arrays"; });
             parameter.slots[s] = writable<T>(arrays[parameters.size()], "slot array " + number, size);
         }
         parameters.push_back(parameter);
@@ -48,12 +49,15 @@ template <class T> std::vector<Parameter<T>> parameters_of(py::handle spec, cons
 Optimizer as_optimizer(int rule, const py::tuple& constants, const py::tuple& slots, const py::array& coefficients) {
     constexpr std::size_t slot_counts[] = {0, 1, 1, 1, 1, 2}, constant_counts[] = {0, 1, 1, 1, 2, 3};
     constexpr Index coefficient_counts[] = {1, 1, 1, 1, 1, 2};
-    require(rule >= 0 && rule <= static_cast<int>(Rule::adam), "there is no rule " + std::to_string(rule));
+    require(rule >= 0 && rule <= static_cast<int>(Rule::adam),
+            [&] { return "there is no rule " + std::to_string(rule); });
     require(slots.size() == slot_counts[rule] && constants.size() == constant_counts[rule] &&
                 coefficients.shape(1) == coefficient_counts[rule],
-            "rule " + std::to_string(rule) + " takes " + std::to_string(constant_counts[rule]) + " constants, " +
-                std::to_string(coefficient_counts[rule]) + " coefficients and " + std::to_string(slot_counts[rule]) +
-                " slots");
+            [&] {
+                return "rule " + std::to_string(rule) + " takes " + std::to_string(constant_counts[rule]) +
+                       " constants, " + std::to_string(coefficient_counts[rule]) + " coefficients and " +
+                       std::to_string(slot_counts[rule]) + " slots";
+            });
     Optimizer optimizer{
         static_cast<Rule>(rule), {}, data_of<double>(coefficients, "coefficients"), coefficients.shape(1)};
     for (std::size_t i = 0; i < constants.size(); ++i) {
@@ -68,7 +72,7 @@ class DatasetView {
     explicit DatasetView(py::handle object)
         : x_(as_array(object, "x", 2)), data_(with_element_type(x_, "x", [&](auto zero) -> Data {
               using T = decltype(zero);
-              require(x_.shape(0) > 0 && x_.shape(1) > 0, "x of shape " + shape_of(x_) + " is empty");
+              require(x_.shape(0) > 0 && x_.shape(1) > 0, [&] { return "x of shape " + shape_of(x_) + " is empty"; });
               const T* values = data_of<T>(x_, "x");
               const Index rows = x_.shape(0), columns = x_.shape(1);
               const Release release;
@@ -96,26 +100,30 @@ void train(py::handle spec, const DatasetView& dataset, py::handle t_object, py:
         using T = decltype(zero);
         const NetworkView<T> net(spec);
         const Dataset<T>& data = dataset.get<T>();
-        require(data.columns() == net.inputs(), "x has " + std::to_string(data.columns()) +
-                                                    " columns for a network of " + std::to_string(net.inputs()) +
-                                                    " inputs");
+        require(data.columns() == net.inputs(), [&] {
+            return "x has " + std::to_string(data.columns()) + " columns for a network of " +
+                   std::to_string(net.inputs()) + " inputs";
+        });
         const py::array t = as_array(t_object, "t");
         const py::array order = as_array(order_object, "order", 1);
         const std::int64_t* rows = data_of<std::int64_t>(order, "order");
         const Index count = order.shape(0);
         for (Index i = 0; i < count; ++i) {
-            require(rows[i] >= 0 && rows[i] < data.rows(), "order[" + std::to_string(i) + "] is " +
-                                                               std::to_string(rows[i]) + ", which is no row of " +
-                                                               std::to_string(data.rows()));
+            require(rows[i] >= 0 && rows[i] < data.rows(), [&] {
+                return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", which is no row of " +
+                       std::to_string(data.rows());
+            });
         }
-        require(batch_size > 0, "batch_size must be positive, not " + std::to_string(batch_size));
+        require(batch_size > 0, [&] { return "batch_size must be positive, not " + std::to_string(batch_size); });
         require(method >= 0 && method <= static_cast<int>(Method::nodal),
-                "there is no method " + std::to_string(method));
+                [&] { return "there is no method " + std::to_string(method); });
         require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
         const Index steps = (count + batch_size - 1) / batch_size;
         const py::array coefficients = as_array(coefficients_object, "coefficients", 2);
-        require(coefficients.shape(0) == steps, "coefficients has " + std::to_string(coefficients.shape(0)) +
-                                                    " rows for " + std::to_string(steps) + " steps");
+        require(coefficients.shape(0) == steps, [&] {
+            return "coefficients has " + std::to_string(coefficients.shape(0)) + " rows for " + std::to_string(steps) +
+                   " steps";
+        });
         const Optimizer optimizer = as_optimizer(rule, constants, slots, coefficients);
         const std::vector<Parameter<T>> parameters = parameters_of<T>(spec, slots);
         const Training<T> training{.data = &data,

@@ -51,16 +51,17 @@ template <class T> class NetworkView {
         const std::string w_name = "weight " + number, b_name = "bias " + number;
         const py::array w = as_array(weight, w_name.c_str(), 2);
         const Index inputs = w.shape(0), outputs = w.shape(1);
-        require(inputs > 0 && outputs > 0, w_name + " of shape " + shape_of(w) + " is empty");
+        require(inputs > 0 && outputs > 0, [&] { return w_name + " of shape " + shape_of(w) + " is empty"; });
         require(layers_.empty() || layers_.back().outputs == inputs,
-                w_name + " of shape " + shape_of(w) + " does not fit the layer before it");
+                [&] { return w_name + " of shape " + shape_of(w) + " does not fit the layer before it"; });
         require(activation >= 0 && activation <= static_cast<int>(Activation::leaky_relu),
-                "there is no activation " + std::to_string(activation));
+                [&] { return "there is no activation " + std::to_string(activation); });
         const T* b_data = nullptr;
         if (!bias.is_none()) {
             const py::array b = as_array(bias, b_name.c_str(), 1);
-            require(b.shape(0) == outputs,
-                    b_name + " of shape " + shape_of(b) + " does not fit " + w_name + " of shape " + shape_of(w));
+            require(b.shape(0) == outputs, [&] {
+                return b_name + " of shape " + shape_of(b) + " does not fit " + w_name + " of shape " + shape_of(w);
+            });
             b_data = data_of<T>(b, b_name.c_str());
             kept_.push_back(b);
         }
@@ -76,9 +77,11 @@ template <class T> class NetworkView {
 // x (rows, inputs) for a network, with at least one row.
 template <class T> py::array as_rows(const NetworkView<T>& net, py::handle object) {
     const py::array x = as_array(object, "x", 2);
-    require(x.shape(0) > 0, "x of shape " + shape_of(x) + " has no rows");
-    require(x.shape(1) == net.inputs(), "x has " + std::to_string(x.shape(1)) + " columns for a network of " +
-                                            std::to_string(net.inputs()) + " inputs");
+    require(x.shape(0) > 0, [&] { return "x of shape " + shape_of(x) + " has no rows"; });
+    require(x.shape(1) == net.inputs(), [&] {
+        return "x has " + std::to_string(x.shape(1)) + " columns for a network of " + std::to_string(net.inputs()) +
+               " inputs";
+    });
     return x;
 }
 
