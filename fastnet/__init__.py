@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fastnet import backends, datasets
+from fastnet import backends, datasets, optimizers
 from fastnet._build_info import build_info
 from fastnet.backends import get_num_threads, set_num_threads, use_backend
 from fastnet.checking import GradientCheck, check_gradient
@@ -52,6 +52,7 @@ __all__ = [
     "mean_squared_error",
     "numerical_gradient",
     "numerical_jacobian",
+    "optimizers",
     "relu",
     "set_num_threads",
     "sigmoid",
