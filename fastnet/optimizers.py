@@ -1,8 +1,9 @@
 """Optimizers, which change parameters by their gradients, and schedules of the learning rate.
 
-The formulas and the defaults are PyTorch's, so that the same sequence of gradients leads to the same parameters.
-Everything is computed in the parameter's own dtype, with every scalar rounded to it first and one rounding for each
-operation, in the order in which the formulas are written: other implementations can repeat it bit for bit.
+The formulas are PyTorch's, so that the same sequence of gradients leads to the same parameters. Everything is computed
+in the parameter's own dtype. Scalars (1 − beta1 is one) are computed in float64 and rounded to it first; then there is
+one rounding for each operation, in the order in which `step` writes them, and no multiply-add is fused: other
+implementations can repeat it bit for bit.
 """
 
 from __future__ import annotations

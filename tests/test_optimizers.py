@@ -300,7 +300,9 @@ def test_sizes_0_and_shape_0(kind, dtype):
     params = {"none": np.ones((0, 3), dtype), "one": np.array(2.0, dtype)}
     one = params["one"]
     optimizer = kind(lr=0.5)
-    optimizer.update(params, {"none": np.ones((0, 3), dtype), "one": 0.5 * one})  # of an array (), a NumPy scalar
+    optimizer.update(
+        params, {"none": np.ones((0, 3), dtype), "one": one * one.dtype.type(0.5)}
+    )  # of an array (), a NumPy scalar
     assert params["one"] is one
     assert one.shape == ()
     assert one < 2

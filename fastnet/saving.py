@@ -1,0 +1,251 @@
+"""Files of named arrays: written whole or not at all, and read without ever running what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["check_fits", "load_arrays", "save_arrays"]
+
+Array = npt.NDArray[Any]
+
+_ABOUT = "about"  # the entry that is no array of the caller's
+_FORMAT, _VERSION = "fastnet", 1
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+    """Write arrays to a file, so that a crash or a full disk leaves what was there before.
+
+    The file is an uncompressed ``.npz``, which `numpy.load` reads too. It is written under another name in the same
+    folder, brought to the disk, and then put in its place, all at once: whoever reads `path` finds the old file or
+    the new one, whole. After an exception nothing else is left; a process that is killed can leave a
+    ``.fastnet-….tmp``.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, named exactly so, whatever its suffix. A file that exists is replaced and its permissions are kept
+        (its owner and other hard links to it are not); a new one gets those that any new file gets. Of a symbolic
+        link, the file that it leads to is replaced, and the link stays.
+    arrays : dict of str to ndarray
+        Arrays of real numbers, of any shape. A name may have slashes, but not be empty or ``"about"``, nor have
+        backslashes.
+    about : dict
+        What else is to be kept, as JSON has it: strings as keys; numbers, strings, None, lists and dicts as values.
+
+    Raises
+    ------
+    TypeError
+        If an argument or an entry is of the wrong type.
+    ValueError
+        If a name can't be used, or `about` refers to itself.
+    OSError
+        If the file can't be written; it names `path`. That includes a file that is marked read-only, and a `path` that
+        is a folder or a device.
+    """
+    named = _as_path(path)
+    data = _pack(arrays, about)
+    try:
+        _replace(os.path.realpath(named), data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, named) from error  # not the name of the temporary file
+
+
+def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read a file of `save_arrays`.
+
+    Nothing in the file is run, and its checksums and sizes are verified before an array is made.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        The arrays, in memory of their own.
+    about : dict
+
+    Raises
+    ------
+    TypeError
+        If `path` is not path-like.
+    ValueError
+        If the file is truncated or damaged, or was not written by `save_arrays`; it names `path`.
+    OSError
+        If it can't be read: FileNotFoundError if there is none.
+    """
+    named = _as_path(path)
+    with open(named, "rb") as file:
+        data = file.read()
+    try:
+        return _unpack(data)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the readers of zip, npy and JSON raise at nonsense
+        raise ValueError(f"{named} is not a file of fastnet's, or it is damaged: {error}") from error
+
+
+def check_fits(found: Mapping[str, Array], expected: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+    """Raise unless the arrays of a file can be put in the place of others without a loss.
+
+    Parameters
+    ----------
+    found : dict of str to ndarray
+        The arrays of the file.
+    expected : dict of str to ndarray
+        Those to be replaced. Each must be in `found`, and no others, with its shape, and with its kind of numbers in
+        at most its precision: float32 for float64 is exact, float64 for float32 is not.
+    path : path-like
+        The file, for the message.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit, with every name that is missing, unexpected or does not match.
+    """
+    wrong = [f"{name!r} is missing" for name in expected if name not in found]
+    wrong += [f"{name!r} is unexpected" for name in found if name not in expected]
+    for name in (name for name in expected if name in found):
+        have, want = found[name], expected[name]
+        if have.shape != want.shape:
+            wrong.append(f"{name!r} has shape {have.shape}, not {want.shape}")
+        if have.dtype.kind != want.dtype.kind or not np.can_cast(have.dtype, want.dtype, "safe"):
+            wrong.append(f"{name!r} is {have.dtype}, which {want.dtype} can't hold exactly")
+    if wrong:
+        raise ValueError(f"{os.fspath(path)} does not fit: {'; '.join(wrong)}")
+
+
+def _as_path(path: object) -> str:
+    named = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(named, str):
+        raise TypeError(f"path must be a str or os.PathLike, not {type(path).__name__}")
+    return named
+
+
+def _is_storable(name: str) -> bool:
+    """Whether a zip file can hold the name: there it ends at a 0, may get slashes for backslashes, and is UTF-8."""
+    if name in ("", _ABOUT) or "\0" in name or "\\" in name:
+        return False
+    try:
+        return len(name.encode()) < 65_000  # bytes, of the 65,535 that fit
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def _is_real(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+# Bytes ----------------------------------------------------------------------------------------------------
+
+
+def _pack(arrays: Mapping[str, Array], about: Mapping[str, Any]) -> bytes:
+    for argument, value in (("arrays", arrays), ("about", about)):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{argument} must be a dict, not {type(value).__name__}")
+        for name in value:
+            if not isinstance(name, str):
+                raise TypeError(f"{argument} must have names that are strings, not {name!r}")
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"arrays[{name!r}] must be a NumPy array, not {type(array).__name__}")
+        if not _is_real(array.dtype):
+            raise TypeError(f"arrays[{name!r}] must hold real numbers of at most 64 bits, not {array.dtype}")
+        if not _is_storable(name):
+            raise ValueError(f"arrays can't have the name {name!r}")
+    try:
+        text = json.dumps({"format": _FORMAT, "version": _VERSION, "names": list(arrays), "about": dict(about)})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"about must hold what JSON can: {error}") from error
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, array in {_ABOUT: np.array(text), **arrays}.items():
+            entry = io.BytesIO()
+            np.lib.format.write_array(entry, np.asarray(array), version=(1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue())  # ZipInfo's date is always the same
+    return packed.getvalue()
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
+    if data[:4] != b"PK\x03\x04":
+        raise ValueError(
+            f"it begins with the bytes {data[:4].hex(' ')}, not with 50 4b 03 04" if data else "it is empty"
+        )
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        if f"{_ABOUT}.npy" not in entries:
+            raise ValueError(f"it has no entry {_ABOUT!r}")
+        # Not compressed, and not larger together than the file: nothing here can fill the memory.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+            raise ValueError("it has compressed entries")
+        if sum(info.file_size for info in entries.values()) > len(data):
+            raise ValueError("its entries overlap")
+        # ZipFile.read() reads to the end of an entry, where its checksum is compared.
+        text = _read_array(archive.read(entries.pop(f"{_ABOUT}.npy")), text=True)
+        header = json.loads(str(text))
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            raise ValueError(f"its entry {_ABOUT!r} is of another kind")
+        if header.get("version") != _VERSION:
+            raise ValueError(f"it has version {header.get('version')} of the format; this fastnet knows {_VERSION}")
+        # The names are in no checksum of the zip file, only in this list.
+        names = header["names"]
+        if sorted(entries) != sorted(f"{name}.npy" for name in names):
+            raise ValueError(f"it has the entries {sorted(entries)} for the names {sorted(names)}")
+        return {name: _read_array(archive.read(f"{name}.npy")) for name in names}, dict(header["about"])
+
+
+def _read_array(data: bytes, text: bool = False) -> Array:
+    """The array of a .npy file: real numbers, or text. NumPy's own reader would believe any shape."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"it has an array in version {version} of the .npy format")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if not (dtype.kind == "U" if text else _is_real(dtype)):
+        raise ValueError(f"it has an array of dtype {dtype}")
+    size = len(data) - file.tell()
+    if size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"it has {size} bytes for an array of {dtype} of shape {shape}")
+    array: Array = np.ndarray(shape, dtype, data, offset=file.tell(), order="F" if fortran_order else "C")
+    return array.copy(order="A")
+
+
+# The file -------------------------------------------------------------------------------------------------
+
+
+def _replace(target: str, data: bytes) -> None:
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None:
+        if not stat.S_ISREG(mode):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, f"{os.strerror(number)} (only a regular file can be replaced)")
+        if not os.access(target, os.W_OK):  # a rename would not care
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    temporary = os.path.join(os.path.dirname(target), f".fastnet-{os.urandom(8).hex()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, stat.S_IMODE(mode))
+        os.replace(temporary, target)
+    except BaseException:  # KeyboardInterrupt too
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
