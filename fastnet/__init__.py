@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fastnet import backends, datasets, optimizers
+from fastnet import backends, datasets, layers, optimizers
 from fastnet._build_info import build_info
 from fastnet.backends import get_num_threads, set_num_threads, use_backend
 from fastnet.checking import GradientCheck, check_gradient
@@ -21,7 +21,7 @@ from fastnet.functions import (
     step_function,
     tanh,
 )
-from fastnet.networks import SimpleNet, TwoLayerNet
+from fastnet.networks import MultiLayerNet, Network, SimpleNet, TwoLayerNet
 from fastnet.perceptron import AND, NAND, OR, XOR
 from fastnet.steps import StepComparison, compare_steps
 from fastnet.training import DivergenceError, EarlyStopping, EpochResult, History, SaveBest, Trainer
@@ -37,6 +37,8 @@ __all__ = [
     "GradientCheck",
     "GradientComparison",
     "History",
+    "MultiLayerNet",
+    "Network",
     "SaveBest",
     "SimpleNet",
     "StepComparison",
@@ -54,6 +56,7 @@ __all__ = [
     "get_num_threads",
     "gradient_descent",
     "identity_function",
+    "layers",
     "leaky_relu",
     "matmul",
     "mean_squared_error",

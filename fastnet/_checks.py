@@ -31,6 +31,11 @@ def as_numbers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     return array
 
 
+def native(array: FloatArray) -> np.dtype[np.floating[Any]]:
+    """float32 or float64, whichever `array` holds, in this machine's byte order."""
+    return _FLOAT32 if array.dtype.itemsize == 4 else _FLOAT64
+
+
 def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] | None = None) -> FloatArray:
     """`x` as a C-contiguous array of `dtype`; by default float32 and float16 become float32, all else float64."""
     if (
@@ -43,6 +48,18 @@ def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] |
     if dtype is None:
         dtype = _FLOAT32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOAT64
     return np.asarray(array, dtype=dtype, order="C")
+
+
+def as_parameter(value: object, name: str, ndim: int | None = None) -> FloatArray:
+    """`value` itself, which must be an array of float32 or float64 with elements, and `ndim` dimensions if given."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, not {type_name(value)}")
+    if value.dtype.kind != "f" or value.dtype.itemsize not in (4, 8):
+        raise TypeError(f"{name} must be float32 or float64, not {value.dtype}")
+    if value.size == 0 or (ndim is not None and value.ndim != ndim):
+        dimensions = "dimensions" if ndim is None else f"{ndim} dimension(s)"
+        raise ValueError(f"{name} must have {dimensions}, none of them 0, not {value.shape}")
+    return value
 
 
 def as_rows(x: npt.ArrayLike, name: str) -> FloatArray:
@@ -124,6 +141,29 @@ def as_positive(value: object, name: str) -> float:
     return number
 
 
+def as_not_negative(value: object, name: str) -> float:
+    """A finite number that is not negative."""
+    number = as_real(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    return number
+
+
+def as_ratio(value: object, name: str) -> float:
+    """A number from 0 to 1."""
+    number = as_real(value, name)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value}")
+    return number
+
+
+def as_flag(value: object, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {type_name(value)}")
+    return bool(value)
+
+
 def as_count(value: object, name: str, least: int = 1) -> int:
     """A whole number of at least `least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
@@ -131,6 +171,11 @@ def as_count(value: object, name: str, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
     return int(value)
+
+
+def as_seed(seed: object) -> int | None:
+    """A whole number that is not negative, or None for another one each time."""
+    return None if seed is None else as_count(seed, "seed", least=0)
 
 
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[np.floating[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import math
 import statistics
 import sys
@@ -18,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _command_line, datasets
+from fastnet._base import BaseNetwork
 from fastnet._command_line import UsageError
 from fastnet._gradient_check import as_step
 from fastnet._measuring import BASELINE
 from fastnet._text import format_seconds, three_digits
-from fastnet.backends._spec import Activation
 from fastnet.compare import compare_gradients
-from fastnet.networks import AffineChain, TwoLayerNet, _Layer
+from fastnet.networks import MultiLayerNet, TwoLayerNet
 from fastnet.steps import compare_steps
 
 PIXELS, CLASSES = 784, 10
@@ -108,13 +107,13 @@ def run(options: argparse.Namespace) -> None:
         _command_line.write_json(options.json, {"data": data.name, "seed": options.seed} | results)
 
 
-def _compare_steps(data: _Data, net: AffineChain) -> dict[str, Any]:
+def _compare_steps(data: _Data, net: BaseNetwork) -> dict[str, Any]:
     steps = compare_steps(net, data.x, data.t)
     print(steps)
     return {"steps": steps.to_dict()}
 
 
-def _compare_methods(data: _Data, net: AffineChain, options: argparse.Namespace) -> dict[str, Any]:
+def _compare_methods(data: _Data, net: BaseNetwork, options: argparse.Namespace) -> dict[str, Any]:
     comparison = compare_gradients(net, data.x, data.t, h=options.h, full=options.full, progress=sys.stderr.isatty())
     print(comparison, end="\n\n", flush=True)
     replay = _replay(data, options)
@@ -138,29 +137,13 @@ def _load(options: argparse.Namespace) -> _Data:
     return _Data(x[:count], t[:count], f"the first {count:,} training images of MNIST")
 
 
-class _SigmoidChain(AffineChain):
-    """A network like TwoLayerNet, with any number of hidden layers.
-
-    The weights' standard deviation is 1/√inputs of their layer: with 0.01, nothing would reach the first layer.
-    """
-
-    def __init__(self, sizes: Sequence[int], dtype: str, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        depth = len(sizes) - 1
-        self._layers = tuple(
-            _Layer(f"W{k}", f"b{k}", Activation.SIGMOID if k < depth else Activation.IDENTITY)
-            for k in range(1, depth + 1)
-        )
-        self.params = {}
-        for layer, shape in zip(self._layers, itertools.pairwise(sizes), strict=True):
-            self.params[layer.weight] = (rng.standard_normal(shape) / math.sqrt(shape[0])).astype(dtype)
-            self.params[str(layer.bias)] = np.zeros(shape[1], dtype)
-
-
-def _network(hidden: Sequence[int], dtype: str, seed: int) -> AffineChain:
+def _network(hidden: Sequence[int], dtype: str, seed: int) -> BaseNetwork:
     if len(hidden) == 1:
         return TwoLayerNet(PIXELS, hidden[0], CLASSES, dtype=dtype, seed=seed)
-    return _SigmoidChain((PIXELS, *hidden, CLASSES), dtype, seed)
+    # With 0.01, nothing would reach the first layer.
+    return MultiLayerNet(
+        PIXELS, hidden, CLASSES, activation="sigmoid", weight_init_std="xavier", dtype=dtype, seed=seed
+    )
 
 
 def _replay(data: _Data, options: argparse.Namespace) -> _Replay:
@@ -187,7 +170,7 @@ def _replay(data: _Data, options: argparse.Namespace) -> _Replay:
     return _Replay(image, tuple(losses), statistics.median(times), REPLAY_STEPS * loop.seconds, loop.sampled)
 
 
-def _descend(net: AffineChain, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> tuple[list[float], float]:
+def _descend(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> tuple[list[float], float]:
     """Return the losses at the start and after every step, and what it took."""
     start = time.perf_counter()
     losses = [net.loss(x, t)]

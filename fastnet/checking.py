@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._affine_chain import as_chain
+from fastnet._base import BaseNetwork, NumericalGradient
 from fastnet._gradient_check import (
     BoolArray,
     EntryCheck,
@@ -25,7 +27,6 @@ from fastnet._gradient_check import (
 )
 from fastnet.backends._spec import FloatArray
 from fastnet.differentiation import Function, numerical_gradient
-from fastnet.networks import AffineChain, NumericalGradient
 
 __all__ = ["EntryCheck", "GradientCheck", "check_gradient"]
 
@@ -129,8 +130,8 @@ def check_gradient(
     if problem.layout.size == 0:
         raise ValueError("x is empty: there is no entry to check")
     step = as_step(h, problem.dtype)
-    relative = default_rtol(problem.dtype) if rtol is None else _not_negative(rtol, "rtol")
-    absolute = None if atol is None else _not_negative(atol, "atol")
+    relative = default_rtol(problem.dtype) if rtol is None else _checks.as_not_negative(rtol, "rtol")
+    absolute = None if atol is None else _checks.as_not_negative(atol, "atol")
     count = _checks.as_count(worst, "worst", least=0)
     second = SecondOpinion(
         doubled=lambda entries: problem.numerical(2 * step)[0][entries],
@@ -151,25 +152,19 @@ def check_gradient(
     )
 
 
-def _not_negative(value: object, name: str) -> float:
-    number = _checks.as_real(value, name)
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, not {value}")
-    return number
-
-
 def _of_network(net: Network, gradient: Any, batch: Any) -> _Problem:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"for a network, x must be its batch, a pair (x, t), not {_checks.type_name(batch)}")
     x, t = batch
-    params = net._named(net._spec().parameters) if isinstance(net, AffineChain) else net.params
+    chain = as_chain(net) if isinstance(net, BaseNetwork) and net._is_chain else None
+    params = net.params if chain is None else chain.named(chain.spec.parameters)
     layout = Layout(params)
 
     def numerical(h: float) -> tuple[FloatArray, BoolArray | None]:
         answer = net.numerical_gradient(x, t, h=h)
         kinked = None
-        if isinstance(net, AffineChain) and isinstance(answer, NumericalGradient):
-            kinked = kinked_entries(net._spec(), answer.diagnostics)
+        if chain is not None and isinstance(answer, NumericalGradient):
+            kinked = kinked_entries(chain.spec, answer.diagnostics)
         return layout.flat(answer, "numerical_gradient"), kinked
 
     given = gradient(x, t) if callable(gradient) else gradient

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._affine_chain import as_chain
+from fastnet._base import BaseNetwork
 from fastnet._build_info import build_info
 from fastnet._gradient_check import GradientCheck, Layout, as_step
 from fastnet._measuring import BASELINE, METHODS, REFERENCE, Method, Problem, Run, backprop
@@ -17,7 +19,6 @@ from fastnet._progress import progress_bar
 from fastnet._text import align, format_seconds, three_digits
 from fastnet.backends import active
 from fastnet.backends._spec import Diagnostics
-from fastnet.networks import AffineChain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,7 +160,7 @@ class GradientComparison:
 
 
 def compare_gradients(
-    net: AffineChain,
+    net: BaseNetwork,
     x: npt.ArrayLike,
     t: npt.ArrayLike,
     *,
@@ -181,7 +182,7 @@ def compare_gradients(
     Parameters
     ----------
     net : TwoLayerNet, SimpleNet, …
-        A network of fastnet; it is not changed.
+        A network of fastnet, of affine layers and activations; it is not changed.
     x : array_like
         Shape (batch, inputs), or (inputs,) for one row.
     t : array_like
@@ -207,7 +208,8 @@ def compare_gradients(
     Raises
     ------
     TypeError
-        If `net` is no network of fastnet, or an argument has the wrong type.
+        If `net` is no network of fastnet or has other layers than affine ones and activations, or an argument has the
+        wrong type.
     ValueError
         If the data do not fit the network, a number is out of its range, or a method is unknown or not
         installed.
@@ -221,14 +223,13 @@ def compare_gradients(
     >>> comparison["numba loop"].check.passed
     True
     """
-    if not isinstance(net, AffineChain):
-        raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {_checks.type_name(net)}")
+    chain = as_chain(net)
     chosen = _chosen(methods)
     least, turns = _checks.as_count(sample, "sample"), _checks.as_count(repeat, "repeat")
-    spec = net._spec()
+    spec = chain.spec
     step = as_step(h, spec.dtype)
-    problem = Problem(spec, *net._batch(spec, x, t), step)
-    layout = Layout(net._named(spec.parameters))
+    problem = Problem(spec, *net._batch(chain, x, t), step)
+    layout = Layout(chain.named(spec.parameters))
 
     runs = [Run(method, problem, layout, turns) for method in chosen]
     with progress_bar(progress) as bar:

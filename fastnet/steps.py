@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._affine_chain import as_chain
+from fastnet._base import BaseNetwork
 from fastnet._gradient_check import Layout, finite
 from fastnet._measuring import spread
 from fastnet._text import align
 from fastnet.backends import active
 from fastnet.backends._spec import FloatArray, NetworkSpec
-from fastnet.networks import AffineChain
 
 __all__ = ["StepComparison", "StepErrors", "compare_steps"]
 
@@ -87,7 +88,7 @@ class StepComparison:
 
 
 def compare_steps(
-    net: AffineChain,
+    net: BaseNetwork,
     x: npt.ArrayLike,
     t: npt.ArrayLike,
     *,
@@ -102,7 +103,7 @@ def compare_steps(
     Parameters
     ----------
     net : TwoLayerNet, SimpleNet, …
-        A network of fastnet; it is not changed.
+        A network of fastnet, of affine layers and activations; it is not changed.
     x : array_like
         Shape (batch, inputs), or (inputs,) for one row.
     t : array_like
@@ -118,17 +119,17 @@ def compare_steps(
     Raises
     ------
     TypeError
-        If `net` is no network of fastnet, or an argument has the wrong type.
+        If `net` is no network of fastnet or has other layers than affine ones and activations, or an argument has the
+        wrong type.
     ValueError
         If the data do not fit the network, or a number is out of its range.
     """
-    if not isinstance(net, AffineChain):
-        raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {_checks.type_name(net)}")
+    chain = as_chain(net)
     wanted = [_checks.as_positive(h, "steps") for h in steps]
     count = _checks.as_count(sample, "sample")
-    backend, spec = active(), net._spec()
-    rows, targets = net._batch(spec, x, t)
-    layout = Layout(net._named(spec.parameters))
+    backend, spec = active(), chain.spec
+    rows, targets = net._batch(chain, x, t)
+    layout = Layout(chain.named(spec.parameters))
     entries = spread(layout.sizes, min(count, layout.size))
 
     specs = {dtype: _cast(spec, np.dtype(dtype)) for dtype in DTYPES}

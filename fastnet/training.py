@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _training_checks
+from fastnet._base import ALGORITHMS
 from fastnet._callbacks import EarlyStopping, SaveBest
 from fastnet._gradient_check import as_step
 from fastnet._history import EpochResult, History
@@ -22,7 +23,6 @@ from fastnet._training_checks import DivergenceError, as_data
 from fastnet._training_file import copies, load_training, put, save_training, state_of
 from fastnet.backends import active
 from fastnet.backends._spec import FloatArray, IntArray
-from fastnet.networks import ALGORITHMS
 from fastnet.optimizers import SGD
 
 __all__ = ["DivergenceError", "EarlyStopping", "EpochResult", "History", "SaveBest", "Trainer"]

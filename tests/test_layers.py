@@ -1,0 +1,591 @@
+"""Each layer: forward against its definition, backward against central differences of forward, and mistakes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastnet
+from fastnet import layers
+from fastnet.layers import (
+    Add,
+    Affine,
+    BatchNorm,
+    Dropout,
+    IdentityWithLoss,
+    LeakyReLU,
+    Mul,
+    ReLU,
+    Sigmoid,
+    SoftmaxWithLoss,
+    Step,
+    Tanh,
+)
+
+Long = np.longdouble
+STEP = {"float64": 1e-4, "float32": 2.0**-6}
+# The error of a central difference of a sum of n terms near 1: its truncation h²/6·f‴ and its rounding eps·n/h. The
+# third derivatives here are below 10.
+TOLERANCE = {dtype: 10 * h * h / 6 + 40 * float(np.finfo(dtype).eps) / h for dtype, h in STEP.items()}
+
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 4))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def scaled(tolerance, expected):
+    """The tolerance for arrays with entries of the size of `expected`."""
+    return tolerance * max(1.0, float(np.abs(expected).max()))
+
+
+def differences(f, x, v, h):
+    """The gradient by `x` of Σ v·f(), element by element; x is what f computes with."""
+    total = lambda _: float((np.asarray(f(), np.float64) * v).sum())  # noqa: E731
+    return fastnet.numerical_gradient(total, x, h)
+
+
+def check_backward(layer, forward, x, v, h, tolerance):
+    """`backward` of v after ``forward()``: that by `x`, and by each of the layer's parameters."""
+    forward()
+    dx = layer.backward(v)
+    grads = dict(layer.grads)
+    assert dx.dtype == x.dtype
+    for array, gradient in [(x, dx), *((layer.params[name], grads[name]) for name in layer.params)]:
+        assert gradient.shape == array.shape
+        assert gradient.dtype == array.dtype
+        expected = differences(forward, array, v, h)
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=scaled(tolerance, expected))
+
+
+# The computation graph ------------------------------------------------------------------------------------
+
+
+def test_the_apples():
+    """Two apples of 100 yen with 10 % tax: the book's first graph."""
+    apples, tax = Mul(), Mul()
+    price = tax.forward(apples.forward(100, 2), 1.1)
+    assert price == pytest.approx(220, rel=1e-15)
+    dapple_price, dtax = tax.backward(1)
+    dapple, dapple_num = apples.backward(dapple_price)
+    assert [dapple, dapple_num, dtax] == pytest.approx([2.2, 110, 200], rel=1e-15)
+
+
+def test_the_apples_and_the_oranges():
+    apples, oranges, fruit, tax = Mul(), Mul(), Add(), Mul()
+    total = fruit.forward(apples.forward(100, 2), oranges.forward(150, 3))
+    assert tax.forward(total, 1.1) == pytest.approx(715, rel=1e-15)
+    dfruit, dtax = tax.backward(1)
+    dapples, doranges = fruit.backward(dfruit)
+    gradients = [*apples.backward(dapples), *oranges.backward(doranges), dtax]
+    assert gradients == pytest.approx([2.2, 110, 3.3, 165, 650], rel=1e-15)
+
+
+BROADCASTS = [((), ()), ((3,), (3,)), ((2, 3), (2, 3)), ((2, 3), (3,)), ((3,), (2, 1)), ((), (2, 3)), ((1, 1), (2, 3))]
+
+
+@pytest.mark.parametrize("kind", [Add, Mul])
+@pytest.mark.parametrize("shapes", BROADCASTS, ids=str)
+def test_two_inputs(kind, shapes, dtype):
+    rng = np.random.default_rng(0)
+    x, y = (np.array(rng.standard_normal(shape), dtype) for shape in shapes)
+    layer = kind()
+    out = layer.forward(x, y)
+    np.testing.assert_array_equal(out, x + y if kind is Add else x * y)
+    assert out.dtype == dtype
+    v = rng.standard_normal(out.shape)
+    for array, gradient in zip((x, y), layer.backward(v), strict=True):
+        assert np.shape(gradient) == array.shape
+        assert gradient.dtype == dtype
+        expected = differences(lambda: layer.forward(x, y), array, v, STEP[dtype])
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=scaled(TOLERANCE[dtype], expected))
+
+
+def test_a_number_keeps_the_dtype_of_the_array_beside_it():
+    prices = np.array([100, 150], np.float32)
+    for tax, pair in ((1.1, (prices, 1.1)), (2, (2, prices))):
+        layer = Mul()
+        out = layer.forward(*pair)
+        assert out.dtype == np.float32
+        np.testing.assert_allclose(out, prices.astype(float) * tax, rtol=1e-6)
+        assert [g.dtype for g in layer.backward(np.ones(2))] == [np.float32, np.float32]
+    mixed = Mul()
+    assert mixed.forward(prices, np.ones(2)).dtype == np.float64
+    assert [g.dtype for g in mixed.backward(np.ones(2))] == [np.float32, np.float64]
+
+
+# Activations ----------------------------------------------------------------------------------------------
+
+ACTIVATIONS = {
+    Step: fastnet.step_function,
+    Sigmoid: fastnet.sigmoid,
+    Tanh: fastnet.tanh,
+    ReLU: fastnet.relu,
+    LeakyReLU: fastnet.leaky_relu,
+}
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations(backend, dtype, kind):
+    layer = kind()
+
+    @given(shapes, seeds)
+    def check(shape, seed):
+        rng = np.random.default_rng(seed)
+        # Away from the kink at 0, by more than a step.
+        x = ((0.1 + 2 * rng.random(shape)) * rng.choice([-1, 1], shape)).astype(dtype)
+        out = layer.forward(x)
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(out, ACTIVATIONS[kind](x))
+        v = rng.standard_normal(shape).astype(dtype)
+        check_backward(layer, lambda: layer.forward(x), x, v, STEP[dtype], TOLERANCE[dtype])
+
+    check()
+
+
+def test_the_slope_of_a_leaky_relu(backend, dtype):
+    layer = LeakyReLU(0.25)
+    x = np.array([-4, -0.5, 0, 0.5, 4], dtype)
+    np.testing.assert_array_equal(layer.forward(x), [-1, -0.125, 0, 0.5, 4])
+    np.testing.assert_array_equal(layer.backward(np.ones(5)), [0.25, 0.25, 0.25, 1, 1])
+    assert layer.slope == 0.25
+
+
+def test_derivatives_at_the_kink(backend):
+    for layer, expected in ((ReLU(), 0), (LeakyReLU(), 0.01), (Step(), 0)):
+        layer.forward(0.0)
+        assert layer.backward(1.0) == expected
+
+
+@pytest.mark.parametrize("kind", [*ACTIVATIONS, Dropout])
+def test_shapes_without_two_dimensions(backend, kind):
+    layer = kind()
+    for shape in ((), (3,), (0,), (0, 4), (2, 3, 4)):
+        x = np.full(shape, 0.5)
+        assert np.shape(layer.forward(x)) == shape
+        assert np.shape(layer.backward(x)) == shape
+
+
+# Affine ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_affine(backend, dtype, biased):
+    @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), seeds)
+    def check(rows, inputs, outputs, seed):
+        rng = np.random.default_rng(seed)
+        x, W, b, v = (
+            rng.standard_normal(shape).astype(dtype)
+            for shape in ((rows, inputs), (inputs, outputs), outputs, (rows, outputs))
+        )
+        layer = Affine(W, b) if biased else Affine(W)
+        assert layer.W is W
+        assert layer.dW is None
+        out = layer.forward(x)
+        assert out.dtype == dtype
+        exact = x.astype(Long) @ W.astype(Long) + (b.astype(Long) if biased else 0)
+        size = abs(x).astype(Long) @ abs(W).astype(Long) + abs(b).astype(Long)
+        assert (abs(out - exact) <= (inputs + 2) * np.finfo(dtype).eps * size).all()
+        check_backward(layer, lambda: layer.forward(x), x, v, STEP[dtype], TOLERANCE[dtype])
+        assert layer.dW is layer.grads["W"]
+        assert (layer.db is None) == (not biased)
+
+    check()
+
+
+def test_affine_of_an_empty_batch(backend):
+    layer = Affine(np.ones((3, 2)), np.ones(2))
+    assert layer.forward(np.empty((0, 3))).shape == (0, 2)
+    assert layer.backward(np.empty((0, 2))).shape == (0, 3)
+    np.testing.assert_array_equal(layer.dW, np.zeros((3, 2)))
+    np.testing.assert_array_equal(layer.db, np.zeros(2))
+
+
+def test_affine_sees_its_arrays_where_they_are(backend):
+    W, b = np.ones((2, 2)), np.zeros(2)
+    layer = Affine(W, b)
+    W[0, 0] = 5
+    layer.b = np.array([10.0, 20.0])
+    np.testing.assert_array_equal(layer.forward([[1, 1]]), [[16, 22]])
+    assert layer.params["b"] is layer.b
+
+
+@pytest.mark.parametrize("layout", ["fortran", "strided", "byte-swapped", "read-only"])
+def test_parameters_of_other_layouts(backend, layout):
+    rng = np.random.default_rng(0)
+    W, b, x, v = (rng.standard_normal(shape) for shape in ((3, 4), 4, (5, 3), (5, 4)))
+    plain, other = Affine(W, b), Affine(laid_out(W, layout), laid_out(b, layout))
+    normal, strange = BatchNorm(W[0].copy(), b), BatchNorm(laid_out(W[0], layout), laid_out(b, layout))
+    for left, right, given_x in ((plain, other, x), (normal, strange, v)):
+        np.testing.assert_array_equal(left.forward(given_x), right.forward(given_x))
+        np.testing.assert_array_equal(left.backward(v), right.backward(v))
+        for name, gradient in right.grads.items():
+            assert gradient.dtype == np.dtype("=f8")
+            np.testing.assert_array_equal(left.grads[name], gradient)
+
+
+def laid_out(array, layout):
+    if layout == "fortran":
+        return np.asfortranarray(array)
+    if layout == "strided":
+        return np.repeat(array, 2, axis=-1)[..., ::2]
+    if layout == "byte-swapped":
+        return array.astype(">f8")
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+# Dropout --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [0, 0.1, 0.5, 0.9])
+def test_dropout(dtype, ratio):
+    layer = Dropout(ratio, seed=0)
+    x = np.random.default_rng(0).standard_normal((400, 50)).astype(dtype)
+    out = layer.forward(x)
+    assert out.dtype == layer.mask.dtype == dtype
+    kept = layer.mask != 0
+    # The share of n numbers that are kept is within 5 of its standard deviations.
+    assert kept.mean() == pytest.approx(1 - ratio, abs=5 * np.sqrt(ratio * (1 - ratio) / x.size))
+    np.testing.assert_array_equal(layer.mask[kept], np.full(kept.sum(), 1 / (1 - ratio), dtype))
+    np.testing.assert_array_equal(out, x * layer.mask)
+    v = np.random.default_rng(1).standard_normal(x.shape).astype(dtype)
+    np.testing.assert_array_equal(layer.backward(v), v * layer.mask)
+
+
+def test_dropout_keeps_the_expected_value():
+    """The scale is that of training: inference passes x on."""
+    layer = Dropout(0.3, seed=0)
+    x = np.array([1.0, -2.0, 3.0])
+    mean = np.mean([layer.forward(x) for _ in range(10_000)], axis=0)
+    deviation = np.sqrt(0.3 / 0.7 / 10_000)  # of the mean of so many masks, whose values have variance r/(1 - r)
+    np.testing.assert_allclose(mean, x, rtol=5 * deviation)
+    np.testing.assert_array_equal(layer.forward(x, train_flg=False), x)
+    np.testing.assert_array_equal(layer.backward(x), x)
+    assert layer.mask is None
+
+
+def test_masks_come_from_the_seed_and_their_number():
+    x = np.ones((7, 9))
+    masks = [layer.forward(x) for layer in (Dropout(seed=3), Dropout(seed=3), Dropout(seed=4), Dropout(), Dropout())]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    for one, other in itertools.combinations(masks[1:], 2):
+        assert not np.array_equal(one, other)
+    layer = Dropout(seed=3)
+    drawn = [layer.forward(x) for _ in range(3)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+    layer.forward(x, train_flg=False)  # draws nothing
+    fourth = layer.forward(x)
+    single = Dropout(seed=3)
+    single.state["masks"][2] = 3
+    np.testing.assert_array_equal(single.forward(x.astype(np.float32)), fourth)
+    # With fewer rows, the first of them.
+    single.state["masks"][2] = 3
+    np.testing.assert_array_equal(single.forward(x[:4]), fourth[:4])
+
+
+# BatchNorm ------------------------------------------------------------------------------------------------
+
+
+def long_batch_norm(x, gamma, beta, v):
+    """Answer, dx, dgamma, dbeta, mean and biased variance, in long double and by the chain rule, step by step."""
+    x, gamma, beta, v = (np.asarray(a, Long) for a in (x, gamma, beta, v))
+    n = Long(len(x))
+    mean = x.sum(axis=0) / n
+    centred = x - mean
+    variance = (centred**2).sum(axis=0) / n
+    deviation = np.sqrt(variance + Long(1e-6))
+    out = gamma * centred / deviation + beta
+    dnormal = v * gamma
+    dvariance = (dnormal * centred).sum(axis=0) * Long(-0.5) / deviation**3
+    dmean = -dnormal.sum(axis=0) / deviation - 2 * dvariance * centred.sum(axis=0) / n
+    dx = dnormal / deviation + dvariance * 2 * centred / n + dmean / n
+    return out, dx, (v * centred / deviation).sum(axis=0), v.sum(axis=0), mean, variance
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_batch_norm_against_long_double(oracle, dtype, offset):
+    """Also where the mean is far from 0: the variance is of the differences from it."""
+
+    @given(st.integers(2, 60), st.integers(1, 4), seeds)
+    def check(rows, columns, seed):
+        rng = np.random.default_rng(seed)
+        x = (offset + rng.standard_normal((rows, columns))).astype(dtype)
+        gamma, beta = (rng.standard_normal(columns).astype(dtype) for _ in range(2))
+        v = rng.standard_normal((rows, columns)).astype(dtype)
+        layer = BatchNorm(gamma, beta, momentum=0.75)
+        found = [layer.forward(x), layer.backward(v), layer.dgamma, layer.dbeta]
+        expected = long_batch_norm(x, gamma, beta, v)
+        # Sums of float64, whose terms x - mean lose the digits that the offset has; then a few roundings to dtype.
+        lost = 8 * rows * 2.0**-53 * (1 + offset / float(np.sqrt(expected[5].min() + 1e-6)))
+        scale = max(1.0, float(1 / np.sqrt(expected[5].min() + 1e-6)))
+        for answer, exact in zip(found, expected[:4], strict=True):
+            assert answer.dtype == dtype
+            atol = (6 * np.finfo(dtype).eps + 20 * lost) * scale * max(1, float(abs(exact).max()))
+            np.testing.assert_allclose(answer, exact.astype(float), rtol=0, atol=atol)
+        rtol = 2 * np.finfo(dtype).eps
+        np.testing.assert_allclose(layer.running_mean, 0.25 * expected[4].astype(float), rtol=rtol, atol=lost)
+        variance = 0.75 + 0.25 * expected[5].astype(float)
+        np.testing.assert_allclose(layer.running_var, variance, rtol=rtol, atol=10 * lost * scale)
+        assert layer.running_mean.dtype == layer.running_var.dtype == dtype
+
+    assert oracle.IS_WIDE
+    check()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_backward(dtype, training):
+    @given(st.integers(2, 6), st.integers(1, 4), seeds)
+    def check(rows, columns, seed):
+        rng = np.random.default_rng(seed)
+        # Rows far enough from each other: the third derivative grows as the columns' variance vanishes.
+        x = (2 * rng.permuted(np.arange(rows))[:, None] + rng.random((rows, columns))).astype(dtype)
+        v = rng.standard_normal((rows, columns)).astype(dtype)
+        layer = BatchNorm(*(rng.standard_normal(columns).astype(dtype) for _ in range(2)))
+        layer.running_mean, layer.running_var = rng.random(columns).astype(dtype), 1 + rng.random(columns).astype(dtype)
+        check_backward(layer, lambda: layer.forward(x, training), x, v, STEP[dtype], TOLERANCE[dtype])
+
+    check()
+
+
+def test_running_statistics():
+    layer = BatchNorm(np.array([2.0, 1.0]), np.array([0.0, 1.0]), momentum=0.9)
+    mean, variance = np.zeros(2), np.ones(2)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        x = rng.normal([3, -1], [2, 0.5], (20, 2))
+        layer.forward(x)
+        mean, variance = 0.9 * mean + 0.1 * x.mean(axis=0), 0.9 * variance + 0.1 * x.var(axis=0)
+    np.testing.assert_allclose(layer.running_mean, mean, rtol=1e-14)
+    np.testing.assert_allclose(layer.running_var, variance, rtol=1e-14)
+    before = layer.running_mean.copy(), layer.running_var.copy()
+    answer = layer.forward([[3.0, -1.0]], train_flg=False)
+    expected = np.array([2, 1]) * ([3, -1] - mean) / np.sqrt(variance + 1e-6) + [0, 1]
+    np.testing.assert_allclose(answer, [expected], rtol=1e-13)
+    np.testing.assert_array_equal((layer.running_mean, layer.running_var), before)
+
+
+def test_columns_and_batches_without_variance(dtype):
+    layer = BatchNorm(np.array([2, 3], dtype), np.array([5, 7], dtype))
+    for x in ([[1.0, 2.0]], [[4.0, 2.0]] * 6):
+        np.testing.assert_array_equal(layer.forward(x), [[5, 7]] * len(x))
+        np.testing.assert_array_equal(layer.backward(np.ones((len(x), 2))), np.zeros((len(x), 2)))
+
+
+# Losses ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SoftmaxWithLoss, IdentityWithLoss])
+@pytest.mark.parametrize("targets", ["labels", "one-hot", "probabilities"])
+def test_losses(backend, dtype, kind, targets):
+    @given(st.integers(1, 5), st.integers(1, 5), seeds)
+    def check(rows, classes, seed):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((rows, classes)).astype(dtype)
+        t = rng.integers(0, classes, rows)
+        if targets != "labels":
+            t = np.eye(classes)[t] if targets == "one-hot" else rng.dirichlet(np.ones(classes), rows)
+        layer = kind()
+        loss = layer.forward(x, t)
+        assert type(loss) is float
+        assert layer.loss == loss
+        y = fastnet.softmax(x) if kind is SoftmaxWithLoss else x
+        np.testing.assert_array_equal(layer.y, y)
+        np.testing.assert_array_equal(layer.answer(x), y)
+        error = fastnet.cross_entropy_error if kind is SoftmaxWithLoss else fastnet.mean_squared_error
+        assert loss == error(y, t)
+        dx = layer.backward()
+        assert dx.dtype == dtype
+        expected = fastnet.numerical_gradient(lambda at: kind().forward(at, t), x, STEP[dtype])
+        np.testing.assert_allclose(dx, expected, rtol=0, atol=scaled(TOLERANCE[dtype], expected))
+        np.testing.assert_allclose(layer.backward(-3), -3 * dx, rtol=4 * np.finfo(dtype).eps)
+
+    check()
+
+
+def test_the_constant_in_the_logarithm_is_differentiated(backend, dtype):
+    """Where an answer is far below 1e-7, the loss is flat, and (y − t)/batch is no derivative."""
+    layer = SoftmaxWithLoss()
+    x = np.array([[0.0, 20.0], [0.0, 16.0]], dtype)
+    layer.forward(x, [0, 0])
+    y = np.exp(-x[:, 1].astype(Long)) / (1 + np.exp(-x[:, 1].astype(Long)))
+    expected = -(y / (y + Long(1e-7)) * (1 - y)).astype(float) / 2
+    assert (abs(expected) < 0.4).all()
+    np.testing.assert_allclose(layer.backward()[:, 0], expected, rtol=20 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("kind", [SoftmaxWithLoss, IdentityWithLoss])
+def test_losses_of_one_row(backend, kind):
+    layer, rows = kind(), kind()
+    x = np.array([0.3, -0.2, 0.5])
+    for t, same in ((1, [1]), ([0.0, 1.0, 0.0], [[0.0, 1.0, 0.0]])):
+        assert layer.forward(x, t) == rows.forward(x[None], same)
+        np.testing.assert_array_equal(layer.backward(), rows.backward()[0])
+
+
+# All of them ----------------------------------------------------------------------------------------------
+
+ALL = {
+    "Step": Step,
+    "Sigmoid": Sigmoid,
+    "Tanh": Tanh,
+    "ReLU": ReLU,
+    "LeakyReLU": LeakyReLU,
+    "Affine": lambda: Affine(np.eye(3), np.zeros(3)),
+    "Dropout": Dropout,
+    "BatchNorm": lambda: BatchNorm(np.ones(3), np.zeros(3)),
+}
+PAIRS = {"Add": Add, "Mul": Mul}
+LOSSES = {"SoftmaxWithLoss": SoftmaxWithLoss, "IdentityWithLoss": IdentityWithLoss}
+
+
+def test_names():
+    assert set(layers.__all__) == {*ALL, *PAIRS, *LOSSES, "Layer", "LossLayer"}
+    assert all(issubclass(getattr(layers, name), layers.Layer) for name in layers.__all__)
+
+
+@pytest.mark.parametrize("name", [*ALL, *PAIRS, *LOSSES])
+def test_backward_before_forward(name):
+    layer = (ALL | PAIRS | LOSSES)[name]()
+    with pytest.raises(RuntimeError, match=f"^{name}: backward was called before forward$"):
+        layer.backward(1.0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_dout_of_another_shape(backend, name):
+    layer = ALL[name]()
+    layer.forward(np.ones((2, 3)))
+    for wrong in (np.ones((3, 3)), np.ones(3), 1.0, np.ones((2, 3, 1))):
+        message = f"dout must have the shape (2, 3) of what forward gave, not {np.shape(wrong)}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            layer.backward(wrong)
+    for wrong in (np.ones((2, 3)) * 1j, [["a"] * 3] * 2, None):
+        with pytest.raises(TypeError, match="dout must hold real numbers, not "):
+            layer.backward(wrong)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_x_of_other_dtypes(backend, name):
+    layer = ALL[name]()
+    for wrong in (np.ones((2, 3)) * 1j, [["a"] * 3] * 2, None, np.ones((2, 3), "g"), np.ones((2, 3), object)):
+        with pytest.raises(TypeError, match=r"x must (hold real numbers|be float32 or float64), not "):
+            layer.forward(wrong)
+    with pytest.raises(ValueError, match="x is no array"):
+        layer.forward([[1, 2, 3], [1, 2]])
+    plain = layer.forward(np.ones((2, 3)), *([False] if name == "Dropout" else []))
+    for same in ([[1, 1, 1]] * 2, np.ones((2, 3), int), np.ones((2, 3), ">f8"), np.asfortranarray(np.ones((2, 3)))):
+        np.testing.assert_array_equal(layer.forward(same, *([False] if name == "Dropout" else [])), plain)
+
+
+@pytest.mark.parametrize("name", ["Affine", "BatchNorm"])
+def test_x_of_other_shapes(name):
+    layer = ALL[name]()
+    for wrong in (np.ones(3), np.ones((2, 3, 1)), 1.0):
+        with pytest.raises(ValueError, match=r"x must have shape \(batch, 3\), not \("):
+            layer.forward(wrong)
+    what = r"weights of shape \(3, 3\)" if name == "Affine" else "BatchNorm of 3"
+    with pytest.raises(ValueError, match=f"x has 4 columns for {what}"):
+        layer.forward(np.ones((2, 4)))
+
+
+@pytest.mark.parametrize("name", [*ALL, *LOSSES])
+def test_nothing_passed_in_is_modified(backend, name):
+    layer = (ALL | LOSSES)[name]()
+    x, v, t = np.full((2, 3), 0.5), np.ones((2, 3)), np.eye(3)[:2]
+    before = [a.copy() for a in (x, v, t, *layer.params.values())]
+    out = layer.forward(x, t) if name in LOSSES else layer.forward(x)
+    dx = layer.backward() if name in LOSSES else layer.backward(v)
+    for a, same in zip((x, v, t, *layer.params.values()), before, strict=True):
+        np.testing.assert_array_equal(a, same)
+        assert not np.shares_memory(a, dx)
+        assert not np.shares_memory(a, np.asarray(out))
+
+
+@pytest.mark.parametrize("name", [*ALL, *LOSSES])
+def test_nan_and_infinities_go_through_without_a_warning(backend, name):
+    layer = (ALL | LOSSES)[name]()
+    x = np.array([[np.nan, 1, 2], [np.inf, 1, 2], [-np.inf, 1, 2], [1e308, 1e308, -1e308]])
+    layer.forward(x, np.arange(4) % 3) if name in LOSSES else layer.forward(x)
+    layer.backward() if name in LOSSES else layer.backward(x)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_layers_can_be_copied_and_pickled(name):
+    layer = ALL[name]()
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    layer.forward(x)
+    twins = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))]
+    expected = layer.forward(x), layer.backward(x)
+    for twin in twins:
+        for array, same in zip((twin.forward(x), twin.backward(x)), expected, strict=True):
+            np.testing.assert_array_equal(array, same)
+        for own, array in twin.params.items():
+            assert not np.shares_memory(array, layer.params[own])
+
+
+ONES = np.ones((3, 2))
+MISTAKES = [
+    (lambda: Affine([[1.0]]), TypeError, "W must be a NumPy array, not list"),
+    (lambda: Affine(np.ones((3, 2), int)), TypeError, "W must be float32 or float64, not int64"),
+    (lambda: Affine(np.ones((3, 2), "f2")), TypeError, "W must be float32 or float64, not float16"),
+    (lambda: Affine(np.ones(3)), ValueError, "W must have 2 dimension(s), none of them 0, not (3,)"),
+    (lambda: Affine(np.ones((3, 0))), ValueError, "W must have 2 dimension(s), none of them 0, not (3, 0)"),
+    (lambda: Affine(ONES, np.ones(3)), ValueError, "b must have shape (2,) for W of shape (3, 2), not (3,)"),
+    (lambda: Affine(ONES, np.ones((1, 2))), ValueError, "b must have 1 dimension(s), none of them 0, not (1, 2)"),
+    (lambda: Affine(ONES, np.ones(2, "f4")), TypeError, "b is float32, but W is float64"),
+    (lambda: Affine(ONES, [0.0, 0.0]), TypeError, "b must be a NumPy array, not list"),
+    (lambda: BatchNorm(1.0, 0.0), TypeError, "gamma must be a NumPy array, not float"),
+    (lambda: BatchNorm(np.ones(2), np.ones(3)), ValueError, "beta must have the shape of gamma, (2,), not (3,)"),
+    (lambda: BatchNorm(np.ones(2), np.ones(2, "f4")), TypeError, "beta is float32, but gamma is float64"),
+    (lambda: BatchNorm(ONES, ONES), ValueError, "gamma must have 1 dimension(s), none of them 0, not (3, 2)"),
+    (lambda: BatchNorm(np.ones(2), np.ones(2), 1.5), ValueError, "momentum must be from 0 to 1, not 1.5"),
+    (lambda: BatchNorm(np.ones(2), np.ones(2), "0.9"), TypeError, "momentum must be a number, not str"),
+    (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((0, 2))), ValueError, "x of shape (0, 2) is an empty"),
+    (lambda: Dropout(-0.1), ValueError, "dropout_ratio must be from 0 to 1, not -0.1"),
+    (lambda: Dropout(1.1), ValueError, "dropout_ratio must be from 0 to 1, not 1.1"),
+    (lambda: Dropout(1), ValueError, "dropout_ratio must be less than 1: with 1, nothing is left"),
+    (lambda: Dropout(np.nan), ValueError, "dropout_ratio must be finite, not nan"),
+    (lambda: Dropout(None), TypeError, "dropout_ratio must be a number, not NoneType"),
+    (lambda: Dropout(True), TypeError, "dropout_ratio must be a number, not bool"),
+    (lambda: Dropout(seed=-1), ValueError, "seed must be at least 0, not -1"),
+    (lambda: Dropout(seed=1.0), TypeError, "seed must be an integer, not float"),
+    (lambda: LeakyReLU("0.1"), TypeError, "slope must be a number, not str"),
+    (lambda: LeakyReLU(np.inf), ValueError, "slope must be finite, not inf"),
+    (lambda: Add().forward(np.ones(2), np.ones(3)), ValueError, "x of shape (2,) and y of shape (3,) do not fit"),
+    (lambda: Mul().forward("a", 1), TypeError, "x must hold real numbers, not str"),
+    (lambda: Mul().forward(1, None), TypeError, "y must hold real numbers, not NoneType"),
+    (lambda: SoftmaxWithLoss().forward(ONES, [0, 1]), ValueError, "t has 2 labels for 3 rows of x"),
+    (lambda: SoftmaxWithLoss().forward(ONES, [0, 1, 2]), ValueError, "t[2] is 2, which is no label of 2 classes"),
+    (lambda: IdentityWithLoss().forward(ONES, np.ones(3)), TypeError, "class labels must be integers"),
+    (lambda: IdentityWithLoss().forward(ONES, ONES[:2]), ValueError, "t has shape (2, 2) for 3 row(s) of x"),
+    (lambda: SoftmaxWithLoss().forward(ONES[:0], []), ValueError, "x of shape (0, 2) is an empty batch"),
+    (lambda: SoftmaxWithLoss().forward(1.0, 0), ValueError, "x must have shape (n,) or (rows, n) with n >= 1, not ()"),
+    (lambda: layers.Layer().forward(1.0), NotImplementedError, "Layer has no forward"),
+    (lambda: layers.Layer().backward(1.0), NotImplementedError, "Layer has no backward"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), MISTAKES, ids=[message for _, _, message in MISTAKES])
+def test_mistakes(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert caught.type is error
+    assert message in str(caught.value)
+
+
+def test_dout_of_a_pair_and_of_a_loss():
+    add = Add()
+    add.forward(np.ones((2, 3)), np.ones(3))
+    with pytest.raises(ValueError, match=r"dout must have the shape \(2, 3\) of what forward gave, not \(3,\)"):
+        add.backward(np.ones(3))
+    loss = SoftmaxWithLoss()
+    loss.forward(ONES, [0, 1, 0])
+    with pytest.raises(ValueError, match=r"dout must have the shape \(\) of what forward gave, not \(3,\)"):
+        loss.backward(np.ones(3))

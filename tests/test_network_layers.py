@@ -1,0 +1,615 @@
+"""Networks of layers: fused against the same layers one by one, Dropout and BatchNorm, layers of one's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet import layers
+from fastnet.layers import (
+    Affine,
+    BatchNorm,
+    Dropout,
+    IdentityWithLoss,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SoftmaxWithLoss,
+    Step,
+    Tanh,
+)
+
+STEP = {"float64": 1e-4, "float32": 1e-2}
+NAMES = ("identity", "step", "sigmoid", "tanh", "relu", "leaky_relu")
+
+
+def batch_of(rows=20, inputs=6, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((rows, inputs)), rng.integers(0, classes, rows)
+
+
+def affine(rng, inputs, outputs, dtype="float64", biased=True):
+    W = (rng.standard_normal((inputs, outputs)) / np.sqrt(inputs)).astype(dtype)
+    return Affine(W, rng.standard_normal(outputs).astype(dtype) if biased else None)
+
+
+def layer_by_layer(net):
+    """The same network, never fused."""
+    twin = copy.deepcopy(net)
+    twin._chain = None
+    assert not twin._is_chain
+    return twin
+
+
+def everything():
+    """A network with all that a chain has not."""
+    return fastnet.MultiLayerNet(
+        6, [5, 4], 3, "tanh", weight_decay_lambda=0.1, use_batchnorm=True, dropout_ratio=0.3, seed=0
+    )
+
+
+def snapshot(net):
+    return {name: array.copy() for name, array in (net.params | net.state).items()}
+
+
+def assert_same(net, before):
+    after = net.params | net.state
+    assert list(after) == list(before)
+    for name, array in after.items():
+        assert array.tobytes() == before[name].tobytes(), name
+
+
+# Fused and layer by layer ---------------------------------------------------------------------------------
+
+
+def chains(dtype):
+    rng = np.random.default_rng(1)
+    for kind in (None, Step, Sigmoid, Tanh, ReLU, LeakyReLU):
+        for loss in (SoftmaxWithLoss, IdentityWithLoss):
+            activation = [kind(0.3) if kind is LeakyReLU else kind()] if kind else []
+            last = [] if loss is SoftmaxWithLoss else activation
+            stack = [
+                affine(rng, 6, 5, dtype),
+                *activation,
+                affine(rng, 5, 7, dtype, False),
+                *map(copy.copy, activation),
+            ]
+            stack += [affine(rng, 7, 4, dtype), *map(copy.copy, last)]
+            yield f"{kind and kind.__name__}, {loss.__name__}", stack, loss()
+
+
+@pytest.mark.parametrize("decay", [0, 0.5])
+def test_fused_and_layer_by_layer_agree(backend, dtype, decay):
+    """Losses and gradients, of every activation and both losses."""
+    x, t = batch_of()
+    for name, stack, loss in chains(dtype):
+        fused = fastnet.Network(stack, loss, weight_decay_lambda=decay)
+        apart = layer_by_layer(fused)
+        assert fused._is_chain, name
+        # Sums of at most 20 terms, three layers of them, each of numbers near 1.
+        tolerance = 200 * float(np.finfo(dtype).eps)
+        for targets in (t, np.eye(4)[t]):
+            assert apart.predict(x).dtype == dtype
+            np.testing.assert_allclose(apart.predict(x), fused.predict(x), rtol=0, atol=tolerance, err_msg=name)
+            assert apart.loss(x, targets) == pytest.approx(fused.loss(x, targets), rel=tolerance)
+            assert apart.accuracy(x, targets, 7) == fused.accuracy(x, targets)
+            losses, gradients = zip(*(net.loss_and_gradient(x, targets) for net in (apart, fused)), strict=True)
+            assert losses[0] == pytest.approx(losses[1], rel=tolerance)
+            assert list(gradients[0]) == list(gradients[1]) == list(fused.params)
+            for key, gradient in gradients[0].items():
+                assert gradient.dtype == dtype
+                assert gradient.shape == fused.params[key].shape
+                np.testing.assert_allclose(gradient, gradients[1][key], rtol=0, atol=tolerance, err_msg=f"{name} {key}")
+
+
+def test_numerical_gradients_agree(backend, dtype):
+    x, t = batch_of(7)
+    h = STEP[dtype]
+    for name, stack, loss in chains(dtype):
+        fused = fastnet.Network(stack, loss, weight_decay_lambda=0.5)
+        apart = layer_by_layer(fused)
+        before = snapshot(apart)
+        by_layers, by_loop = apart.numerical_gradient(x, t, h), fused.numerical_gradient(x, t, h, algorithm="loop")
+        tolerance = 200 * float(np.finfo(dtype).eps) / h
+        for key, gradient in by_layers.items():
+            assert gradient.dtype == dtype
+            np.testing.assert_allclose(gradient, by_loop[key], rtol=0, atol=tolerance, err_msg=f"{name} {key}")
+        assert by_layers.diagnostics.loss == pytest.approx(
+            by_loop.diagnostics.loss, rel=200 * float(np.finfo(dtype).eps)
+        )
+        assert by_layers.diagnostics.evaluations == by_loop.diagnostics.evaluations
+        assert_same(apart, before)
+
+
+def test_what_is_a_chain():
+    rng = np.random.default_rng(0)
+
+    def is_chain(*stack, loss=None):
+        return fastnet.Network(stack, loss or SoftmaxWithLoss())._is_chain
+
+    class OwnAffine(Affine):
+        pass
+
+    class OwnLoss(SoftmaxWithLoss):
+        pass
+
+    one, two = affine(rng, 6, 5), affine(rng, 5, 4)
+    assert is_chain(one)
+    assert is_chain(one, two, loss=IdentityWithLoss())
+    assert is_chain(one, Tanh(), two, Sigmoid())
+    assert is_chain(one, LeakyReLU(0.2), two, LeakyReLU(0.2))
+    assert not is_chain(one, LeakyReLU(0.2), two, LeakyReLU(0.1))
+    assert not is_chain(ReLU(), one)
+    assert not is_chain(one, ReLU(), Tanh(), two)
+    assert not is_chain(one, BatchNorm(np.ones(5), np.zeros(5)), two)
+    assert not is_chain(one, Dropout(), two)
+    assert not is_chain(ReLU())
+    assert not is_chain(OwnAffine(one.W))
+    assert not is_chain(one, loss=OwnLoss())
+    assert fastnet.TwoLayerNet(3, 2, 2)._is_chain
+    for name in NAMES:
+        assert fastnet.MultiLayerNet(6, [5, 4], 3, name)._is_chain
+    assert not everything()._is_chain
+
+
+def test_a_chain_has_every_algorithm(backend):
+    x, t = batch_of(5)
+    net = fastnet.MultiLayerNet(6, [5, 4], 4, "leaky_relu", weight_decay_lambda=0.1, seed=0)
+    exact = net.gradient(x, t)
+    for algorithm in ("auto", *backend.algorithms):
+        numerical = net.numerical_gradient(x, t, algorithm=algorithm)
+        for name, gradient in exact.items():
+            np.testing.assert_allclose(numerical[name], gradient, rtol=0, atol=1e-7)
+    assert fastnet.check_gradient(net, net.gradient(x, t), (x, t)).passed
+
+
+def test_layers_with_different_slopes(backend):
+    rng = np.random.default_rng(0)
+    net = fastnet.Network([affine(rng, 6, 5), LeakyReLU(0.5), affine(rng, 5, 4), LeakyReLU(0.1)], IdentityWithLoss())
+    x, t = batch_of()
+    z = x @ net.params["W1"] + net.params["b1"]
+    y = np.where(z > 0, z, 0.5 * z) @ net.params["W2"] + net.params["b2"]
+    np.testing.assert_allclose(net.predict(x), np.where(y > 0, y, 0.1 * y), rtol=0, atol=1e-14)
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+
+
+# MultiLayerNet --------------------------------------------------------------------------------------------
+
+
+def test_names_and_shapes(dtype):
+    net = fastnet.MultiLayerNet(7, [5, 6], 3, use_batchnorm=True, dropout_ratio=0.5, dtype=dtype, seed=0)
+    assert {name: p.shape for name, p in net.params.items()} == {
+        "W1": (7, 5),
+        "b1": (5,),
+        "gamma1": (5,),
+        "beta1": (5,),
+        "W2": (5, 6),
+        "b2": (6,),
+        "gamma2": (6,),
+        "beta2": (6,),
+        "W3": (6, 3),
+        "b3": (3,),
+    }
+    assert {name: a.shape for name, a in net.state.items()} == {
+        "running_mean1": (5,),
+        "running_var1": (5,),
+        "masks1": (3,),
+        "running_mean2": (6,),
+        "running_var2": (6,),
+        "masks2": (3,),
+    }
+    assert all(p.dtype == dtype for p in net.params.values())
+    kinds = [Affine, BatchNorm, ReLU, Dropout] * 2 + [Affine]
+    assert [type(layer) for layer in net.layers] == kinds
+    assert type(net.last_layer) is SoftmaxWithLoss
+    assert not any(net.params[name].any() for name in ("b1", "b2", "b3", "beta1", "beta2"))
+    assert (net.params["gamma1"] == 1).all()
+
+
+STDS = {"he": 2, "relu": 2, "He": 2, "xavier": 1, "sigmoid": 1}
+
+
+@pytest.mark.parametrize("std", [*STDS, 0.3, 0])
+def test_the_scale_of_the_weights(std):
+    net = fastnet.MultiLayerNet(400, [300, 200], 100, weight_init_std=std, seed=0)
+    for name, inputs in (("W1", 400), ("W2", 300), ("W3", 200)):
+        W = net.params[name]
+        wanted = np.sqrt(STDS[std] / inputs) if isinstance(std, str) else std
+        # The sample standard deviation of n normal numbers is within 5 of its own standard errors, 1/sqrt(2n).
+        assert W.std() == pytest.approx(wanted, rel=5 / np.sqrt(2 * W.size))
+        assert abs(W.mean()) <= 5 * wanted / np.sqrt(W.size)
+
+
+def test_seeds():
+    x, t = batch_of(classes=3)
+    nets = [
+        fastnet.MultiLayerNet(6, [5], 3, dropout_ratio=0.5, use_batchnorm=batchnorm, seed=seed)
+        for batchnorm, seed in ((False, 7), (False, 7), (True, 7), (False, 8), (False, None), (False, None))
+    ]
+    grads = [net.gradient(x, t) for net in nets]
+    for name in ("W1", "W2"):
+        for k, same in ((1, True), (2, True), (3, False), (4, False)):
+            assert np.array_equal(nets[0].params[name], nets[k].params[name]) == same
+        assert not np.array_equal(nets[4].params[name], nets[5].params[name])
+        np.testing.assert_array_equal(grads[0][name], grads[1][name])
+    plain = fastnet.MultiLayerNet(6, [5], 3, seed=7)
+    np.testing.assert_array_equal(plain.params["W2"], nets[0].params["W2"])
+    single = fastnet.MultiLayerNet(6, [5], 3, seed=7, dtype="float32")
+    np.testing.assert_array_equal(single.params["W1"], plain.params["W1"].astype(np.float32))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activations_by_name(backend, name):
+    functions = {"relu": fastnet.relu, "leaky_relu": fastnet.leaky_relu, "sigmoid": fastnet.sigmoid}
+    functions |= {"tanh": fastnet.tanh, "step": fastnet.step_function, "identity": fastnet.identity_function}
+    net = fastnet.MultiLayerNet(6, [5], 4, name, seed=0)
+    x, _ = batch_of()
+    hidden = functions[name](x @ net.params["W1"] + net.params["b1"])
+    expected = fastnet.softmax(hidden @ net.params["W2"] + net.params["b2"])
+    np.testing.assert_allclose(net.predict(x), expected, rtol=1e-13)
+
+
+def test_weight_decay(backend, dtype):
+    x, t = batch_of()
+    for batchnorm in (False, True):
+        plain, decayed = (
+            fastnet.MultiLayerNet(6, [5], 4, weight_decay_lambda=decay, use_batchnorm=batchnorm, dtype=dtype, seed=0)
+            for decay in (0, 0.5)
+        )
+        penalty = 0.25 * sum(float((plain.params[name].astype(float) ** 2).sum()) for name in ("W1", "W2"))
+        assert decayed.loss(x, t) == pytest.approx(plain.loss(x, t) + penalty, rel=1e-14)
+        assert decayed.training_loss(x, t) == pytest.approx(plain.training_loss(x, t) + penalty, rel=1e-14)
+        without = plain.gradient(x, t)
+        for name, gradient in decayed.gradient(x, t).items():
+            share = 0.5 * plain.params[name] if name[0] == "W" else 0  # biases, gamma and beta are not decayed
+            # Two roundings: of the product (exact for 0.5) and of the sum.
+            atol = 2 * np.finfo(dtype).eps * max(abs(gradient).max(), abs(without[name]).max())
+            np.testing.assert_allclose(gradient, without[name] + share, rtol=0, atol=atol)
+
+
+# Training and inference -----------------------------------------------------------------------------------
+
+
+def test_batch_norm_infers_after_training_on_shuffled_batches(backend):
+    """With the running statistics, inference is close to training on all rows, and learns what training learns."""
+    x, t = fastnet.datasets.make_digits(300, seed=0)
+    x = x * 3 + 2  # far from mean 0 and variance 1
+    net = fastnet.MultiLayerNet(784, [30, 20], 10, use_batchnorm=True, seed=0)
+    assert net.accuracy(x, t) < 0.5
+    for epoch in range(6):
+        order = np.random.default_rng(epoch).permutation(300)
+        for rows in np.split(order, 6):
+            for name, gradient in net.gradient(x[rows], t[rows]).items():
+                net.params[name] -= 0.3 * gradient
+    for _ in range(100):  # let the statistics settle on the last parameters
+        rows = np.random.default_rng(0).permutation(300)[:100]
+        net.training_loss(x[rows], t[rows])
+    assert net.accuracy(x, t) > 0.95
+    assert net.accuracy(x, t, batch_size=1) == net.accuracy(x, t)
+    assert net.loss(x, t) == pytest.approx(net.training_loss(x, t), rel=0.3)
+
+
+def test_inference_changes_nothing(backend):
+    net, (x, t) = everything(), batch_of(classes=3)
+    net.gradient(x, t)
+    before = snapshot(net)
+    expected = net.predict(x)
+    for row, answer in zip(x, expected, strict=True):  # no row depends on its batch
+        np.testing.assert_allclose(net.predict(row), answer, rtol=1e-13)
+    net.loss(x, t)
+    net.accuracy(x, t, 3)
+    np.testing.assert_array_equal(net.predict(x), expected)
+    assert_same(net, before)
+
+
+def test_gradients_pass_the_check(backend):
+    """BatchNorm, Dropout and weight decay together: the check sees the masks of the gradient that it is given."""
+    net, (x, t) = everything(), batch_of(classes=3)
+    for _ in range(3):
+        check = fastnet.check_gradient(net, net.gradient(x, t), (x, t))
+        assert check.passed, str(check)
+        assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+    # That of other masks is none.
+    grads = net.gradient(x, t)
+    net.gradient(x, t)
+    assert not fastnet.check_gradient(net, grads, (x, t)).passed
+    grads = net.gradient(x, t)
+    grads["gamma1"][2] *= 1.01
+    check = fastnet.check_gradient(net, grads, (x, t))
+    assert (check.failed, check.worst[0].label) == (1, "gamma1[2]")
+
+
+def test_gradients_in_float32_pass_the_check(backend):
+    net = fastnet.MultiLayerNet(
+        6, [5, 4], 3, "tanh", weight_decay_lambda=0.1, use_batchnorm=True, dropout_ratio=0.3, dtype="float32", seed=0
+    )
+    x, t = batch_of(classes=3)
+    check = fastnet.check_gradient(net, net.gradient(x, t), (x, t))
+    assert check.passed, str(check)
+    assert all(g.dtype == np.float32 for g in net.gradient(x, t).values())
+
+
+def test_the_numerical_gradient_repeats_the_last_pass():
+    net, (x, t) = everything(), batch_of(classes=3)
+    following = copy.deepcopy(net)
+    base = net.numerical_gradient(x, t).diagnostics.loss  # of the pass to come
+    before = snapshot(net)
+    loss, _ = net.loss_and_gradient(x, t)
+    assert loss == base == following.training_loss(x, t)
+    assert not np.array_equal(net.state["masks1"], before["masks1"])
+    assert not np.array_equal(net.state["running_mean2"], before["running_mean2"])
+    before = snapshot(net)
+    for _ in range(2):
+        assert net.numerical_gradient(x, t).diagnostics.loss == loss
+        net.loss(x, t)
+        net.numerical_gradient(x[:5], t[:5])  # with as many rows of the masks
+    assert_same(net, before)
+    assert net.training_loss(x, t) != loss
+    # A state from elsewhere: from there.
+    net.state.update({name: before[name].copy() for name in net.state})
+    assert net.numerical_gradient(x, t).diagnostics.loss == following.training_loss(x, t)
+
+
+def test_each_pass_in_training_draws_new_masks():
+    net, (x, t) = everything(), batch_of(classes=3)
+    losses = {net.training_loss(x, t) for _ in range(10)}
+    assert len(losses) == 10
+    assert len({net.loss(x, t) for _ in range(3)}) == 1
+    assert net.state["masks1"][2] == 10
+
+
+def test_training_losses_of_a_chain(backend):
+    net, (x, t) = fastnet.TwoLayerNet(6, 5, 4, seed=0), batch_of()
+    assert net.training_loss(x, t) == net.loss(x, t) == net.loss_and_gradient(x, t)[0]
+    assert net.state == {}
+
+
+@pytest.mark.parametrize("make", [everything, lambda: fastnet.MultiLayerNet(6, [5], 3, seed=0)])
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_go_on_alike(make, clone):
+    net, (x, t) = make(), batch_of(classes=3)
+    net.gradient(x, t)
+    twin = clone(net)
+    assert net.numerical_gradient(x, t)["W1"].tobytes() == twin.numerical_gradient(x, t)["W1"].tobytes()
+    for name, gradient in net.gradient(x, t).items():
+        np.testing.assert_array_equal(gradient, twin.gradient(x, t)[name] if name == "W1" else gradient)
+    twin.params["W1"] += 1
+    assert not np.array_equal(twin.params["W1"], net.params["W1"])
+
+
+# Parameters -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_parameters_changed_or_replaced_are_seen(backend, batchnorm):
+    net, (x, t) = fastnet.MultiLayerNet(6, [5], 3, use_batchnorm=batchnorm, seed=0), batch_of(classes=3)
+    before = net.predict(x), net.gradient(x, t)
+    net.params["W1"][0, 0] += 1
+    assert not np.array_equal(net.predict(x), before[0])
+    net.params["W1"] = 2 * net.params["W1"]
+    net.params["b2"] = np.array([9.0, 0, 0])
+    assert (net.predict(x).argmax(axis=1) == 0).all()
+    assert not np.array_equal(net.gradient(x, t)["W2"], before[1]["W2"])
+    assert net.layers[0].W is net.params["W1"]
+    assert net.layers[-1].b is net.params["b2"]
+    net.params = {name: p.astype(np.float32) for name, p in net.params.items()}
+    assert net.predict(x).dtype == np.float32
+    assert all(g.dtype == np.float32 for g in net.gradient(x, t).values())
+    assert all(g.dtype == np.float32 for g in net.numerical_gradient(x, t, 1e-2).values())
+
+
+def test_the_arrays_of_the_layers_are_the_parameters():
+    first, last = affine(np.random.default_rng(0), 6, 5), affine(np.random.default_rng(1), 5, 3)
+    norm = BatchNorm(np.ones(5), np.zeros(5))
+    net = fastnet.Network([first, norm, last], SoftmaxWithLoss())
+    assert net.params["W2"] is last.W
+    assert net.state["running_mean1"] is norm.running_mean
+    x, t = batch_of(classes=3)
+    grads = net.gradient(x, t)
+    assert grads["gamma1"] is norm.dgamma
+    assert net.state["running_mean1"] is norm.running_mean
+    net.numerical_gradient(x, t)
+    assert net.params["W1"] is first.W
+    assert net.state["running_var1"] is norm.running_var
+
+
+@pytest.mark.parametrize("layout", ["fortran", "strided", "byte-swapped", "read-only"])
+def test_parameters_of_other_layouts(backend, layout):
+    net, (x, t) = everything(), batch_of(classes=3)
+    twin = copy.deepcopy(net)
+    for name, p in net.params.items():
+        p = np.asfortranarray(p) if layout == "fortran" else p.copy()
+        p = np.repeat(p, 2, axis=-1)[..., ::2] if layout == "strided" else p
+        net.params[name] = p.astype(">f8") if layout == "byte-swapped" else p
+        net.params[name].flags.writeable = layout != "read-only"
+    expected, found = ((n.gradient(x, t), n.numerical_gradient(x, t)) for n in (twin, net))
+    for left, right in zip(expected, found, strict=True):
+        for name, gradient in right.items():
+            assert gradient.dtype == np.dtype("=f8")
+            np.testing.assert_array_equal(gradient, left[name])
+
+
+def test_a_single_row_is_a_batch_of_one(backend):
+    net, (x, t) = everything(), batch_of(classes=3)
+    net.gradient(x, t)
+    np.testing.assert_array_equal(net.predict(x[3]), net.predict(x[3:4])[0])
+    for target in (int(t[3]), np.eye(3)[t[3]], [int(t[3])]):
+        assert net.loss(x[3], target) == net.loss(x[3:4], t[3:4])
+        twin = copy.deepcopy(net)
+        assert twin.loss_and_gradient(x[3], target)[0] == copy.deepcopy(net).training_loss(x[3:4], t[3:4])
+
+
+def test_a_network_may_have_no_parameters():
+    net = fastnet.Network([Tanh()], SoftmaxWithLoss())
+    np.testing.assert_allclose(net.predict([0.0, 0.0]), [0.5, 0.5])
+    assert net.gradient([0.0, 0.0], 1) == {}
+
+
+# Layers and losses of one's own ---------------------------------------------------------------------------
+
+
+class Scale(layers.Layer):
+    """x·factors, written as the docstring of `Layer` tells."""
+
+    def __init__(self, factors):
+        self.params = {"factors": factors}
+
+    def forward(self, x):
+        self.x = x
+        return x * self.params["factors"]
+
+    def backward(self, dout):
+        self.grads = {"factors": (dout * self.x).sum(axis=0)}
+        return dout * self.params["factors"]
+
+
+class Noise(layers.Layer):
+    """Random numbers in training, whose generator's position is state."""
+
+    decayed = ("size",)
+
+    def __init__(self, size):
+        self.params = {"size": np.array([size])}
+        self.state = {"position": np.zeros(1, int)}
+
+    def forward(self, x, train_flg=True):
+        if not train_flg:
+            return x
+        self.noise = np.random.default_rng(int(self.state["position"][0])).standard_normal(x.shape)
+        self.state["position"] += 1  # in place: the network passes a copy
+        return x + self.params["size"] * self.noise
+
+    def backward(self, dout):
+        self.grads["size"] = np.array([(dout * self.noise).sum()])
+        return dout
+
+
+class Flatten(layers.Layer):
+    """Images as rows."""
+
+    def forward(self, x):
+        self.shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, dout):
+        return dout.reshape(self.shape)
+
+
+class AbsoluteError(layers.LossLayer):
+    def forward(self, x, t):
+        self.sign, self.n = np.sign(x - t), len(x)
+        return np.abs(x - t).sum() / self.n
+
+    def backward(self, dout):
+        return dout * self.sign / self.n
+
+
+def test_layers_of_ones_own(backend):
+    rng = np.random.default_rng(0)
+    stack = [Scale(rng.standard_normal(6)), affine(rng, 6, 5), Noise(0.1), Scale(rng.standard_normal(5)), Tanh()]
+    net = fastnet.Network([*stack, affine(rng, 5, 4)], SoftmaxWithLoss(), weight_decay_lambda=0.2)
+    assert list(net.params) == ["factors1", "W1", "b1", "size1", "factors2", "W2", "b2"]
+    assert list(net.state) == ["position1"]
+    x, t = batch_of()
+    for _ in range(2):
+        check = fastnet.check_gradient(net, net.gradient(x, t), (x, t))
+        assert check.passed, str(check)
+    assert net.state["position1"] == 2
+    assert net.loss(x, t) != net.training_loss(x, t)
+    net.params["factors1"] = np.zeros(6)
+    assert not net.gradient(x, t)["W1"].any() or net.weight_decay_lambda
+    np.testing.assert_allclose(net.gradient(x, t)["W1"], 0.2 * net.params["W1"], rtol=1e-13)
+
+
+def test_a_loss_of_ones_own(backend):
+    rng = np.random.default_rng(0)
+    net = fastnet.Network([affine(rng, 6, 5), Sigmoid(), affine(rng, 5, 2)], AbsoluteError())
+    x, t = batch_of()[0], rng.standard_normal((20, 2))
+    expected = abs(net.predict(x) - t).sum() / 20
+    assert net.loss(x, t) == pytest.approx(expected, rel=1e-14)
+    assert type(net.loss(x, t)) is float
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+
+
+def test_batches_of_images(backend):
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((8, 2, 3)), rng.integers(0, 4, 8)
+    net = fastnet.Network([Flatten(), affine(rng, 6, 4)], SoftmaxWithLoss())
+    np.testing.assert_allclose(
+        net.predict(x), fastnet.Network([net.layers[1]], SoftmaxWithLoss()).predict(x.reshape(8, 6)), rtol=1e-13
+    )
+    assert net.accuracy(x, net.predict(x).argmax(axis=1), 3) == 1
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+
+
+def test_names_are_numbered():
+    rng = np.random.default_rng(0)
+    stack = [Affine(rng.standard_normal((6, 6))), affine(rng, 6, 6), Affine(rng.standard_normal((6, 6)))]
+    stack += [BatchNorm(np.ones(6), np.zeros(6)), affine(rng, 6, 6)]
+    net = fastnet.Network(stack, SoftmaxWithLoss())
+    assert list(net.params) == ["W1", "W2", "b2", "W3", "gamma1", "beta1", "W4", "b4"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("at", [1, 2, 3, 30, 31])
+def test_whatever_ends_a_numerical_gradient_leaves_the_network_as_it_was(error, at):
+    class Fails(Flatten):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == at:
+                raise error
+            return x
+
+    rng = np.random.default_rng(0)
+    norm, failing = BatchNorm(np.ones(5), np.zeros(5)), Fails()
+    net = fastnet.Network([affine(rng, 6, 5), norm, Dropout(seed=0), failing, affine(rng, 5, 3)], SoftmaxWithLoss())
+    x, t = batch_of(classes=3)
+    for call in (net.numerical_gradient, net.gradient, net.training_loss):
+        before = snapshot(net)
+        failing.calls = 0 if call == net.numerical_gradient else at - 1
+        with pytest.raises(error):
+            call(x, t)
+        assert_same(net, before)
+        assert norm.running_mean is net.state["running_mean1"]
+        assert net.layers[0].W is net.params["W1"]
+
+
+# What only chains have ------------------------------------------------------------------------------------
+
+
+def test_comparisons_take_chains_of_layers(backend):
+    net, (x, t) = fastnet.MultiLayerNet(6, [5, 4], 4, "sigmoid", weight_decay_lambda=0.1, seed=0), batch_of(5)
+    comparison = fastnet.compare_gradients(net, x, t, methods=["numpy loop", "incremental", "backprop"], repeat=1)
+    assert comparison.network == "6-5-4-4"
+    assert all(row.check is None or row.check.passed for row in comparison.rows)
+    assert len(fastnet.compare_steps(net, x, t, steps=[1e-3], sample=5).rows) == 1
+
+
+@pytest.mark.parametrize("compare", [fastnet.compare_gradients, fastnet.compare_steps])
+def test_comparisons_refuse_other_networks(compare):
+    net, (x, t) = everything(), batch_of(classes=3)
+    message = "^net has other layers than affine ones and activations, .*: check_gradient checks any network$"
+    with pytest.raises(TypeError, match=message):
+        compare(net, x, t)
+    with pytest.raises(TypeError, match="net must be a network of fastnet, as TwoLayerNet is, not function"):
+        compare(batch_of, x, t)
+
+
+def test_algorithms_of_other_networks(backend):
+    net, (x, t) = everything(), batch_of(3, classes=3)
+    same = [net.numerical_gradient(x, t, algorithm=algorithm)["W1"] for algorithm in ("auto", "loop")]
+    np.testing.assert_array_equal(*same)
+    for algorithm in ("nodal", "incremental"):
+        message = f"^algorithm '{algorithm}' is for chains of affine layers and activations alone: .* by 'loop'$"
+        with pytest.raises(ValueError, match=message):
+            net.numerical_gradient(x, t, algorithm=algorithm)
+    with pytest.raises(ValueError, match="algorithm must be one of 'auto', 'nodal', 'incremental', 'loop', not 'x'"):
+        net.numerical_gradient(x, t, algorithm="x")
+    with pytest.raises(TypeError, match="the network has other layers than affine ones and activations"):
+        net._spec()
