@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet.backends._spec import Diagnostics, FloatArray, IntArray, NetworkSpec
+from fastnet.saving import check_fits, load_arrays, save_arrays
 
 ALGORITHMS = ("auto", "nodal", "incremental", "loop")
+KIND = "parameters of a network of fastnet"  # what a file of them says it is
 
 
 class NumericalGradient(dict[str, FloatArray]):
@@ -275,3 +278,59 @@ class BaseNetwork:
         if not 0 < rounded < np.inf:
             raise ValueError(f"h must be positive and finite in {computation.dtype}, not {h}")
         return computation.numerical_gradient(*self._batch(computation, x, t), step, algorithm)
+
+    def save_params(self, path: str | os.PathLike[str]) -> None:
+        """Write `params` and `state` to a file.
+
+        The file is an ``.npz`` without pickle. It is written beside `path` and takes its place when it is complete.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        OSError
+            If it can't be written: what was there before is there still.
+        ValueError, TypeError
+            If parameters are missing or do not fit.
+        """
+        self._computation()  # a file that could not be loaded is not written
+        arrays = {f"params/{name}": array for name, array in self.params.items()}
+        arrays |= {f"state/{name}": array for name, array in self.state.items()}
+        save_arrays(path, arrays, {"kind": KIND})
+
+    def load_params(self, path: str | os.PathLike[str]) -> None:
+        """Put the `params` and the `state` of a file of `save_params` in the place of the present ones.
+
+        Each must have the name and the shape of a present one, whose dtype is kept: a file of float32 can be loaded
+        into a network of float64, not the other way round. Either all is loaded or nothing.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        OSError
+            If the file can't be read: FileNotFoundError if there is none.
+        ValueError
+            If it is damaged, was not written by `save_params`, or its names, shapes or dtypes do not fit; it names
+            `path`.
+        """
+        self._computation()
+        found, about = load_arrays(path)
+        if about.get("kind") != KIND:
+            raise ValueError(f"{os.fspath(path)} has no {KIND}, but {about.get('kind')!r}")
+        groups: dict[str, dict[str, npt.NDArray[Any]]] = {"params/": self.params, "state/": self.state}
+        expected = {prefix + name: array for prefix, group in groups.items() for name, array in group.items()}
+        check_fits(found, expected, path)
+        params, state = (
+            {
+                name: found[prefix + name].astype(array.dtype.newbyteorder("="), order="C")
+                for name, array in group.items()
+            }
+            for prefix, group in groups.items()
+        )
+        self.params.update(params)
+        self.state.update(state)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._affine_chain import AffineChain, Fused, _Layer
-from fastnet._base import NumericalGradient
+from fastnet._base import ALGORITHMS, NumericalGradient
 from fastnet._network import Network
 from fastnet.backends._spec import Activation, FloatArray, Output
 from fastnet.layers import (
@@ -27,7 +27,7 @@ from fastnet.layers import (
     Tanh,
 )
 
-__all__ = ["AffineChain", "MultiLayerNet", "Network", "NumericalGradient", "SimpleNet", "TwoLayerNet"]
+__all__ = ["ALGORITHMS", "AffineChain", "MultiLayerNet", "Network", "NumericalGradient", "SimpleNet", "TwoLayerNet"]
 
 ACTIVATIONS: dict[str, list[type[Layer]]] = {
     "relu": [ReLU],

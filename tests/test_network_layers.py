@@ -375,8 +375,10 @@ def test_copies_go_on_alike(make, clone):
     net.gradient(x, t)
     twin = clone(net)
     assert net.numerical_gradient(x, t)["W1"].tobytes() == twin.numerical_gradient(x, t)["W1"].tobytes()
-    for name, gradient in net.gradient(x, t).items():
-        np.testing.assert_array_equal(gradient, twin.gradient(x, t)[name] if name == "W1" else gradient)
+    for _ in range(2):
+        again = twin.gradient(x, t)
+        for name, gradient in net.gradient(x, t).items():
+            np.testing.assert_array_equal(gradient, again[name])
     twin.params["W1"] += 1
     assert not np.array_equal(twin.params["W1"], net.params["W1"])
 
@@ -521,7 +523,6 @@ def test_layers_of_ones_own(backend):
     assert net.state["position1"] == 2
     assert net.loss(x, t) != net.training_loss(x, t)
     net.params["factors1"] = np.zeros(6)
-    assert not net.gradient(x, t)["W1"].any() or net.weight_decay_lambda
     np.testing.assert_allclose(net.gradient(x, t)["W1"], 0.2 * net.params["W1"], rtol=1e-13)
 
 
