@@ -20,6 +20,10 @@ class UsageError(Exception):
     """What the user asked for can't be done; the message says why."""
 
 
+class CommandError(Exception):
+    """The work could not be done as it was asked for; the message says why."""
+
+
 # Arguments -------------------------------------------------------------------------------------------------
 
 

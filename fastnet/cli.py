@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from fastnet import _compare_command, backends
+from fastnet import _compare_command, _train_command, backends
 from fastnet._build_info import build_info
-from fastnet._command_line import UsageError
+from fastnet._command_line import CommandError, UsageError
 
 __all__ = ["main"]
 
+FAILED = 1  # the exit code of a command that could not be done to its end
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended: 128 + SIGINT
 
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, or 130 after Ctrl-C.
+        The exit code: 0; 1 if a training diverged or a file could not be written after all; 130 after Ctrl-C.
 
     Raises
     ------
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.run(options)
     except UsageError as error:
         parser.error(str(error))
+    except CommandError as error:
+        print(f"fastnet: error: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -68,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastnet {version('fastnet')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _compare_command.add_arguments(commands.add_parser("compare", help="time every method's gradient and check it"))
+    _train_command.add_arguments(commands.add_parser("train", help="train a network on handwritten digits"))
     info = commands.add_parser("info", help="show which backend, instruction set and threads are in use")
     info.set_defaults(run=_info)
     return parser

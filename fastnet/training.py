@@ -105,8 +105,10 @@ class Trainer:
     --------
     >>> import fastnet
     >>> x, t = fastnet.datasets.make_digits(2000, seed=0)
-    >>> net = fastnet.TwoLayerNet(784, 50, 10, seed=0)
-    >>> trainer = fastnet.Trainer(net, x, t, *fastnet.datasets.make_digits(500, seed=1), epochs=20, progress=False)
+    >>> net = fastnet.MultiLayerNet(784, [50], 10, seed=0)
+    >>> trainer = fastnet.Trainer(net, x, t, *fastnet.datasets.make_digits(500, seed=1), epochs=5)
+    >>> trainer.iterations
+    100
     >>> bool(trainer.fit()["test_accuracy"][-1] > 0.8)
     True
     """
@@ -206,6 +208,11 @@ class Trainer:
     def epoch(self) -> float:
         """How many epochs were made, with the fraction of the one that was begun."""
         return self.iteration / self.iterations_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """What these iterations took, without the measuring of accuracies."""
+        return sum(row.seconds for row in self.history.rows) + self._seconds
 
     def fit(self, epochs: int | None = None) -> History:
         """Train, up to what the Trainer was made for, from where it stands.

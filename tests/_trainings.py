@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import optimizers
-from fastnet.networks import TwoLayerNet
+from fastnet.networks import MultiLayerNet, TwoLayerNet
 from fastnet.training import Trainer
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
@@ -39,6 +39,11 @@ def make_net(dtype: str = "float64", seed: int = 0) -> TwoLayerNet:
     return TwoLayerNet(INPUTS, 8, CLASSES, weight_init_std=0.3, dtype=dtype, seed=seed)
 
 
+def make_layered(seed: int = 0) -> MultiLayerNet:
+    """A network that is no chain, and keeps more than its parameters: running statistics, and which masks come next."""
+    return MultiLayerNet(INPUTS, [7, 6], CLASSES, use_batchnorm=True, dropout_ratio=0.2, seed=seed)
+
+
 def make_trainer(net: Any = None, **named: Any) -> Trainer:
     named = {"batch_size": 10, "optimizer": optimizers.SGD(0.3)} | named
     if "iterations" not in named:
@@ -53,6 +58,7 @@ def bits_of(trainer: Trainer) -> dict[str, bytes]:
     arrays |= {f"state/{name}": p for name, p in getattr(trainer.net, "state", {}).items()}
     arrays |= trainer.optimizer.state_dict()
     arrays |= {f"best/{name}": p for name, p in (trainer.best_params or {}).items()}
+    arrays |= {f"best state/{name}": p for name, p in (trainer.best_state or {}).items()}
     arrays |= {"losses": trainer.history.losses, "best": np.array(trainer.best_epoch or 0)}
     return {name: np.asarray(array).tobytes() for name, array in arrays.items()} | {"rows": repr(rows).encode()}
 

@@ -6,6 +6,8 @@ import json
 import math
 import sys
 import time
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,15 @@ from fastnet_tests_trainings import (
     assert_same,
     bits_of,
     copy_params,
+    make_layered,
     make_net,
     make_trainer,
 )
 
 import fastnet
-from fastnet import backends, optimizers, training
+from fastnet import _progress, backends, optimizers, training
 from fastnet.networks import TwoLayerNet
-from fastnet.training import EarlyStopping, History, Trainer
+from fastnet.training import EarlyStopping, History, SaveBest, Trainer
 
 # What it computes -----------------------------------------------------------------------------------------
 
@@ -59,6 +62,22 @@ def test_it_is_the_plain_loop(optimizer: str, gradient: str, dtype: str) -> None
     np.testing.assert_array_equal(history["loss"], np.array(losses).reshape(3, 6).mean(axis=1))
     assert history.rows[-1].test_accuracy == net.accuracy(X_TEST, T_TEST)
     assert history.rows[-1].train_accuracy == net.accuracy(X, T)
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "numerical"])
+def test_it_is_the_plain_loop_layer_by_layer(gradient: str) -> None:
+    """Each iteration has masks of its own, also for the numerical gradient, and leaves one trace in the statistics."""
+    net, update, x = make_layered(), optimizers.Momentum(0.1), X
+    for rows in np.split(np.random.default_rng((0, 0)).permutation(ROWS), [10, 20, 30, 40, 50]):
+        grads = net.gradient(x[rows], T[rows])
+        if gradient == "numerical":
+            grads = net.numerical_gradient(x[rows], T[rows], h=1e-5)
+        update.update(net.params, grads)
+    trainer = make_trainer(make_layered(), optimizer=optimizers.Momentum(0.1), gradient=gradient, h=1e-5, epochs=1)
+    row = trainer.fit().rows[0]
+    assert_same(trainer.net.params, net.params)
+    assert_same(trainer.net.state, net.state)
+    assert row.test_accuracy == net.accuracy(X_TEST, T_TEST)
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "numerical"])
@@ -239,7 +258,7 @@ def test_evaluation_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(net, "loss_and_gradient", taking(1.0, net.loss_and_gradient))
     monkeypatch.setattr(net, "accuracy", taking(100.0, net.accuracy))
-    history = make_trainer(net, epochs=2).fit()
+    history = make_trainer(net, epochs=2, fused=False).fit()
     assert history["seconds"].tolist() == [6, 6]
     assert history["evaluation_seconds"].tolist() == [200, 200]
 
@@ -467,6 +486,65 @@ def test_the_best_parameters(tested: bool) -> None:
     assert_same(trainer.best_params, seen[best])
 
 
+def test_the_first_of_equals_is_the_best() -> None:
+    trainer = make_trainer(optimizer=optimizers.SGD(1e-12))
+    history = trainer.fit()
+    assert len(set(history["test_accuracy"])) == 1
+    assert trainer.best_epoch == 1
+
+
+def test_the_state_goes_with_the_best_parameters() -> None:
+    accuracies: list[float] = []
+    trainer = make_trainer(
+        make_layered(),
+        optimizer=optimizers.SGD(3.0),
+        epochs=12,
+        callbacks=[lambda trainer: accuracies.append(trainer.net.accuracy(X_TEST, T_TEST))],
+    )
+    trainer.fit()
+    assert accuracies[-1] < max(accuracies)
+    trainer.restore_best()
+    assert trainer.net.accuracy(X_TEST, T_TEST) == max(accuracies)
+    assert trainer.best_state is not None
+    assert_same(trainer.net.state, trainer.best_state)
+
+
+@pytest.mark.parametrize("make", [make_net, make_layered])
+def test_the_best_are_saved_as_soon_as_they_are_known(make: Callable[[], Any], tmp_path: Path) -> None:
+    path, net, seen = tmp_path / "best.npz", make(), []
+
+    def look(trainer: Trainer) -> None:
+        net.load_params(path)
+        assert trainer.best_params is not None
+        assert_same(net.params, trainer.best_params)
+        assert_same(net.state, trainer.best_state or {})
+        seen.append(trainer.best_epoch)
+
+    make_trainer(make(), epochs=12, optimizer=optimizers.SGD(3.0), callbacks=[SaveBest(path), look]).fit()
+    assert 1 < len(set(seen)) < 12
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    net = make_net()
+    bare = types.SimpleNamespace(**{name: getattr(net, name) for name in ("predict", "accuracy", "loss_and_gradient")})
+    bare.params = net.params
+    with pytest.raises(TypeError, match="SaveBest needs a network with save_params, which SimpleNamespace has not"):
+        make_trainer(bare, callbacks=[SaveBest(tmp_path / "best.npz")])
+    with pytest.raises(FileNotFoundError, match=r"SaveBest can't write .*nowhere.*: there is no such folder"):
+        make_trainer(callbacks=[SaveBest(tmp_path / "nowhere" / "best.npz")])
+
+
+def test_a_network_of_ones_own() -> None:
+    """Nothing more is needed than what is asked for."""
+    net = make_net()
+    bare = types.SimpleNamespace(**{name: getattr(net, name) for name in ("predict", "accuracy", "loss_and_gradient")})
+    bare.params = net.params
+    make_trainer(bare).fit()
+    expected = make_trainer()
+    expected.fit()
+    assert_same(net.params, expected.net.params)
+
+
 def test_without_best_parameters() -> None:
     trainer = make_trainer(keep_best=False)
     trainer.fit()
@@ -499,6 +577,13 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert capsys.readouterr() == ("", "")
     make_trainer(make_net(), epochs=2).fit()
     assert "epoch 1/2" in capsys.readouterr().err
+
+
+def test_the_bar_makes_room_for_what_callbacks_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(_progress.ProgressBar, "hide", lambda bar: calls.append("hide"))
+    make_trainer(epochs=2, callbacks=[lambda trainer: calls.append("callback")]).fit()
+    assert calls == 2 * ["hide", "callback"]
 
 
 def test_no_progress_without_tqdm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,22 +22,27 @@ from fastnet_tests_trainings import (
     assert_same,
     bits_of,
     copy_params,
+    make_layered,
     make_net,
     make_trainer,
 )
 
-from fastnet import optimizers, saving
-from fastnet.networks import TwoLayerNet
+import fastnet
+from fastnet import backends, optimizers, saving
+from fastnet.networks import MultiLayerNet, TwoLayerNet
 from fastnet.training import DivergenceError, Trainer
 
 # Divergence -----------------------------------------------------------------------------------------------
 
 
 class Ruins(optimizers.SGD):
-    """SGD at a rate of 0.3 whose update number `at`, from 0, ends as that of a much higher one does."""
+    """SGD at a rate of 0.3 whose update number `at`, from 0, ends as that of a much higher one does.
+
+    From number 9 on the rate is 0.15.
+    """
 
     def __init__(self, at: int) -> None:
-        super().__init__(0.3)
+        super().__init__(optimizers.StepDecay(0.3, 9, 0.5))
         self.at = at
 
     def step(self, p: Any, g: Any, *others: Any) -> None:
@@ -53,10 +58,10 @@ def test_a_loss_that_is_no_number(gradient: str, backend: Any) -> None:
     with pytest.raises(DivergenceError, match=r"^the loss is (nan|inf) at iteration 10 \(epoch 1\.667\)") as caught:
         trainer.fit()
     message = str(caught.value)
-    assert "with the learning rate 0.3: train with a lower one; restore_best() brings back" in message
+    assert "with the learning rate 0.15: train with a lower one; restore_best() brings back" in message
     assert "the parameters of epoch 1, the best so far" in message
     assert isinstance(caught.value, FloatingPointError)
-    assert (caught.value.iteration, caught.value.learning_rate) == (10, 0.3)
+    assert (caught.value.iteration, caught.value.learning_rate) == (10, 0.15)
     assert trainer.iteration == trainer.optimizer.iteration == 9
     assert np.isfinite(trainer.history.losses).all()
     assert not math.isfinite(trainer.net.loss(X, T))
@@ -69,6 +74,31 @@ def test_a_loss_that_is_no_number(gradient: str, backend: Any) -> None:
     trainer.optimizer.at = -1
     trainer.fit()
     assert trainer.iteration == 30
+
+
+def test_divergence_leaves_the_state_alone() -> None:
+    trainer = make_trainer(make_layered(), optimizer=Ruins(at=3))
+    before: list[Any] = []
+    update = trainer.optimizer.update
+
+    def noted(*arguments: Any) -> None:
+        update(*arguments)
+        before[:] = [{name: array.copy() for name, array in trainer.net.state.items()}]
+
+    trainer.optimizer.update = noted
+    with pytest.raises(DivergenceError, match="the loss is nan at iteration 5"):
+        trainer.fit()
+    assert_same(trainer.net.state, before[0])
+
+
+@pytest.mark.parametrize("name", backends.available())
+def test_a_rate_that_is_too_high(name: str) -> None:
+    """Whatever the backend: an error, and no warning before it."""
+    with fastnet.use_backend(name):
+        net = MultiLayerNet(INPUTS, [8, 8, 8], CLASSES, dtype="float32", seed=0)
+        trainer = make_trainer(net, optimizer=optimizers.SGD(1e30))
+        with pytest.raises(DivergenceError, match=r"with the learning rate 1e\+30: train with a lower one"):
+            trainer.fit()
 
 
 def test_a_loss_that_is_no_number_from_the_start() -> None:
@@ -120,18 +150,18 @@ INTERRUPTED = """
     interrupted = []
     trainer = make()
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    done = False
+    while not done:
         timer = threading.Timer(rng.uniform(0, seconds / 4), os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         try:
             try:
+                timer.start()
                 trainer.fit()
+                done = True
+            finally:
                 timer.cancel()
                 timer.join()
-                break
-            finally:
-                timer.join()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # wherever it comes in all this
             same = trainer.iteration == trainer.optimizer.iteration == len(trainer.history.losses)
             interrupted.append([trainer.iteration, same])
     print(json.dumps([interrupted, bits(trainer) == bits(expected), trainer.iteration]))
@@ -183,25 +213,30 @@ def test_ctrl_c_waits_for_the_end_of_an_update(ctrl_c: Callable[[], None]) -> No
 
 
 @NEEDS_SIGINT
+@pytest.mark.parametrize("make", [make_net, make_layered])
 @pytest.mark.parametrize("where", ["accuracy", "loss_and_gradient"])
 @pytest.mark.parametrize("call", [1, 2, 7])
-def test_ctrl_c_elsewhere(where: str, call: int, ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    net = make_net()
+def test_ctrl_c_elsewhere(
+    make: Callable[[], Any], where: str, call: int, ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a pass in training has already changed the state, in an iteration that is not made."""
+    net = make()
     method, calls = getattr(net, where), []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
+        answer = method(*arguments)
         if len(calls) == call:
             ctrl_c()
-        return method(*arguments)
+        return answer
 
     monkeypatch.setattr(net, where, interrupted)
-    trainer = make_trainer(net)
+    trainer = make_trainer(net, fused=False)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     assert trainer.iteration == trainer.optimizer.iteration
     trainer.fit()
-    expected = make_trainer()
+    expected = make_trainer(make())
     expected.fit()
     assert bits_of(trainer) == bits_of(expected)
 
@@ -253,6 +288,22 @@ def test_a_saved_training_goes_on_with_the_same_bits(optimizer: str, epochs: flo
         assert bits_of(second) == bits_of(expected)
     assert_same(second.net.params, expected.net.params)
     assert second.history.losses.tolist() == expected.history.losses.tolist()
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "numerical"])
+def test_statistics_and_masks_are_saved_too(gradient: str, tmp_path: Path) -> None:
+    def make(seed: int, epochs: int) -> Trainer:
+        named: dict[str, Any] = {"optimizer": optimizers.Adam(0.02), "gradient": gradient, "h": 1e-5}
+        return make_trainer(make_layered(seed), epochs=epochs, **named)
+
+    expected, first, second = make(0, 3), make(0, 2), make(99, 3)
+    expected.fit()
+    first.fit()
+    first.save(tmp_path / "training.npz")
+    second.load(tmp_path / "training.npz")
+    assert bits_of(second) == bits_of(first)
+    second.fit()
+    assert bits_of(second) == bits_of(expected)
 
 
 def test_loading_keeps_the_networks_arrays(tmp_path: Path) -> None:
