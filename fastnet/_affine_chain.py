@@ -23,13 +23,18 @@ class _Layer(NamedTuple):
 def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> dict[str, FloatArray]:
     """The arrays of `params` with these names and numbers of dimensions: all float32 or all float64."""
     found: dict[str, FloatArray] = {}
+    dtype: np.dtype[Any] | None = None  # of the first
     for name, ndim in dimensions.items():
         if name not in params:
             raise KeyError(f"params has no {name!r}")
-        value = found[name] = _checks.as_parameter(params[name], f"params[{name!r}]", ndim)
-        first = next(iter(found))
-        if value.dtype != found[first].dtype:
-            raise TypeError(f"params[{name!r}] is {value.dtype}, but params[{first!r}] is {found[first].dtype}")
+        value = params[name]
+        if type(value) is not np.ndarray or value.dtype is not dtype or value.ndim != ndim or value.size == 0:
+            _checks.as_parameter(value, f"params[{name!r}]", ndim)
+            if dtype is None:
+                dtype = value.dtype
+            if value.dtype != dtype:
+                raise TypeError(f"params[{name!r}] is {value.dtype}, but params[{next(iter(found))!r}] is {dtype}")
+        found[name] = value
     return found
 
 

@@ -281,6 +281,15 @@ def test_layers_of_ones_own(layer, error, message):
     raises(error, message, net.gradient, np.ones((9, 6)), np.zeros(9, int))
 
 
+def test_a_gradient_of_an_earlier_pass_is_none():
+    layer = Own(grads={"a": np.ones(6)})
+    net = fastnet.Network([layer], SoftmaxWithLoss())
+    x, t = np.ones((9, 6)), np.zeros(9, int)
+    net.gradient(x, t)
+    layer.new_grads = None
+    raises(V, "layers[0], Own, has no 'a' in its grads after backward", net.gradient, x, t)
+
+
 @pytest.mark.parametrize("value", [None, "1", np.ones(2), 1j, [1.0]], ids=repr)
 def test_losses_of_ones_own(value):
     net = fastnet.Network([Own(grads={"a": np.ones(6)})], OwnLoss(value))
