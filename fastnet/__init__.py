@@ -24,18 +24,25 @@ from fastnet.functions import (
 from fastnet.networks import MultiLayerNet, Network, SimpleNet, TwoLayerNet
 from fastnet.perceptron import AND, NAND, OR, XOR
 from fastnet.steps import StepComparison, compare_steps
+from fastnet.training import DivergenceError, EarlyStopping, EpochResult, History, SaveBest, Trainer
 
 __all__ = [
     "AND",
     "NAND",
     "OR",
     "XOR",
+    "DivergenceError",
+    "EarlyStopping",
+    "EpochResult",
     "GradientCheck",
     "GradientComparison",
+    "History",
     "MultiLayerNet",
     "Network",
+    "SaveBest",
     "SimpleNet",
     "StepComparison",
+    "Trainer",
     "TwoLayerNet",
     "add_bias",
     "backends",

@@ -87,31 +87,37 @@ def as_batch(x: npt.ArrayLike, inputs: int, dtype: np.dtype[np.floating[Any]]) -
 
 
 def as_targets(
-    t: npt.ArrayLike, rows: int, classes: int, dtype: np.dtype[np.floating[Any]], single: bool = False
+    t: npt.ArrayLike,
+    rows: int,
+    classes: int,
+    dtype: np.dtype[np.floating[Any]],
+    single: bool = False,
+    names: tuple[str, str] = ("x", "t"),
 ) -> FloatArray | IntArray:
     """`t` as int64 labels of shape (rows,), or as targets of shape (rows, classes) in `dtype`.
 
     With `single`, the one row was given without its batch dimension, and `t` may be too: one label, or one row of
-    targets.
+    targets. `names` are those of the rows and of `t`.
     """
-    array = as_numbers(t, "t")
+    x_name, t_name = names
+    array = as_numbers(t, t_name)
     if single and array.ndim < 2 and not (array.shape == (1,) and classes > 1):
         array = array[np.newaxis]
     if array.ndim == 2 and array.shape == (rows, classes):
         return np.asarray(array, dtype=dtype, order="C")
     if array.ndim != 1:
         raise ValueError(
-            f"t has shape {array.shape} for {rows} row(s) of x and {classes} classes: it must be labels of shape "
-            f"({rows},) or targets of shape ({rows}, {classes})"
+            f"{t_name} has shape {array.shape} for {rows} row(s) of {x_name} and {classes} classes: it must be labels "
+            f"of shape ({rows},) or targets of shape ({rows}, {classes})"
         )
     if array.dtype.kind not in "iu":
-        raise TypeError(f"t has labels of dtype {array.dtype}: class labels must be integers")
+        raise TypeError(f"{t_name} has labels of dtype {array.dtype}: class labels must be integers")
     if len(array) != rows:
-        raise ValueError(f"t has {len(array)} labels for {rows} rows of x")
+        raise ValueError(f"{t_name} has {len(array)} labels for {rows} rows of {x_name}")
     few = rows <= 16  # where NumPy's reductions take longer than Python
     if not (all(0 <= t < classes for t in array.tolist()) if few else array.min() >= 0 and array.max() < classes):
         wrong = int(np.flatnonzero((array < 0) | (array >= classes))[0])
-        raise ValueError(f"t[{wrong}] is {array[wrong]}, which is no label of {classes} classes")
+        raise ValueError(f"{t_name}[{wrong}] is {array[wrong]}, which is no label of {classes} classes")
     return np.asarray(array, dtype=np.int64, order="C")
 
 

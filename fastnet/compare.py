@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from fastnet._base import BaseNetwork
 from fastnet._build_info import build_info
 from fastnet._gradient_check import GradientCheck, Layout, as_step
 from fastnet._measuring import BASELINE, METHODS, REFERENCE, Method, Problem, Run, backprop
+from fastnet._progress import progress_bar
 from fastnet._text import align, format_seconds, three_digits
 from fastnet.backends import active
 from fastnet.backends._spec import Diagnostics
@@ -233,15 +232,15 @@ def compare_gradients(
     layout = Layout(chain.named(spec.parameters))
 
     runs = [Run(method, problem, layout, turns) for method in chosen]
-    with _progress_bar(progress) as bar:
+    with progress_bar(progress) as bar:
         for run in runs:
-            bar(run.method.name, 0, 0)
+            bar.show(run.method.name, 0, 0)
             run.prepare(least, full)
         total = sum(len(run.shares(turn)) for turn in range(turns) for run in runs)
         for turn in range(turns):
             for run in runs:
                 for _ in run.take_turn(turn):
-                    bar(run.method.name, 1, total)
+                    bar.show(run.method.name, 1, total)
         return GradientComparison(
             rows=_rows(runs, backprop(problem)),
             network="-".join(map(str, [spec.inputs, *(weight.shape[1] for weight in spec.weights)])),
@@ -289,22 +288,3 @@ def _counts(diagnostics: Diagnostics | None) -> dict[str, int]:
     if diagnostics is None:
         return {}
     return {name: int(getattr(diagnostics, name)) for name in ("evaluations", "fallbacks", "kinks")}
-
-
-@contextlib.contextmanager
-def _progress_bar(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows what is being done, how many steps are new, and of how many in all."""
-    if not wanted or importlib.util.find_spec("tqdm") is None:
-        yield lambda name, done, total: None
-        return
-    from tqdm import tqdm
-
-    layout = "{desc:12} {percentage:3.0f} % |{bar:40}| {elapsed} < {remaining}"
-    with tqdm(leave=False, bar_format=layout) as bar:
-
-        def show(name: str, done: int, total: int) -> None:
-            bar.total = total or None
-            bar.set_description_str(name, refresh=not done)
-            bar.update(done)
-
-        yield show

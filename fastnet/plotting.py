@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._history import History
 from fastnet._text import format_seconds, three_digits
 from fastnet.compare import GradientComparison, MethodResult
 
@@ -14,9 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_comparison"]
+__all__ = ["plot_comparison", "plot_history"]
 
 NUMERICAL, BACKPROP = "#4c78a8", "#e08a2e"  # the bars' colours
+TRAIN, TEST = "#4c78a8", "#e08a2e"  # the curves'
 INK, FAINT, GRID = "#26323f", "#6b7785", "#e6eaee"
 
 
@@ -137,3 +142,129 @@ def _describe(axes: Axes, comparison: GradientComparison) -> None:
     axes.annotate(details, (0, 1), (0, 9), "axes fraction", "offset points", color=FAINT)
     if any(row.sampled for row in comparison.rows):
         axes.set_xlabel("* timed on a sample of the parameters and scaled up", loc="left", color=FAINT, size=9)
+
+
+# Training -------------------------------------------------------------------------------------------------
+
+SMOOTHED_BY = 100  # the running mean is over that part of all iterations
+WIDE = 30  # losses that differ by more than this factor are shown on a logarithmic scale
+LABEL_GAP = 0.1  # of the axes' height: between the words at the curves' ends
+
+
+def plot_history(history: History, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw the loss of every iteration with its running mean, and below it the accuracies after every epoch.
+
+    Parameters
+    ----------
+    history : History
+        What `Trainer.fit` returned, or ``trainer.history``.
+    path : path-like, optional
+        Where to save the picture; the suffix tells the format: ``.png``, ``.svg``, ``.pdf`` and others.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Drawn without pyplot: no display is needed, and there is nothing to close.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+    ValueError
+        If there is no iteration to draw, or the suffix of `path` is none that Matplotlib knows.
+    OSError
+        If `path` can't be written.
+    """
+    if path is not None:
+        check_format(path)
+    if history.iteration == 0:
+        raise ValueError("history has no iteration: there is nothing to draw")
+    curves = (("training data", history["train_accuracy"], TRAIN), ("test data", history["test_accuracy"], TEST))
+    measured = [(name, column, colour) for name, column, colour in curves if np.isfinite(column).any()]
+    figure = new_figure(8.0, 6.0 if measured else 3.5)
+    panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_losses(panels[0], history)
+    if measured:
+        _draw_accuracies(panels[1], history["epoch"], measured)
+    panels[0].set_xlim(0, history.iteration / history.iterations_per_epoch)
+    count = history.iterations_per_epoch
+    panels[-1].set_xlabel(f"epochs of {count:,} iteration{'' if count == 1 else 's'}", color=FAINT, size=9)
+    if path is not None:
+        figure.savefig(path, dpi=200)
+    return figure
+
+
+def _draw_losses(axes: Axes, history: History) -> None:
+    losses = history.losses
+    window = max(1, len(losses) // SMOOTHED_BY)
+    epochs = np.arange(1, len(losses) + 1) / history.iterations_per_epoch
+    smooth = _running_mean(losses, window)
+    _prepare_curves(axes, "Loss", f"on each batch, and its mean over {window:,}" if window > 1 else "on each batch")
+    if window > 1:
+        axes.plot(epochs, losses, color=TRAIN, alpha=0.3, linewidth=0.7)
+    axes.plot(epochs, smooth, color=TRAIN, linewidth=1.8, marker="o" if len(losses) == 1 else None, clip_on=False)
+    low, high = float(smooth.min()), max(float(smooth.max()), float(np.percentile(losses, 99.5)))  # but a few spikes
+    if 0 < WIDE * low < high:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.5, 1.3 * high)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_yticks([], minor=True)
+    else:
+        axes.set_ylim(0, 1.05 * high or 1.0)
+    _label_ends(axes, [(float(smooth[-1]), f"{smooth[-1]:.3g}", TRAIN)])
+
+
+def _draw_accuracies(axes: Axes, epochs: npt.NDArray[Any], measured: list[tuple[str, npt.NDArray[Any], str]]) -> None:
+    _prepare_curves(axes, "Accuracy", "after each epoch")
+    size = 3.5 if len(epochs) <= 40 else 0
+    for _, column, colour in measured:  # NaN where it was not measured
+        axes.plot(epochs, column, color=colour, linewidth=1.8, marker="o", markersize=size, clip_on=False)
+    lowest = min(float(np.nanmin(column)) for _, column, _ in measured)
+    axes.set_ylim(math.floor(10 * min(lowest, 0.99)) / 10, 1.0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    last = [(name, float(column[np.isfinite(column)][-1]), colour) for name, column, colour in measured]
+    _label_ends(axes, [(value, f"{name} {100 * value:.2f} %", colour) for name, value, colour in last])
+
+
+def _prepare_curves(axes: Axes, title: str, what: str) -> None:
+    axes.set_title(" ", pad=9)  # its height
+    words = axes.annotate(
+        title, (0, 1), (0, 9), "axes fraction", "offset points", color=INK, fontweight="bold", size="large"
+    )
+    axes.annotate(what, (1, 0), (7, 3), words, "offset points", va="baseline", color=FAINT, size=9)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(length=0, colors=FAINT, labelsize=9)
+
+
+def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
+    """Write beside the right end of one or two curves what they are, apart from each other where the ends are close."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    labels = sorted(labels)
+    heights = [float(to_axes.transform((0, value))[1]) for value, _, _ in labels]
+    short = max(0.0, LABEL_GAP - (heights[-1] - heights[0])) if len(labels) > 1 else 0.0
+    heights = [heights[0] - short / 2, *(height + short / 2 for height in heights[1:])]
+    for height, (_, text, colour) in zip(heights, labels, strict=True):
+        axes.annotate(
+            text,
+            (1, height),
+            (7, 0),
+            "axes fraction",
+            "offset points",
+            va="center",
+            color=colour,
+            fontweight="bold",
+            size=9,
+        )
+
+
+def _running_mean(values: npt.NDArray[Any], window: int) -> npt.NDArray[Any]:
+    """Return the mean of the `window` values around each place, or of as many as there are; the same shape."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    at = np.arange(len(values))
+    first = np.maximum(at - window // 2, 0)
+    last = np.minimum(at - window // 2 + window, len(values))
+    means: npt.NDArray[Any] = (sums[last] - sums[first]) / (last - first)
+    return means

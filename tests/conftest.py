@@ -141,9 +141,9 @@ def with_threads() -> Iterator[Callable[[int], None]]:
 # Helpers --------------------------------------------------------------------------------------------------
 
 
-def _load_support() -> ModuleType:
-    # By its path: with --import-mode=importlib, tests are no package to import from.
-    spec = importlib.util.spec_from_file_location("fastnet_tests_support", Path(__file__).with_name("_support.py"))
+def _load(name: str) -> ModuleType:
+    # By its path: with --import-mode=importlib, tests are no package to import from. Afterwards they can import it.
+    spec = importlib.util.spec_from_file_location(f"fastnet_tests{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -152,7 +152,8 @@ def _load_support() -> ModuleType:
     return module
 
 
-_SUPPORT = _load_support()
+_SUPPORT = _load("_support")
+_load("_trainings")
 
 
 @pytest.fixture(scope="session")
