@@ -257,14 +257,25 @@ class Optimizer(abc.ABC):
         """
         arrays = _parameters(params)
         gradients = _gradients(grads, arrays)
-        scalars = {dtype: self._scalars(dtype) for dtype in {p.dtype for p in arrays.values()}}
+        scalars = {dtype: self.scalars(dtype) for dtype in {p.dtype for p in arrays.values()}}
         self._prepare(arrays)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for name, p in arrays.items():
                 self.step(p, gradients[name], tuple(self.state[slot][name] for slot in self.slots), *scalars[p.dtype])
         self.iteration += 1
 
-    def _scalars(self, dtype: np.dtype[np.floating[Any]]) -> tuple[Scalars, Scalars]:
+    def scalars(self, dtype: np.dtype[np.floating[Any]]) -> tuple[Scalars, Scalars]:
+        """The constants, and the next update's coefficients, rounded to a parameter's dtype.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype
+
+        Raises
+        ------
+        ValueError
+            If one of them is not finite there, or a constant is 0 there that is not 0.
+        """
         given = self.constants, self.coefficients(self.iteration)
         with np.errstate(over="ignore", under="ignore"):
             constants, coefficients = (tuple(dtype.type(value) for value in values) for values in given)

@@ -15,14 +15,14 @@ import numpy.typing as npt
 from fastnet import _checks, _training_checks
 from fastnet._base import ALGORITHMS
 from fastnet._callbacks import EarlyStopping, SaveBest
+from fastnet._fused_training import METHODS, FusedTraining
 from fastnet._gradient_check import as_step
 from fastnet._history import EpochResult, History
 from fastnet._interrupts import HeldInterrupts
 from fastnet._progress import ProgressBar, progress_bar
 from fastnet._training_checks import DivergenceError, as_data
 from fastnet._training_file import copies, load_training, put, save_training, state_of
-from fastnet.backends import active
-from fastnet.backends._spec import FloatArray, IntArray
+from fastnet.backends._spec import FloatArray, IntArray, Method
 from fastnet.optimizers import SGD
 
 __all__ = ["DivergenceError", "EarlyStopping", "EpochResult", "History", "SaveBest", "Trainer"]
@@ -165,6 +165,8 @@ class Trainer:
         there_are = {"loss": True, "train_accuracy": several and rows, "test_accuracy": several and len(self._test[0])}
         self.measured = tuple(name for name, data in there_are.items() if data)
         self.keep_best, self.progress, self.fused = keep_best, progress, fused
+        method = Method.BACKPROP if gradient == "backprop" else METHODS.get(algorithm)
+        self._fusion = FusedTraining(net, self._x, self._t, method, self.h)
         self._check_fused()
 
         self.history = History(self.iterations_per_epoch)
@@ -182,15 +184,9 @@ class Trainer:
                 callback.check(self)
 
     def _check_fused(self) -> None:
-        reason = self._reason_not_to_fuse()
-        if self.fused and reason is not None:
+        reason = self._fusion.why_not(self.optimizer) if self.fused else None
+        if reason is not None:
             raise ValueError(f"fused is True, but {reason}")
-
-    def _reason_not_to_fuse(self) -> str | None:
-        """Say why stretches of iterations can't run inside the backend, or None where they can."""
-        if not hasattr(active(), "train"):
-            return f"the {active().name!r} backend does not train by itself"
-        return None
 
     @property
     def rows(self) -> int:
@@ -275,7 +271,7 @@ class Trainer:
             rows = self._order_of(epoch)[first * self.batch_size : (first + count) * self.batch_size]
             start = time.perf_counter()
             try:
-                self._run_steps(rows)
+                self._run(rows)
             finally:
                 seconds = time.perf_counter() - start
                 self._seconds += seconds
@@ -287,12 +283,32 @@ class Trainer:
             self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.rows)
         return self._order[1]
 
-    def _run_steps(self, order: IntArray) -> None:
+    def _run(self, order: IntArray) -> None:
         """Make the iterations for the rows in this order, the batches one after the other.
 
         Whatever ends it early, the parameters, the optimizer and the losses recorded are those after the same number
         of iterations.
         """
+        fuses = self.fused is not False and self._fusion.why_not(self.optimizer) is None
+        if not (fuses and self._run_fused(order)):
+            self._run_steps(order)
+
+    def _run_fused(self, order: IntArray) -> bool:
+        losses = np.full(math.ceil(len(order) / self.batch_size), np.nan)
+        done = np.zeros(1, np.int64)
+        try:
+            if not self._fusion.run(self.optimizer, order, self.batch_size, losses, done):
+                return False
+        finally:
+            with HeldInterrupts():
+                made = int(done[0])
+                self.optimizer.iteration += made
+                self.history.add_losses(losses[:made].tolist())
+        if made < len(losses):
+            self._check_loss(float(losses[made]))
+        return True
+
+    def _run_steps(self, order: IntArray) -> None:
         for first in range(0, len(order), self.batch_size):
             rows = order[first : first + self.batch_size]
             made, state = self.iteration, copies(state_of(self.net))
