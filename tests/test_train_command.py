@@ -420,7 +420,6 @@ def test_ctrl_c_within_the_first_epoch(
         return method(net, x, t)
 
     monkeypatch.setattr(fastnet.MultiLayerNet, "loss_and_gradient", interrupted)
-    monkeypatch.setattr(fastnet.Trainer, "_reason_not_to_fuse", lambda trainer: "it is not to be fused")
     path = tmp_path / "net.npz"
     assert cli.main([*map(str, SMALL), "--save", str(path)]) == 130
     out = capsys.readouterr().out
