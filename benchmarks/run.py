@@ -23,9 +23,10 @@ from pathlib import Path
 import bench_differences
 import bench_matmul
 import bench_network
+import bench_training
 from _measure import FULL, NOTES, QUICK, environment, measure, table, verdict
 
-PARTS = (bench_differences, bench_network, bench_matmul)
+PARTS = (bench_differences, bench_training, bench_network, bench_matmul)
 
 
 def main() -> None:
