@@ -211,7 +211,7 @@ def _draw_losses(axes: Axes, history: History) -> None:
         axes.set_yticks([], minor=True)
     else:
         axes.set_ylim(0, 1.05 * high or 1.0)
-    _label_ends(axes, [(float(smooth[-1]), f"{smooth[-1]:.3g}", TRAIN)])
+    _label_ends(axes, [(float(smooth[-1]), f"{smooth[-1]:#.3g}", TRAIN)])
 
 
 def _draw_accuracies(axes: Axes, epochs: npt.NDArray[Any], measured: list[tuple[str, npt.NDArray[Any], str]]) -> None:
