@@ -34,7 +34,6 @@ from fastnet import datasets, optimizers
 
 TITLE = "Training"
 LR = 0.1
-STEPS = 200  # of a turn: long enough that what a call costs by itself does not count
 Params = list[FloatArray]  # W1, b1, W2, b2, …
 
 
@@ -55,27 +54,21 @@ def network(hidden: list[int]) -> Any:
 
 
 def order_of(batch: int) -> IntArray:
-    """Return the rows of the steps of a turn, (STEPS, batch): those of a Trainer's first epoch."""
-    x, *_ = _data()
-    return np.random.default_rng((0, 0)).permutation(len(x))[: STEPS * batch].reshape(STEPS, batch)
+    """Return the rows of the steps of a turn, (steps, batch): those of a Trainer's first epoch."""
+    steps = len(_data()[0]) // batch
+    return np.random.default_rng((0, 0)).permutation(steps * batch).reshape(steps, batch)
 
 
-# One training of so many steps, by each library: the losses -------------------------------------------------
+# An epoch by each library: the losses -------------------------------------------------
 
 
 def by_fastnet(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
+    """Return what trains for one more epoch at each call, and gives its losses."""
     x, t, _, _ = _data()
-    net = network(hidden)
-    start = {name: p.copy() for name, p in net.params.items()}
-
-    def train() -> FloatArray:
-        for name, p in start.items():
-            net.params[name][...] = p
-        options = {"optimizer": optimizers.SGD(lr=LR), "batch_size": batch, "evaluate_train": 0, "keep_best": False}
-        trainer = prepared(net, x, t, STEPS, options)
-        return np.array(trainer.fit().losses)
-
-    return train
+    steps = len(x) // batch
+    options = {"optimizer": optimizers.SGD(lr=LR), "batch_size": batch, "evaluate_train": 0, "keep_best": False}
+    trainer = prepared(network(hidden), x[: steps * batch], t[: steps * batch], steps, options)
+    return lambda: np.array(trainer.fit(epochs=1).losses[-steps:])
 
 
 def prepared(net: Any, x: FloatArray, t: IntArray, iterations: int, options: dict[str, Any]) -> Any:
@@ -188,7 +181,7 @@ def rows(effort: Effort) -> Iterator[Row]:
 def steps(effort: Effort, hidden: list[int], batch: int, count: int, at_least: dict[str, float]) -> Iterator[Row]:
     """Compare one step of SGD, batch gathered, gradient, update, in float32."""
     sizes = "-".join(map(str, [784, *hidden, 10]))
-    ours = by_fastnet(hidden, batch)
+    scale = 1 / len(order_of(batch))
     for library, least in at_least.items():
         module, make = LIBRARIES[library]
         what = f"{sizes}, float32, batch {batch}: a step of SGD by backprop, {on(count)}, against {library}"
@@ -199,8 +192,9 @@ def steps(effort: Effort, hidden: list[int], batch: int, count: int, at_least: d
             continue  # it has one pool of threads for the process, of all cores
         with library_threads(module, count):
             theirs = make(hidden, batch)
+            ours = by_fastnet(hidden, batch)
             check_losses(what, ours(), theirs())
-            timings = interleave(effort, Side(ours, count, 1 / STEPS), Side(theirs, count, 1 / STEPS))
+            timings = interleave(effort, Side(ours, count, scale), Side(theirs, count, scale))
         yield faster(what, *(Timing(timing.seconds) for timing in timings), least)
 
 
@@ -244,7 +238,7 @@ def textbook(effort: Effort) -> Iterator[Row]:
     with library_threads("torch", MOST_THREADS):
         train = by_torch([50], 100)
         train()
-        (theirs,) = interleave(effort, Side(train, MOST_THREADS, iterations / STEPS))
+        (theirs,) = interleave(effort, Side(train, MOST_THREADS, iterations / len(order_of(100))))
     ours = Timing((seconds["numerical", "float32"],) * len(theirs.seconds))
     yield slower(what, ours, theirs, 1.0)
 
