@@ -380,7 +380,7 @@ SOURCE = Path(__file__).parent.parent
 NONSENSE = {
     "activations.hpp": [(r"V derivative\(V( a)?\) const \{", r"V derivative(V\1) const { return splat(T(7)); ", 5)],
     "losses.hpp": [
-        (r"T derivative\(T y, T t\) const \{", r"\g<0> return y + t + T(7); ", 2),
+        (r"Vec<T> derivative\(Vec<T> y, Vec<T> t\) const \{", r"\g<0> return y + t + T(7); ", 2),
         (r"void softmax_row_backward\([^{]*\{", r"\g<0> if (n > 0) { da[0] = y[0] + dy[0]; return; }", 1),
     ],
 }

@@ -18,7 +18,8 @@ template <class T> struct Source {
     const std::uint64_t* masks; // (rows of the data, groups): a bit for each nonzero; null where zeros are few
     const T* values;            // the nonzeros of all rows, one after the other
     const Index* starts;        // (rows of the data): where each row's are
-    const std::int64_t* order;  // (rows of the batch)
+    const std::int64_t* order;  // (rows of the batch, and of the next one)
+    Index next;                 // rows of the next batch
     T* to;                      // (rows of the batch, columns)
 };
 
@@ -27,8 +28,8 @@ template <class T> struct Source {
 template <class T> class Dataset {
   public:
     Dataset(const T* x, Index rows, Index columns);
-    Source<T> source(const std::int64_t* order, T* to) const {
-        return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, to};
+    Source<T> source(const std::int64_t* order, Index next, T* to) const {
+        return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, next, to};
     }
     Index rows() const { return rows_; }
     Index columns() const { return columns_; }

@@ -96,15 +96,13 @@ template <class T> class Backprop {
         with_loss<T>(net_.loss, [&](auto loss) {
             for (Index i = 0; i < count; ++i, y += stride, dz += stride) {
                 const Target<T> t = target_of(batch_.targets, row + i, classes);
-                for (Index k = 0; k < classes; ++k) {
-                    dz[k] = loss.derivative(y[k], t(k));
-                }
+                for_each_vector<T>(classes, [&](Index k, Index n) {
+                    store(dz + k, loss.derivative(load(y + k, n), t.vector(k, n)), n);
+                });
                 if (net_.output == Output::softmax) {
                     softmax_row_backward(y, dz, dz, classes);
                 }
-                for (Index k = 0; k < classes; ++k) {
-                    dz[k] /= rows;
-                }
+                for_each_vector<T>(classes, [&](Index k, Index n) { store(dz + k, load(dz + k, n) / rows, n); });
             }
         });
     }
@@ -112,6 +110,9 @@ template <class T> class Backprop {
     // Adds a chunk's share to one group of rows of a layer's weight gradient, and with the first to the bias gradient.
     void add_up(Index l, Index group, Index first, Index rows, const LayerGradient<T>& gradient) {
         const Layer<T>& layer = net_.layers[l];
+        if (l == 0 && first + rows == batch_.rows) {
+            inputs_.expect_next(group, groups_of(layer.inputs));
+        }
         const Index outputs = layer.outputs, stride = padded<T>(outputs);
         const Index from = group * NonZeros<T>::group, count = min_index(NonZeros<T>::group, layer.inputs - from);
         const T* da = da_[l].data();

@@ -35,13 +35,11 @@ template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
 
 // dy (n) -> da (n), may be the same array: the derivative of the loss by softmax's argument from that by its value y.
 template <class T> FASTNET_INLINE void softmax_row_backward(const T* y, const T* dy, T* da, Index n) {
-    T inner = 0;
-    for (Index k = 0; k < n; ++k) {
-        inner += y[k] * dy[k];
-    }
-    for (Index k = 0; k < n; ++k) {
-        da[k] = y[k] * (dy[k] - inner);
-    }
+    Vec<T> products{};
+    for_each_vector<T>(n, [&](Index k, Index count) { products += load(y + k, count) * load(dy + k, count); });
+    const T inner = sum<T>(products);
+    for_each_vector<T>(
+        n, [&](Index k, Index count) { store(da + k, load(y + k, count) * (load(dy + k, count) - inner), count); });
 }
 
 // The answer of one row, from which differences start.
@@ -98,6 +96,10 @@ template <class T> struct Target {
     const T* row; // null where the label counts
 
     T operator()(Index k) const { return row ? row[k] : k == label ? T(1) : T(0); }
+    // The n values from class k on.
+    Vec<T> vector(Index k, Index n) const {
+        return row ? load(row + k, n) : counted<T>() == static_cast<Bits<T>>(label - k) ? splat(T(1)) : splat(T(0));
+    }
 };
 
 template <class T> FASTNET_INLINE Target<T> target_of(const Targets<T>& targets, Index row, Index classes) {
@@ -117,7 +119,7 @@ template <class T> struct CrossEntropy {
         }
         return total;
     }
-    T derivative(T y, T t) const { return -t / (y + epsilon<T>); }
+    Vec<T> derivative(Vec<T> y, Vec<T> t) const { return -t / (y + epsilon<T>); }
     // -sum_k t_k log1p(dy_k / (y_k + epsilon)); `after(k)` is y_k + dy_k to full accuracy.
     template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&& after) const {
         const auto of_class = [&](Index k) {
@@ -148,7 +150,7 @@ template <class T> struct SquaredError {
         }
         return total / 2;
     }
-    T derivative(T y, T t) const { return y - t; }
+    Vec<T> derivative(Vec<T> y, Vec<T> t) const { return y - t; }
     // sum_k dy_k (y_k - t_k + dy_k / 2)
     template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&&) const {
         Vec<T> total{};

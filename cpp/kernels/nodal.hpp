@@ -168,6 +168,9 @@ template <class T> class Nodal {
         const Layer<T>& layer = net_.layers[l];
         const Index stride = padded<T>(layer.outputs), first = group * NonZeros<T>::group;
         const Index inputs = min_index(NonZeros<T>::group, layer.inputs - first);
+        if (l == 0) {
+            base_.inputs.expect_next(group, (layer.inputs + NonZeros<T>::group - 1) / NonZeros<T>::group);
+        }
         T* to = gradient.weight + first * layer.outputs;
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse) {

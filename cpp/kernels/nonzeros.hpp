@@ -70,17 +70,6 @@ template <class T> class NonZeros {
         }
     }
 
-    // Has row `i` of the batch on its way here.
-    void expect(const Source<T>& from, Index i) const {
-        constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-        for (Index g = 0; g < groups; g += 8) {
-            __builtin_prefetch(from.masks + from.order[i] * groups + g);
-        }
-        for (Index k = 0; k < columns_ / 4; k += line) { // most of it
-            __builtin_prefetch(from.values + from.starts[from.order[i]] + k);
-        }
-    }
-
     std::uint64_t mask(Index row, Index g) const { return masks_[row * groups + g]; }
 
   private:

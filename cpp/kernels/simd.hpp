@@ -112,25 +112,43 @@ template <class T> FASTNET_INLINE Vec<T> from_bits(Vec<Bits<T>> b) {
     return v;
 }
 
+// 0, 1, 2, … in the lanes.
+template <class T> FASTNET_INLINE Vec<Bits<T>> counted() {
+    Vec<Bits<T>> v;
+    for (Index i = 0; i < lanes<T>; ++i) {
+        v[i] = static_cast<Bits<T>>(i);
+    }
+    return v;
+}
+
+// Lane i is lane i ^ distance of v; distance is a power of two.
+template <class T> FASTNET_INLINE Vec<T> exchanged(Vec<T> v, Index distance) {
+#if defined(__clang__)
+    Vec<T> w{};
+    for (Index i = 0; i < lanes<T>; ++i) {
+        w[i] = v[i ^ distance];
+    }
+    return w;
+#else
+    return __builtin_shuffle(v, counted<T>() ^ static_cast<Bits<T>>(distance));
+#endif
+}
+
 // The lanes folded to one value, halves first, always in the same order.
 template <class T, class F> FASTNET_INLINE T fold(Vec<T> v, F&& f) {
-    T partial[lanes<T>];
-    std::memcpy(partial, &v, sizeof v);
     for (Index half = lanes<T> / 2; half > 0; half /= 2) {
-        for (Index i = 0; i < half; ++i) {
-            partial[i] = f(partial[i], partial[i + half]);
-        }
+        v = f(v, exchanged<T>(v, half));
     }
-    return partial[0];
+    return v[0];
 }
 
 template <class T> FASTNET_INLINE T sum(Vec<T> v) {
-    return fold<T>(v, [](T a, T b) { return a + b; });
+    return fold<T>(v, [](Vec<T> a, Vec<T> b) { return a + b; });
 }
 
 // The greatest lane, as if NaN were not there.
 template <class T> FASTNET_INLINE T greatest(Vec<T> v) {
-    return fold<T>(v, [](T a, T b) { return a > b || b != b ? a : b; });
+    return fold<T>(v, [](Vec<T> a, Vec<T> b) { return (a > b) | (b != b) ? a : b; });
 }
 
 // Bit i tells whether lane i is not zero (NaN is not).
@@ -211,6 +229,13 @@ template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group
             for_each_vector_group<T, V - 1>(n - v * lanes<T>,
                                             [&]<int W>(Index j) { f.template operator()<W>(v * lanes<T> + j); });
         }
+    }
+}
+
+// Has n elements on their way to the second-level cache.
+template <class X> FASTNET_INLINE void prefetch(const X* p, Index n) {
+    for (Index i = 0; i < n; i += 64 / static_cast<Index>(sizeof(X))) {
+        __builtin_prefetch(p + i, 0, 2);
     }
 }
 

@@ -55,7 +55,8 @@ template <class T> class TrainingRun {
                 t_[row * classes_ + k] = training_.targets.rows[order[row] * classes_ + k];
             }
         }
-        const Source<T> source = training_.data->source(order, x_.data());
+        const Index next = min_index(training_.batch_size, training_.count - first - rows);
+        const Source<T> source = training_.data->source(order, next, x_.data());
         const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
         const Batch<T> batch{x_.data(), rows, targets, &source};
         if (training_.method == Method::backprop) {
