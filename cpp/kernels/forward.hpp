@@ -97,12 +97,16 @@ template <class T> class Inputs {
 
     // Has the rows [first, first + count) ready: fetches them, and notes their nonzeros in the slots from `slot` on.
     void note(Index first, Index count, Index slot) {
+        constexpr Index ahead = 6; // rows
         for (Index i = first; i < first + count; ++i) {
             if (!source_) {
                 if (sparse) {
                     nonzeros.note(row(i), slot + i - first);
                 }
             } else if (sparse) {
+                if (i + ahead < first + count) {
+                    expect(i + ahead);
+                }
                 nonzeros.fetch(*source_, i, slot + i - first);
             } else {
                 std::memcpy(source_->to + i * columns_, source_->x + source_->order[i] * columns_,
@@ -116,17 +120,22 @@ template <class T> class Inputs {
     void expect_next(Index task, Index tasks) const {
         for (Index i = source_ ? task * source_->next / tasks : 0; source_ && i < (task + 1) * source_->next / tasks;
              ++i) {
-            const Index row = static_cast<Index>(source_->order[rows_ + i]);
-            if (sparse) {
-                prefetch(source_->masks + row * nonzeros.groups, nonzeros.groups);
-                prefetch(source_->values + source_->starts[row], columns_ / 4); // most of them
-            } else {
-                prefetch(source_->x + row * columns_, columns_);
-            }
+            expect(rows_ + i);
         }
     }
 
   private:
+    // Has a row of the batch, or of the next one, on its way here.
+    void expect(Index i) const {
+        const Index row = static_cast<Index>(source_->order[i]);
+        if (sparse) {
+            prefetch(source_->masks + row * nonzeros.groups, nonzeros.groups);
+            prefetch(source_->values + source_->starts[row], columns_ / 4); // most of them
+        } else {
+            prefetch(source_->x + row * columns_, columns_);
+        }
+    }
+
     const T* x_;
     const Index columns_, rows_;
     const Source<T>* source_;

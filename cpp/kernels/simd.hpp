@@ -232,10 +232,10 @@ template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group
     }
 }
 
-// Has n elements on their way to the second-level cache.
+// Has n elements on their way here.
 template <class X> FASTNET_INLINE void prefetch(const X* p, Index n) {
     for (Index i = 0; i < n; i += 64 / static_cast<Index>(sizeof(X))) {
-        __builtin_prefetch(p + i, 0, 2);
+        __builtin_prefetch(p + i);
     }
 }
 
