@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,10 @@ import hypothesis
 import numpy as np
 import pytest
 
-import fastnet
-from fastnet import backends
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # where there is no extension, the import says so
+    import fastnet
+    from fastnet import backends
 
 # Examples are the same in every run; HYPOTHESIS_PROFILE=explore looks for new ones. Fixtures of one test are the
 # same for all its examples, which is meant: the implementation is chosen once.

@@ -60,26 +60,29 @@ def package_without_extension(link_package):
     return link_package(with_extension=False)
 
 
-def test_without_the_extension_numba_runs_and_says_so_once(run_python, package_without_extension):
+def test_without_the_extension_numba_runs_and_the_import_says_so_once(run_python, package_without_extension):
     program = """
         import json, warnings
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             import fastnet
+            at_import = len(caught)
             fastnet.sigmoid(0.0)
             fastnet.softmax([1.0, 2.0])
             with fastnet.use_backend("numpy"):
                 fastnet.sigmoid(0.0)
             info = fastnet.build_info()
         warned = [[w.category.__name__, str(w.message)] for w in caught]
-        print(json.dumps([fastnet.backends.available(), info, warned]))
+        print(json.dumps([fastnet.backends.available(), info, warned, at_import, caught[0].filename]))
     """
-    available, info, warned = run_python(program, package=package_without_extension)
+    available, info, warned, at_import, where = run_python(program, package=package_without_extension)
     assert available == ["numba", "numpy"]
     assert info["backend"] == "numba"
     assert info["isa"] is info["compiler"] is info["threading"] is None
     assert info["num_threads"] >= 1
     [[category, message]] = warned
+    assert at_import == 1
+    assert where == "<string>"  # the program's own line, not one of fastnet's
     assert category == "RuntimeWarning"
     assert "installed without its compiled extension" in message
     assert "Numba backend is used" in message

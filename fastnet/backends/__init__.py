@@ -77,19 +77,7 @@ def available() -> list[str]:
 
 
 def _default() -> str:
-    forced = os.environ.get("FASTNET_BACKEND")
-    if forced:
-        return forced
-    if has_extension():
-        return "cpp"
-    warnings.warn(
-        "fastnet was installed without its compiled extension (no working C++ compiler at the time): the Numba "
-        "backend is used, which compiles for some seconds at first use and is slower. Reinstall with a compiler, "
-        "or set FASTNET_BACKEND=numba to silence this.",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-    return "numba"
+    return os.environ.get("FASTNET_BACKEND") or available()[0]
 
 
 def _load(name: str) -> Backend:
@@ -179,3 +167,13 @@ def set_num_threads(count: int) -> None:
         raise ValueError(f"count must be at most {MOST_THREADS:,}, not {count}")
     active().set_num_threads(int(count))
     _num_threads = int(count)
+
+
+if not has_extension() and not os.environ.get("FASTNET_BACKEND"):
+    warnings.warn(
+        "fastnet was installed without its compiled extension (no working C++ compiler at the time): the Numba "
+        "backend is used, which compiles for some seconds at first use and is slower. Reinstall with a compiler, "
+        "or set FASTNET_BACKEND=numba to silence this.",
+        RuntimeWarning,
+        stacklevel=3,  # where fastnet is imported
+    )
