@@ -118,9 +118,10 @@ template <class T> class Backprop {
         const T* da = da_[l].data();
         T* to = gradient.weight + from * outputs;
         if (l == 0 && skips_zeros_) {
-            multiply_transposed_nonzeros(
-                inputs_.row(first), layer.inputs, inputs_.nonzeros, rows, group, to, outputs, first > 0,
-                [&](Vec<T> total, T x, Index row, Index j) { return total + x * load(da + row * stride + j); });
+            multiply_transposed_nonzeros(inputs_.row(first), layer.inputs, inputs_.nonzeros, rows, group, to, outputs,
+                                         first > 0, [da, stride](Vec<T> total, T x, Index row, Index j) {
+                                             return total + x * load(da + row * stride + j);
+                                         });
         } else {
             const Matrix<T> z = l == 0 ? inputs_.rows(first, rows)
                                        : rows_of<T>(z_[l - 1].data(), rows, layer.inputs, padded<T>(layer.inputs));

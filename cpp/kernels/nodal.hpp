@@ -174,16 +174,16 @@ template <class T> class Nodal {
         T* to = gradient.weight + first * layer.outputs;
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse) {
-            const auto add = [&](auto&& polynomial) {
+            const auto add = [&](auto polynomial) {
                 multiply_transposed_nonzeros(base_.input(0, 0), layer.inputs, base_.inputs.nonzeros, rows, group, to,
-                                             layer.outputs, accumulate, [&](Vec<T> total, T x, Index row, Index j) {
+                                             layer.outputs, accumulate, [=](Vec<T> total, T x, Index row, Index j) {
                                                  return total + x * polynomial(x * x, row * stride + j);
                                              });
             };
             if (fifth) {
-                add([&](T xx, Index i) { return load(c1 + i) + xx * (load(c3 + i) + xx * load(c5 + i)); });
+                add([=](T xx, Index i) { return load(c1 + i) + xx * (load(c3 + i) + xx * load(c5 + i)); });
             } else {
-                add([&](T xx, Index i) { return load(c1 + i) + xx * load(c3 + i); });
+                add([=](T xx, Index i) { return load(c1 + i) + xx * load(c3 + i); });
             }
         } else {
             // One product of all powers with all terms: (inputs, powers * rows) . (powers * rows, outputs).

@@ -139,22 +139,23 @@ template <class T>
 void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& nonzeros, Index slot,
                        const PaddedMatrix<T>& b, T* c) {
     constexpr Index group = NonZeros<T>::group, groups_per_block = block_inner / group;
-    const Index stride = b.stride, size = rows * stride;
-    const Array<T> later(nonzeros.groups > groups_per_block ? size : 0);
+    const Index stride = b.stride, size = rows * stride, groups = nonzeros.groups;
+    const Array<T> later(groups > groups_per_block ? size : 0);
     // One chain per block of the inner dimension, as in gemm. It goes on from group to group in `to`, since a group's
     // rows of b stay in the first-level cache while the rows of x pass by.
-    for (Index first = 0; first < nonzeros.groups; first += groups_per_block) {
-        T* to = first == 0 ? c : later.data();
-        for (Index g = first; g < min_index(first + groups_per_block, nonzeros.groups); ++g) {
-            for (Index i = 0; i < rows; ++i) {
-                const std::uint64_t mask = nonzeros.mask(slot + i, g);
-                if (mask == 0 && g > first) {
-                    continue;
-                }
-                const T* values = x + i * ldx + g * group;
-                for_each_vector_group<T>(stride, [&]<int V>(Index j) {
-                    const T* row = b.row(g * group) + j;
-                    T* sums_of_row = to + i * stride + j;
+    for (Index first = 0; first < groups; first += groups_per_block) {
+        T* const to = first == 0 ? c : later.data();
+        const Index end = min_index(first + groups_per_block, groups);
+        for_each_vector_group<T>(stride, [&, x, ldx, slot, stride, to, first, end]<int V>(Index j) {
+            for (Index g = first; g < end; ++g) {
+                const T* const row = b.row(g * group) + j;
+                for (Index i = 0; i < rows; ++i) {
+                    const std::uint64_t mask = nonzeros.mask(slot + i, g);
+                    if (mask == 0 && g > first) {
+                        continue;
+                    }
+                    const T* const values = x + i * ldx + g * group;
+                    T* const sums_of_row = to + i * stride + j;
                     Vec<T> sums[V];
                     for (int v = 0; v < V; ++v) {
                         sums[v] = g == first ? Vec<T>{} : load(sums_of_row + v * lanes<T>);
@@ -167,9 +168,9 @@ void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& non
                     for (int v = 0; v < V; ++v) {
                         store(sums_of_row + v * lanes<T>, sums[v]);
                     }
-                });
+                }
             }
-        }
+        });
         for (Index i = 0; first > 0 && i < size; i += lanes<T>) {
             store(c + i, load(c + i) + load(later.data() + i));
         }
@@ -181,7 +182,7 @@ void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& non
 // nonzero `value` times the vector of the matrix at (row, j). rows <= block_inner: one chain, as in gemm.
 template <class T, class Term>
 void multiply_transposed_nonzeros(const T* x, Index ldx, const NonZeros<T>& nonzeros, Index rows, Index g, T* c,
-                                  Index n, bool accumulate, Term&& term) {
+                                  Index n, bool accumulate, Term term) {
     constexpr Index group = NonZeros<T>::group, most_blocks = block_inner / 64;
     std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
     const Index blocks = (rows + 63) / 64, columns = min_index(group, ldx - g * group);
@@ -191,9 +192,9 @@ void multiply_transposed_nonzeros(const T* x, Index ldx, const NonZeros<T>& nonz
         }
         transpose_bits(masks[block]);
     }
-    for (Index k = 0; k < columns; ++k) {
-        const T* values = x + g * group + k;
-        for_each_vector_group<T>(n, [&]<int V>(Index j) {
+    for_each_vector_group<T>(n, [&, x, ldx, g, c, n, accumulate, term, blocks, columns]<int V>(Index j) {
+        for (Index k = 0; k < columns; ++k) {
+            const T* const values = x + g * group + k;
             Vec<T> sums[V] = {};
             for (Index block = 0; block < blocks; ++block) {
                 for_each_bit(masks[block][k], [&](Index i) {
@@ -208,8 +209,8 @@ void multiply_transposed_nonzeros(const T* x, Index ldx, const NonZeros<T>& nonz
                 const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
                 store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
             }
-        });
-    }
+        }
+    });
 }
 
 } // namespace fastnet::FASTNET_TARGET
