@@ -23,14 +23,18 @@ template <class F> FASTNET_INLINE void for_each_bit(std::uint64_t mask, F&& f) {
 }
 
 // m[i] bit j -> m[j] bit i of a 64 x 64 matrix: quadrants are exchanged, then theirs, down to single bits.
-inline void transpose_bits(std::uint64_t (&m)[64]) {
-    std::uint64_t low = 0x00000000ffffffff; // the columns that stay, in each quadrant of this size
-    for (int size = 32; size > 0; size /= 2, low ^= low << size) {
-        for (int row = 0; row < 64; row = ((row | size) + 1) & ~size) {
-            const std::uint64_t exchanged = ((m[row] >> size) ^ m[row | size]) & low;
-            m[row] ^= exchanged << size;
-            m[row | size] ^= exchanged;
+template <int Size = 32,
+          std::uint64_t Low = 0x00000000ffffffff> // Low: the columns that stay, in quadrants of this size
+FASTNET_INLINE void transpose_bits(std::uint64_t (&m)[64]) {
+    for (int first = 0; first < 64; first += 2 * Size) {
+        for (int row = first; row < first + Size; ++row) {
+            const std::uint64_t exchanged = ((m[row] >> Size) ^ m[row + Size]) & Low;
+            m[row] ^= exchanged << Size;
+            m[row + Size] ^= exchanged;
         }
+    }
+    if constexpr (Size > 1) {
+        transpose_bits<Size / 2, Low ^ (Low << Size / 2)>(m);
     }
 }
 
