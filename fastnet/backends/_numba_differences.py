@@ -21,7 +21,7 @@ from fastnet.backends._numba_base import GROUP, OUTPUTS, PADDED, UNITS, Job, bas
 from fastnet.backends._numba_incremental import add, distinct, note
 from fastnet.backends._numba_kernels import LANES
 from fastnet.backends._numba_moves import BATCH, KINK, evaluate, has_kink
-from fastnet.backends._numba_nodal import NODES, add_polynomials, fit, refit, set_nodes
+from fastnet.backends._numba_nodal import NODES, add_polynomials, fit, fit_rows, refit, set_nodes
 from fastnet.backends._spec import Activation, Diagnostics, FloatArray, IntArray, NetworkSpec
 
 SHORT_MOVE = 1e-5, 5e-3  # in float64 and float32: for softmax's argument, where series of third order do
@@ -41,16 +41,6 @@ def _targets(t: FloatArray | IntArray, classes: int) -> tuple[IntArray, FloatArr
         return np.array(t, np.int64), np.empty((len(t), 0))
     one_hot = ((t == 1).sum(axis=1) == 1) & ((t != 0).sum(axis=1) == 1)
     return np.where(one_hot, (t == 1).argmax(axis=1), -1), np.array(t, np.float64)
-
-
-def _fit_rows(begin: Any, end: Any, job: Job) -> None:
-    """Fit the polynomials of rows `begin` to `end`."""
-    depth = len(job.layers)
-    base(begin, end, job)
-    begin, end = begin * depth, end * depth
-    set_nodes(begin, end, job)
-    evaluate(job.elements[begin], job.elements[end], job)
-    fit(begin, end, job)
 
 
 class _Layout(NamedTuple):
@@ -211,7 +201,7 @@ class _Differences:
         chunk |= {"odd": np.empty(tables[-1]), "tables": tables, "elements": elements, "first": 0, "wanted": _ALL}
         self.job = job._replace(**chunk, skip=0, element_met=np.empty(elements[-1] * LANES, np.int64))
         if evaluations < ROW_PRODUCTS:
-            self._run(_fit_rows, rows, products + evaluations)
+            self._run(fit_rows, rows, products + evaluations)
         else:
             self._run(base, rows, products)
             self._run(set_nodes, pairs, products)

@@ -21,11 +21,13 @@ from fastnet.backends._numba_base import (
     UNITS,
     WEIGHTS,
     Job,
+    base,
     inputs_of,
 )
 from fastnet.backends._numba_incremental import note_pair
 from fastnet.backends._numba_jit import borrowed, jit
 from fastnet.backends._numba_kernels import bits_of, from_bits
+from fastnet.backends._numba_moves import evaluate
 from fastnet.backends._spec import FloatArray
 
 NODES = 4
@@ -93,6 +95,17 @@ def fit(begin: int, end: int, job: Job) -> None:
             job.refit[pair] += missed[j]
         if job.refit[pair] == 0:
             _settle(job, row, number)
+
+
+@jit()
+def fit_rows(begin: int, end: int, job: Job) -> None:
+    # Rows begin to end, all the way up to their polynomials.
+    depth = len(job.layers)
+    begin_pair, end_pair = begin * depth, end * depth
+    base(begin, end, job)
+    set_nodes(begin_pair, end_pair, job)
+    evaluate(job.elements[begin_pair], job.elements[end_pair], job)
+    fit(begin_pair, end_pair, job)
 
 
 @jit()

@@ -18,7 +18,6 @@ BLOCK_ROWS = 128  # samples that go through the network together: their units st
 CALL_SECONDS = 0.05  # compiled code cannot be interrupted: Ctrl-C waits for one call of this length
 PRODUCTS_PER_SECOND = 1e10  # multiply-adds of one thread, roughly: the first guess of what such a call holds
 SHORT_PRODUCTS = 4e5  # work that is done before another thread has begun
-WAIT_SECONDS = 1e-4  # for another thread before the processor is given away: to have it back takes 30 microseconds
 UNIT_PRODUCTS = 50  # multiply-adds that take as long as one unit's activation, roughly
 
 _most_threads: int = vars(numba.config)["NUMBA_NUM_THREADS"]
@@ -114,9 +113,6 @@ def _in_threads(kernel: Any, bounds: Any, job: Any, threads: int) -> None:
         for _ in parts:  # after Ctrl-C nobody begins another one
             pass
         for done in dones:
-            until = time.perf_counter() + WAIT_SECONDS
-            while done.locked() and time.perf_counter() < until:
-                time.sleep(0)  # lets the other thread have the GIL
             done.acquire()
     if errors:
         raise errors[0]
