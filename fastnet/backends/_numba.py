@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from fastnet.backends import _numba_kernels as kernels
+from fastnet.backends import _numba_products as products
 from fastnet.backends import _numba_threads as threads
 from fastnet.backends import _numpy
 from fastnet.backends._numba_differences import incremental, nodal
-from fastnet.backends._numba_kernels import jit
+from fastnet.backends._numba_jit import borrowed, jit
 from fastnet.backends._numba_threads import get_num_threads, set_num_threads
 from fastnet.backends._spec import Activation, FloatArray, IntArray, Loss, NetworkSpec, Output
 
@@ -77,8 +77,15 @@ class _Loop(NamedTuple):
 @jit()
 def _layer(begin: int, end: int, job: _Layer) -> None:
     # rows begin to end of job.out and job.derivative
+    job = borrowed(job)
     out, derivative = job.out[begin:end], job.derivative[begin:end].ravel()
-    kernels.product(job.a[begin * job.row_step :], job.row_step, job.input_step, job.weight, out)
+    a = job.a[begin * job.row_step :]
+    if not products.worth_skipping_zeros(job.a, job.weight):
+        products.product(a, job.row_step, job.input_step, job.weight, out)
+    elif job.row_step == 1:
+        products.product_of_transposed_nonzeros(a, job.input_step, job.weight, out)
+    else:
+        products.product_of_nonzeros(a[: len(out) * job.row_step].reshape((len(out), job.row_step)), job.weight, out)
     if job.bias.size > 0:
         for i in range(out.shape[0]):
             for j in range(out.shape[1]):
@@ -86,12 +93,6 @@ def _layer(begin: int, end: int, job: _Layer) -> None:
     if derivative.size > 0:
         kernels.derive(job.kind, job.slope, out.ravel(), derivative)
     kernels.activate(job.kind, job.slope, out.ravel(), out.ravel())
-
-
-@jit(parallel=True)
-def _layer_parts(bounds: IntArray, job: _Layer) -> None:
-    for part in numba.prange(bounds.size - 1):
-        _layer(bounds[part], bounds[part + 1], job)
 
 
 @jit()
@@ -110,7 +111,7 @@ def _penalty(job: _Loop, theta: FloatArray) -> float:
 def _loss(job: _Loop, theta: FloatArray, work: FloatArray) -> float:
     # theta like job.theta, work (2, threads.BLOCK_ROWS * job.widest) -> scalar
     total = 0.0
-    first, input_step = kernels.ONE - kernels.ONE, kernels.ONE
+    first, input_step = products.ONE - products.ONE, products.ONE
     for begin in range(0, len(job.x), threads.BLOCK_ROWS):
         units = job.x[begin : begin + threads.BLOCK_ROWS]
         rows = len(units)
@@ -134,6 +135,7 @@ def _loss(job: _Loop, theta: FloatArray, work: FloatArray) -> float:
 @jit()
 def _loop(begin: int, end: int, job: _Loop) -> None:
     # elements begin to end of job.differences, two full forward passes for each
+    job = borrowed(job)
     theta, step = job.theta.copy(), job.theta.dtype.type(job.h)
     work = np.empty((2, threads.BLOCK_ROWS * job.widest), theta.dtype)
     for n in range(begin, end):
@@ -144,12 +146,6 @@ def _loop(begin: int, end: int, job: _Loop) -> None:
         below = _loss(job, theta, work)
         theta[job.entries[n]] = value
         job.differences[n] = (above - below) / (2 * job.h)
-
-
-@jit(parallel=True)
-def _loop_parts(bounds: IntArray, job: _Loop) -> None:
-    for part in numba.prange(bounds.size - 1):
-        _loop(bounds[part], bounds[part + 1], job)
 
 
 # The backend's functions ----------------------------------------------------------------------------------
@@ -213,7 +209,7 @@ def _affine(
     out, slope = np.empty((rows, outputs), dtype), dtype.type(leaky_slope)
     job = _Layer(flat, steps[0], steps[1], _ready(weight), bias, int(kind), slope, out, derivative)
     # Fours, as in _product: no row's bits depend on the threads.
-    threads.share(_layer, _layer_parts, job, rows, weight.size + threads.UNIT_PRODUCTS * outputs, 4)
+    threads.share(_layer, job, rows, weight.size + threads.UNIT_PRODUCTS * outputs, 4)
     return out
 
 
@@ -289,5 +285,5 @@ def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, e
         differences,
     )
     products = 2 * len(x) * sum(w.size + threads.UNIT_PRODUCTS * w.shape[1] for w in spec.weights)
-    threads.share(_loop, _loop_parts, job, len(entries), products, 1)
+    threads.share(_loop, job, len(entries), products)
     return differences

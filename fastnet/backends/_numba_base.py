@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet.backends import _numba_kernels as kernels
-from fastnet.backends._numba_kernels import jit
+from fastnet.backends import _numba_products as products
+from fastnet.backends._numba_jit import borrowed, jit
 from fastnet.backends._spec import Activation, FloatArray, IntArray, Output
 
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
@@ -16,7 +17,7 @@ ByteArray: TypeAlias = npt.NDArray[np.uint8]
 # Columns of `Job.layers`. Units are padded to whole LANES.
 INPUTS, OUTPUTS, KIND, WEIGHTS, BIASES, END, UNITS, PADDED, PLACES = range(9)
 
-GROUP = 16  # rows of a weight that a thread sums together
+GROUP = 56  # rows of a weight that a thread sums together: enough that some inputs are not 0
 
 
 class Job(NamedTuple):
@@ -80,6 +81,7 @@ def inputs_of(job: Job, row: int, number: int) -> FloatArray:
 @jit()
 def base(begin: int, end: int, job: Job) -> None:
     # The forward pass of rows begin to end, with what differences need to know of every unit.
+    job = borrowed(job)
     rows = end - begin
     for number in range(len(job.layers)):
         layer = job.layers[number]
@@ -88,10 +90,10 @@ def base(begin: int, end: int, job: Job) -> None:
         bias = job.theta[layer[BIASES] : layer[END]]
         out = np.empty((rows, outputs), job.theta.dtype)
         if number == 0:
-            kernels.product_of_nonzeros(job.x[begin:end], weight, out)
+            products.product_of_nonzeros(job.x[begin:end], weight, out)
         else:
             before = job.z[begin:].ravel()[job.layers[number - 1, UNITS] :]
-            kernels.product(before, job.z.shape[1], kernels.ONE, weight, out)
+            products.product(before, job.z.shape[1], products.ONE, weight, out)
         for i in range(rows):
             a = job.a[begin + i]
             for j in range(outputs):

@@ -9,7 +9,8 @@ added to the gradient. Threads share out the tables, and then the gradient's row
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,12 +21,13 @@ from fastnet.backends._numba_base import GROUP, OUTPUTS, PADDED, UNITS, Job, bas
 from fastnet.backends._numba_incremental import add, distinct, note
 from fastnet.backends._numba_kernels import LANES
 from fastnet.backends._numba_moves import BATCH, KINK, evaluate, has_kink
-from fastnet.backends._numba_nodal import NODES, add_polynomials, fit, refit, set_nodes
+from fastnet.backends._numba_nodal import NODES, add_polynomials, fit, fit_rows, refit, set_nodes
 from fastnet.backends._spec import Activation, Diagnostics, FloatArray, IntArray, NetworkSpec
 
 SHORT_MOVE = 1e-5, 5e-3  # in float64 and float32: for softmax's argument, where series of third order do
 CHUNK_BYTES = 8 << 20  # of what is kept of the rows that are done together
 TABLE_BYTES = 8 << 20  # of what their moves do
+ROW_PRODUCTS = 1e7  # multiply-adds that go through all kernels of `nodal` in one call; more are shared out by kernels
 
 
 # The gradient -------------------------------------------------------------------------------------------
@@ -41,6 +43,47 @@ def _targets(t: FloatArray | IntArray, classes: int) -> tuple[IntArray, FloatArr
     return np.where(one_hot, (t == 1).argmax(axis=1), -1), np.array(t, np.float64)
 
 
+class _Layout(NamedTuple):
+    """Where a network's units and parameters are kept, and what its work costs in multiply-adds."""
+
+    layers: IntArray  # (depth, columns): as in Job
+    parameters: int
+    units: int
+    width: int  # the most units of the last two layers, padded
+    places: int
+    products: int  # of a row's forward pass
+    tails: IntArray  # (depth,): of a move
+    nodes: float  # of all nodes of a row
+    kinked: bool
+
+
+@lru_cache(maxsize=16)
+def _layout(
+    shapes: tuple[tuple[int, int], ...], biased: tuple[bool, ...], activations: tuple[Activation, ...]
+) -> _Layout:
+    layers: list[tuple[int, ...]] = []
+    begin = units = places = 0
+    for (inputs, outputs), bias, kind in zip(shapes, biased, activations, strict=True):
+        biases = begin + inputs * outputs
+        end, padded = biases + (outputs if bias else 0), -(-outputs // LANES) * LANES
+        layers.append((inputs, outputs, int(kind), begin, biases, end, units, padded, places))
+        begin, units, places = end, units + padded, places + max(inputs + 1, NODES)
+    width = max(layer[PADDED] for layer in layers[-2:])
+    products = [outputs * (inputs + threads.UNIT_PRODUCTS) for inputs, outputs in shapes]
+    tails = np.cumsum([threads.UNIT_PRODUCTS, *products[:0:-1]])[::-1]
+    nodes = float(2 * NODES * sum(outputs * tail for (_, outputs), tail in zip(shapes, tails.tolist(), strict=True)))
+    kinked = any(has_kink(int(kind)) for kind in activations)
+    return _Layout(np.array(layers, np.int64), begin, units, width, places, sum(products), tails, nodes, kinked)
+
+
+@lru_cache(maxsize=16)
+def _node_tables(padded: tuple[int, ...], rows: int) -> tuple[IntArray, IntArray]:
+    """Where the nodes' tables begin, and the elements that fill them: (pairs + 1,)."""
+    blocks = np.zeros(rows * len(padded) + 1, np.int64)
+    np.cumsum(np.tile(padded, rows) // LANES, out=blocks[1:])
+    return blocks * (NODES * LANES), blocks
+
+
 class _Differences:
     """A network's finite-difference gradient in the making."""
 
@@ -48,19 +91,13 @@ class _Differences:
         self.spec, self.x, self.nodes = spec, x, nodes
         self.depth, dtype = len(spec.weights), spec.dtype
         self.labels, self.targets = _targets(t, spec.classes)
-        layers: list[tuple[int, ...]] = []
-        begin = units = places = 0
-        for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
-            (inputs, outputs), biases = weight.shape, begin + weight.size
-            end, padded = biases + (0 if bias is None else outputs), -(-outputs // LANES) * LANES
-            layers.append((inputs, outputs, int(kind), begin, biases, end, units, padded, places))
-            begin, units, places = end, units + padded, places + max(inputs + 1, NODES)
-        self.layers = np.array(layers, np.int64)
-        self.places = places
+        shapes = tuple(weight.shape for weight in spec.weights)
+        layout = _layout(shapes, tuple(bias is not None for bias in spec.biases), spec.activations)
+        self.layout, self.layers, units, places = layout, layout.layers, layout.units, layout.places
 
         last = spec.weights[-1]
-        effects = np.zeros((2, spec.classes, int(self.layers[-2:, PADDED].max())))
-        effects[0, :, : spec.classes] = np.eye(spec.classes)
+        effects = np.zeros((2, spec.classes, layout.width))
+        effects[0].ravel()[:: layout.width + 1] = 1
         if self.depth > 1:
             effects[1, :, : len(last)] = last.T
         # Places, moves and a number for each input; per unit five values of the base, three terms, and tables.
@@ -68,18 +105,15 @@ class _Differences:
         rows = min(max(chunk, 1), threads.BLOCK_ROWS, len(x))
         # Moves that an element of the last two layers holds: one or two milliseconds' work.
         most = max(min(128, 12800 // spec.classes), BATCH)
-        products = [w.size + threads.UNIT_PRODUCTS * w.shape[1] for w in spec.weights]
-        self._tails = np.cumsum([threads.UNIT_PRODUCTS, *products[:0:-1]])[::-1]  # of a move, for each layer
-        self._products = sum(products)  # of a row
-        self._kinked = any(has_kink(int(kind)) for kind in spec.activations)
         self.evaluations = self.fallbacks = self.kinks = 0
         single = dtype == np.float32
         empty, step = np.empty(0, np.int64), dtype.type(h)
+        places_of_units, answers = np.zeros((3, rows, units)), np.empty((2, rows, spec.classes))
         self.job = Job(
             theta=np.concatenate([p.ravel() for p in spec.parameters]),
-            gradient=np.zeros(begin, dtype),
+            gradient=np.zeros(layout.parameters, dtype),
             layers=self.layers,
-            widest=int(self.layers[:, OUTPUTS].max()),
+            widest=max(shape[1] for shape in shapes),
             slope=float(dtype.type(spec.leaky_slope)),
             output=int(spec.output),
             loss=int(spec.loss),
@@ -94,11 +128,11 @@ class _Differences:
             labels=self.labels[:rows],
             targets=self.targets[:rows],
             z=np.zeros((rows, units), dtype),
-            a=np.zeros((rows, units)),
-            s=np.zeros((rows, units)),
-            c=np.zeros((rows, units)),
-            last=np.empty((rows, spec.classes)),
-            y=np.empty((rows, spec.classes)),
+            a=places_of_units[0],
+            s=places_of_units[1],
+            c=places_of_units[2],
+            last=answers[0],
+            y=answers[1],
             likeliest=np.empty(rows, np.int64),
             losses=np.empty(rows, dtype),
             met=np.zeros((rows, units), np.uint8),
@@ -126,18 +160,20 @@ class _Differences:
         kinked, losses = np.zeros(job.met.shape[1], bool), 0.0
         for first in range(0, len(self.x), len(job.x)):
             self._chunk(first)
-            losses += float(self.job.losses[: len(self.job.x)].sum(dtype=np.float64))
-            if not np.isfinite(self.job.losses[: len(self.job.x)]).all():  # nor is the difference of two such losses
+            chunk_losses = job.losses[: len(self.job.x)]
+            losses += float(chunk_losses.sum(dtype=np.float64))
+            if not np.isfinite(chunk_losses).all():  # nor is the difference of two such losses
                 job.gradient[:] = np.nan
                 break
-            kinked |= (self.job.met & KINK).any(axis=0)
+            if self.layout.kinked:
+                kinked |= (job.met & KINK).any(axis=0)
         gradients, at = [], 0
         for parameter in spec.parameters:
             gradients.append(job.gradient[at : at + parameter.size].reshape(parameter.shape))
             at += parameter.size
             if parameter.ndim == 2:
                 gradients[-1] = _numpy.with_decay(spec, gradients[-1], parameter)
-        units = [slice(u, u + n) for u, n in self.layers[:, [UNITS, OUTPUTS]]]
+        units = [slice(u, u + n) for u, n in self.layers[:, [UNITS, OUTPUTS]].tolist()]
         return gradients, Diagnostics(
             losses / len(self.x) + _numpy.penalty(spec),
             self.evaluations,
@@ -147,37 +183,43 @@ class _Differences:
         )
 
     def _chunk(self, first: int) -> None:
-        """Add what the chunk of rows that begins here contributes."""
-        capacity = len(self.job.met)
-        at = slice(first, first + capacity)
-        self.job = self.job._replace(x=self.x[at], labels=self.labels[at], targets=self.targets[at])
-        job, rows = self.job, len(self.job.x)
+        """Add what the chunk of rows that begins here contributes, if every loss is finite."""
+        at = slice(first, first + len(self.job.met))
+        chunk: dict[str, Any] = {"x": self.x[at], "labels": self.labels[at], "targets": self.targets[at]}
+        rows, job = len(chunk["x"]), self.job
         job.met[:] = 0
-        self._run(base, rows, self._products)
-        if not np.isfinite(job.losses[:rows]).all():
-            return
         if not self.nodes:
-            self._add_moves(None)
+            self.job = job._replace(**chunk)
+            self._run(base, rows, self.layout.products)
+            if np.isfinite(job.losses[:rows]).all():
+                self._add_moves(None)
             return
 
         job.missed[:] = 0
-        pairs = rows * self.depth
-        tables = np.zeros(pairs + 1, np.int64)
-        np.cumsum(np.tile(NODES * self.layers[:, PADDED], rows), out=tables[1:])
-        self.job = self.job._replace(odd=np.empty(tables[-1]), tables=tables, wanted=_ALL, skip=0)
-        self._run(set_nodes, pairs, self._products)
-        self._evaluate(0, pairs, self.job.counts)
-        self.evaluations += 2 * int((job.counts[:pairs].reshape(rows, -1) * self.layers[:, OUTPUTS]).sum())
-        self._run(fit, pairs, self._products)
+        pairs, products, evaluations = rows * self.depth, self.layout.products, self.layout.nodes
+        tables, elements = _node_tables(tuple(self.layers[:, PADDED].tolist()), rows)
+        chunk |= {"odd": np.empty(tables[-1]), "tables": tables, "elements": elements, "first": 0, "wanted": _ALL}
+        self.job = job._replace(**chunk, skip=0, element_met=np.empty(elements[-1] * LANES, np.int64))
+        if evaluations < ROW_PRODUCTS:
+            self._run(fit_rows, rows, products + evaluations)
+        else:
+            self._run(base, rows, products)
+            self._run(set_nodes, pairs, products)
+            self._run(evaluate, int(elements[-1]), evaluations * rows / int(elements[-1]))
+            self._run(fit, pairs, products)
+        if not np.isfinite(job.losses[:rows]).all():
+            return
+        self.evaluations += 2 * int((job.counts[:pairs].reshape(rows, -1) @ self.layers[:, OUTPUTS]).sum())
         refits = int(job.refit[:pairs].sum())
         if refits:
             counts = np.minimum(job.refit, 1)
             self.job = self.job._replace(wanted=job.missed, skip=NODES - 1)
             self._evaluate(0, pairs, counts)
             self.evaluations += 2 * refits
-            self._run(refit, pairs, self._products)
-        self._run(add_polynomials, -(-self.places // GROUP), GROUP * rows * job.widest)
-        self.kinks += int((job.met[:rows] & KINK).sum())
+            self._run(refit, pairs, self.layout.products)
+        self._run(add_polynomials, -(-self.layout.places // GROUP), GROUP * rows * job.widest)
+        if self.layout.kinked:
+            self.kinks += int((job.met[:rows] & KINK).sum())
         fallbacks = int(job.missed[:rows].sum())
         if fallbacks:
             self.fallbacks += fallbacks
@@ -192,7 +234,7 @@ class _Differences:
             units = np.add.reduceat(wanted, self.layers[:, UNITS], axis=1, dtype=np.int64)
             self.job.counts[:pairs] = (units > 0).ravel()
         self.job = self.job._replace(wanted=_ALL if wanted is None else wanted, skip=0)
-        self._run(distinct, pairs, self._products)
+        self._run(distinct, pairs, self.layout.products)
 
         counts = self.job.counts[:pairs]
         self.evaluations += 2 * int((counts.reshape(units.shape) * units).sum())
@@ -203,9 +245,9 @@ class _Differences:
             tables = np.concatenate([[0], ends[:-1]]) - done
             self.job = self.job._replace(odd=np.empty(ends[end - 1] - done), tables=tables, begin=begin, end=end)
             self._evaluate(begin, end, self.job.counts)
-            if self._kinked:
-                self._run(note, end - begin, self._products)
-            self._run(add, -(-self.places // GROUP), GROUP * rows * self.job.widest)
+            if self.layout.kinked:
+                self._run(note, end - begin, self.layout.products)
+            self._run(add, -(-self.layout.places // GROUP), GROUP * rows * self.job.widest)
             begin, done = end, int(ends[end - 1])
 
     def _evaluate(self, begin: int, end: int, counts: IntArray) -> None:
@@ -218,11 +260,11 @@ class _Differences:
         self.job = job._replace(
             elements=elements, first=first, counts=counts, element_met=np.empty(size * LANES, np.int64)
         )
-        products = 2 * float((counts[:pairs] * self.layers[layers, OUTPUTS] * self._tails[layers])[begin:end].sum())
-        self._run(evaluate, size, products / max(size, 1))
+        products = counts[:pairs] * (2.0 * self.layers[:, OUTPUTS] * self.layout.tails)[layers]
+        self._run(evaluate, size, float(products[begin:end].sum()) / max(size, 1))
 
     def _run(self, stage: Any, size: int, products: float) -> None:
-        threads.share(stage, None, self.job, size, products, 1)
+        threads.share(stage, self.job, size, products)
 
 
 def incremental(

@@ -22,12 +22,14 @@ from fastnet.backends._numba_base import (
     Job,
     inputs_of,
 )
-from fastnet.backends._numba_kernels import LANES, jit
+from fastnet.backends._numba_jit import borrowed, jit
+from fastnet.backends._numba_kernels import LANES
 
 
 @jit()
 def distinct(begin: int, end: int, job: Job) -> None:
     # Pairs begin to end: their distinct moves, and which of them each input makes. The bias makes the first one.
+    job = borrowed(job)
     slots = np.empty(0, np.int32)  # a hash table: numbers of moves, or -1
     values = np.empty(0, np.int64)  # the bits of the inputs that make them
     for pair in range(begin, end):
@@ -75,6 +77,7 @@ def note_pair(job: Job, pair: int) -> None:
 @jit()
 def note(begin: int, end: int, job: Job) -> None:
     # Pairs begin to end, from job.begin on.
+    job = borrowed(job)
     for pair in range(job.begin + begin, job.begin + end):
         note_pair(job, pair)
 
@@ -83,6 +86,7 @@ def note(begin: int, end: int, job: Job) -> None:
 def add(begin: int, end: int, job: Job) -> None:
     # Groups begin to end of the rows of the layers' weights, a bias being the last row: adds the tables of the pairs
     # job.begin to job.end, rows of the batch ascending.
+    job = borrowed(job)
     depth, begin, end = len(job.layers), begin * GROUP, end * GROUP
     at = np.empty(len(job.x), np.int64)  # where the rows that add anything have it
     for number in range(depth):

@@ -1,4 +1,4 @@
-"""Kernels of the Numba backend: matrix product, activations, outputs and losses.
+"""Kernels of the Numba backend: activations, outputs and losses.
 
 The value, the derivative and the difference of each activation and loss stand side by side. A difference, φ(a + d) −
 φ(a), is computed without subtracting two values of φ: it keeps its digits however small d is. No derivative enters it.
@@ -7,38 +7,16 @@ The value, the derivative and the difference of each activation and loss stand s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from fastnet.backends import _numpy
+from fastnet.backends._numba_jit import jit
 from fastnet.backends._spec import Activation, FloatArray, IntArray, Loss, Output
 
 EPSILON = _numpy.EPSILON
 LANES = 16  # units or perturbations that are computed side by side: loops of this length have no rest
-ONE: Any = np.int64(1)  # the literal has a type of its own, compiled for again
-
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-
-def jit(parallel: bool = False, inline: bool = False) -> Callable[[Kernel], Kernel]:
-    """Return the decorator with every compiler option. Full fastmath would assume that nothing is NaN.
-
-    A loop vectorises only if what it calls is part of it: `inline`.
-    """
-    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "parallel": parallel}
-    options["forceinline"] = inline
-
-    def decorate(function: Kernel) -> Kernel:
-        try:
-            return cast(Kernel, numba.njit(cache=True, **options)(function))
-        except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
-            return cast(Kernel, numba.njit(**options)(function))
-
-    return decorate
-
 
 # Elementary functions, float64, for loops that vectorise (a loop with math.exp does not) --------------------
 
@@ -111,71 +89,6 @@ def _log1p(x: float) -> float:
     return k * _LN2_HIGH + ((f - s * (f - z * p)) + k * _LN2_LOW)
 
 
-# Matrix product -------------------------------------------------------------------------------------------
-
-
-@jit()
-def product(a: FloatArray, row_step: int, inner_step: int, b: FloatArray, out: FloatArray) -> None:
-    # a (rows, inner), flat, its elements the steps apart; b (inner, outputs) -> out = a @ b (rows, outputs)
-    # Four by four: each row of b and out that is loaded serves four times. Sums are in the order of `inner`.
-    rows, inner = out.shape[0], b.shape[0]
-    row_fours, inner_fours = rows - rows % 4, inner - inner % 4
-    out[:] = 0
-    for i in range(0, row_fours, 4):
-        out0, out1, out2, out3 = out[i], out[i + 1], out[i + 2], out[i + 3]
-        for k in range(0, inner_fours, 4):
-            b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-            p = i * row_step + k * inner_step
-            q, r, s = p + row_step, p + 2 * row_step, p + 3 * row_step
-            p0, p1, p2, p3 = a[p], a[p + inner_step], a[p + 2 * inner_step], a[p + 3 * inner_step]
-            q0, q1, q2, q3 = a[q], a[q + inner_step], a[q + 2 * inner_step], a[q + 3 * inner_step]
-            r0, r1, r2, r3 = a[r], a[r + inner_step], a[r + 2 * inner_step], a[r + 3 * inner_step]
-            s0, s1, s2, s3 = a[s], a[s + inner_step], a[s + 2 * inner_step], a[s + 3 * inner_step]
-            for j in range(out.shape[1]):
-                c0, c1, c2, c3 = b0[j], b1[j], b2[j], b3[j]
-                out0[j] = out0[j] + p0 * c0 + p1 * c1 + p2 * c2 + p3 * c3
-                out1[j] = out1[j] + q0 * c0 + q1 * c1 + q2 * c2 + q3 * c3
-                out2[j] = out2[j] + r0 * c0 + r1 * c1 + r2 * c2 + r3 * c3
-                out3[j] = out3[j] + s0 * c0 + s1 * c1 + s2 * c2 + s3 * c3
-    for i in range(row_fours, rows):
-        out0 = out[i]
-        for k in range(0, inner_fours, 4):
-            b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-            p = i * row_step + k * inner_step
-            p0, p1, p2, p3 = a[p], a[p + inner_step], a[p + 2 * inner_step], a[p + 3 * inner_step]
-            for j in range(out.shape[1]):
-                out0[j] = out0[j] + p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j]
-    for i in range(rows):
-        out0 = out[i]
-        for k in range(inner_fours, inner):
-            b0, p0 = b[k], a[i * row_step + k * inner_step]
-            for j in range(out.shape[1]):
-                out0[j] += p0 * b0[j]
-
-
-@jit()
-def product_of_nonzeros(x: FloatArray, weight: FloatArray, out: FloatArray) -> None:
-    # x (rows, inputs), weight (inputs, outputs) -> out = x @ weight (rows, outputs), without what adds nothing
-    which = np.empty(x.shape[1] + 3, np.int64)
-    for row in range(len(x)):
-        count, from_, to = 0, x[row], out[row]
-        for i in range(from_.size):
-            which[count] = i
-            count += 1 if from_[i] != 0 else 0
-        to[:] = 0
-        fours = count - count % 4
-        for n in range(0, fours, 4):
-            i0, i1, i2, i3 = which[n], which[n + 1], which[n + 2], which[n + 3]
-            x0, x1, x2, x3 = from_[i0], from_[i1], from_[i2], from_[i3]
-            w0, w1, w2, w3 = weight[i0], weight[i1], weight[i2], weight[i3]
-            for j in range(to.size):
-                to[j] = to[j] + x0 * w0[j] + x1 * w1[j] + x2 * w2[j] + x3 * w3[j]
-        for n in range(fours, count):
-            x0, w0 = from_[which[n]], weight[which[n]]
-            for j in range(to.size):
-                to[j] += x0 * w0[j]
-
-
 # Activations ----------------------------------------------------------------------------------------------
 
 SMALL_MOVE = 5e-4, 0.02  # in float64 and float32: where all |d| are at most this, series replace exponentials
@@ -190,8 +103,8 @@ def activate(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
             out[i] = one if z[i] > zero else zero if z[i] <= zero else z[i]
     elif kind == Activation.SIGMOID:
         for i in range(z.size):
-            e = math.exp(-abs(z[i]))  # at most 1: neither branch overflows
-            out[i] = (e if z[i] < zero else one) / (one + e)
+            e = _exp(-abs(np.float64(z[i])))  # at most 1: neither branch overflows
+            out[i] = (e if z[i] < zero else 1.0) / (1.0 + e)
     elif kind == Activation.TANH:
         for i in range(z.size):
             out[i] = math.tanh(z[i])
@@ -206,14 +119,14 @@ def activate(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
 @jit()
 def derive(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
     # z (size,) -> out (size,), the activation's derivative at z
-    zero, one, two, four = z.dtype.type(0), z.dtype.type(1), z.dtype.type(2), z.dtype.type(4)
+    zero, one = z.dtype.type(0), z.dtype.type(1)
     if kind == Activation.IDENTITY:
         out[:] = one
     elif kind == Activation.SIGMOID or kind == Activation.TANH:
-        inner, outer = (two, four) if kind == Activation.TANH else (one, one)
+        inner, outer = (2.0, 4.0) if kind == Activation.TANH else (1.0, 1.0)
         for i in range(z.size):
-            e = math.exp(-abs(inner * z[i]))  # tanh'(z) = 4 sigmoid'(2z): neither cancels in a tail
-            out[i] = outer * (e / (one + e) * (one / (one + e)))
+            e = _exp(-abs(inner * z[i]))  # tanh'(z) = 4 sigmoid'(2z): neither cancels in a tail
+            out[i] = outer * (e / (1.0 + e) * (1.0 / (1.0 + e)))
     else:
         above = zero if kind == Activation.STEP else one
         below = slope if kind == Activation.LEAKY_RELU else zero

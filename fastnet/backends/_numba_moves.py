@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fastnet.backends import _numba_kernels as kernels
+from fastnet.backends import _numba_products as products
 from fastnet.backends._numba_base import BIASES, KIND, OUTPUTS, PADDED, PLACES, UNITS, WEIGHTS, Job
-from fastnet.backends._numba_kernels import LANES, Answer, jit
+from fastnet.backends._numba_jit import borrowed, jit
+from fastnet.backends._numba_kernels import LANES, Answer
 from fastnet.backends._spec import Activation, FloatArray, IntArray, Loss, Output
 
 BATCH = 8  # moves of LANES units, in both directions, that go through the network together
@@ -227,7 +229,7 @@ def _evaluate_deep(
         following = job.layers[q + 1]
         weight = job.theta[following[WEIGHTS] : following[BIASES]].reshape((width, following[OUTPUTS]))
         out = then[: count * following[OUTPUTS]].reshape((count, following[OUTPUTS]))
-        kernels.product(now, width, kernels.ONE, weight, out)
+        products.product(now, width, products.ONE, weight, out)
         now, then, width = then, now, following[OUTPUTS]
 
     answer = _answer(job, row)
@@ -269,6 +271,7 @@ def _differ_rows(job: Job, row: int, number: int, d: FloatArray, work: _Work) ->
 @jit()
 def evaluate(begin: int, end: int, job: Job) -> None:
     # Elements begin to end: their part of odd and of element_met.
+    job = borrowed(job)
     depth, classes = len(job.layers), job.y.shape[1]
     deep_rows = ROWS * job.widest if depth > 2 else 0
     work = _Work(
@@ -291,7 +294,7 @@ def evaluate(begin: int, end: int, job: Job) -> None:
             pair += 1
         row, number = pair // depth, pair % depth
         layer, most = job.layers[number], job.element_moves[number]
-        parts = (job.counts[pair] + most - 1) // most
+        parts = max((job.counts[pair] + most - 1) // most, 1)
         j = (element - job.elements[pair]) // parts * LANES
         first = (element - job.elements[pair]) % parts * most
         count = min(most, job.counts[pair] - first)

@@ -21,10 +21,13 @@ from fastnet.backends._numba_base import (
     UNITS,
     WEIGHTS,
     Job,
+    base,
     inputs_of,
 )
 from fastnet.backends._numba_incremental import note_pair
-from fastnet.backends._numba_kernels import bits_of, from_bits, jit
+from fastnet.backends._numba_jit import borrowed, jit
+from fastnet.backends._numba_kernels import bits_of, from_bits
+from fastnet.backends._numba_moves import evaluate
 from fastnet.backends._spec import FloatArray
 
 NODES = 4
@@ -45,6 +48,7 @@ def _widest(job: Job, row: int, number: int) -> float:
 @jit()
 def set_nodes(begin: int, end: int, job: Job) -> None:
     # Pairs begin to end: the nodes' moves, the furthest one first, which tells whether there is a kink.
+    job = borrowed(job)
     for pair in range(begin, end):
         row, number = pair // len(job.layers), pair % len(job.layers)
         widest, places = _widest(job, row, number), job.layers[number, PLACES]
@@ -69,6 +73,7 @@ def _tolerance(job: Job, odd: FloatArray) -> float:
 def fit(begin: int, end: int, job: Job) -> None:
     # Pairs begin to end: c1 x + c3 x^3 through the first two nodes, x being the share of the furthest move; checked at
     # the third one. A unit that misses, but met nothing, gets another node.
+    job = borrowed(job)
     for pair in range(begin, end):
         row, number = pair // len(job.layers), pair % len(job.layers)
         outputs, padded, units = job.layers[number, OUTPUTS], job.layers[number, PADDED], job.layers[number, UNITS]
@@ -93,8 +98,20 @@ def fit(begin: int, end: int, job: Job) -> None:
 
 
 @jit()
+def fit_rows(begin: int, end: int, job: Job) -> None:
+    # Rows begin to end, all the way up to their polynomials.
+    depth = len(job.layers)
+    begin_pair, end_pair = begin * depth, end * depth
+    base(begin, end, job)
+    set_nodes(begin_pair, end_pair, job)
+    evaluate(job.elements[begin_pair], job.elements[end_pair], job)
+    fit(begin_pair, end_pair, job)
+
+
+@jit()
 def refit(begin: int, end: int, job: Job) -> None:
     # Pairs begin to end: c1 x + c3 x^3 + c5 x^5 through three nodes for units that missed, checked at the fourth.
+    job = borrowed(job)
     for pair in range(begin, end):
         if job.refit[pair] == 0:
             continue
@@ -137,6 +154,7 @@ def _settle(job: Job, row: int, number: int) -> None:
 @jit()
 def add_polynomials(begin: int, end: int, job: Job) -> None:
     # Groups begin to end of the rows of the layers' weights, a bias being the last row: adds every row's polynomials.
+    job = borrowed(job)
     depth, begin, end = len(job.layers), begin * GROUP, end * GROUP
     which, values = np.empty(end - begin + 1, np.int64), np.empty(end - begin + 1)  # the inputs that are not 0
     for number in range(depth):

@@ -6,7 +6,9 @@ import math
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numba
@@ -15,11 +17,11 @@ import numpy as np
 BLOCK_ROWS = 128  # samples that go through the network together: their units stay in the cache
 CALL_SECONDS = 0.05  # compiled code cannot be interrupted: Ctrl-C waits for one call of this length
 PRODUCTS_PER_SECOND = 1e10  # multiply-adds of one thread, roughly: the first guess of what such a call holds
+SHORT_PRODUCTS = 4e5  # work that is done before another thread has begun
 UNIT_PRODUCTS = 50  # multiply-adds that take as long as one unit's activation, roughly
 
 _most_threads: int = vars(numba.config)["NUMBA_NUM_THREADS"]
 _num_threads = _most_threads
-_one_call = threading.Lock()  # Numba's "workqueue" threads end the process when two calls meet
 
 
 def get_num_threads() -> int:
@@ -32,7 +34,7 @@ def set_num_threads(count: int) -> None:
 
 
 def _after_fork() -> None:
-    """Keep to one thread: others do not survive a fork, and Numba's OpenMP layer ends a child that asks."""
+    """Keep to one thread: others do not survive a fork."""
     global _most_threads, _num_threads
     _most_threads = _num_threads = 1
 
@@ -41,13 +43,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def share(one: Any, parts: Any, job: Any, size: int, products: float, multiple: int) -> None:
-    """Run the kernel ``one(begin, end, job)`` on all of ``range(size)``, shared out by the kernel `parts`.
+def share(kernel: Any, job: Any, size: int, products: float, multiple: int = 1) -> None:
+    """Run ``kernel(begin, end, job)`` on all of ``range(size)``, in threads, which a kernel without the GIL allows.
 
-    Where that is None, threads of Python's share it out. One element takes about `products` multiply-adds; cuts are at
-    multiples of `multiple`.
+    One element takes about `products` multiply-adds; cuts are at multiples of `multiple`.
+
+    The threads are Python's: for Numba's, a kernel of many arrays takes as long again to compile, and OpenMP's wait for
+    each other without a pause, for milliseconds where other processes have the processors.
     """
-    threads, done = _num_threads, 0
+    threads, done = 1 if products * size < SHORT_PRODUCTS else _num_threads, 0
     elements = int(CALL_SECONDS * PRODUCTS_PER_SECOND / (products + 1)) * threads
     while done < size:
         groups = max(elements // (multiple * threads), 1) * threads
@@ -56,44 +60,59 @@ def share(one: Any, parts: Any, job: Any, size: int, products: float, multiple: 
         bounds = done + multiple * (groups * np.arange(blocks + 1, dtype=np.int64) // blocks)
         bounds = np.minimum(bounds, size)
         started = time.perf_counter()
-        if threads == 1:  # Numba's threads are not even started
+        if threads == 1:
             for part in range(blocks):
-                one(bounds[part], bounds[part + 1], job)
-        elif parts is None:
-            _in_python_threads(one, bounds, job, threads)
+                kernel(bounds[part], bounds[part + 1], job)
         else:
-            with _one_call:
-                before = numba.get_num_threads()  # belongs to the calling thread, ours to the process
-                numba.set_num_threads(threads)
-                try:
-                    parts(bounds, job)
-                finally:
-                    numba.set_num_threads(before)
+            _in_threads(kernel, bounds, job, threads)
         done += groups * multiple
         seconds = max(time.perf_counter() - started, 1e-9)
         elements = int(groups * multiple * min(max(CALL_SECONDS / seconds, 0.5), 2.0))
 
 
-_pool: ThreadPoolExecutor | None = None
+_tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_helpers: list[threading.Thread] = []
 
 
-def _in_python_threads(one: Any, bounds: Any, job: Any, threads: int) -> None:
-    """Run ``one(begin, end, job)`` between all bounds, in threads of Python's, which a kernel without the GIL allows.
+def _help() -> None:
+    while True:
+        _tasks.get()()
 
-    A kernel of many arrays takes as long again to compile for Numba's threads as for one.
+
+def _in_threads(kernel: Any, bounds: Any, job: Any, threads: int) -> None:
+    """Run ``kernel(begin, end, job)`` between all bounds.
+
+    Whoever is ready takes the next part, since another thread may begin late: after some 50 microseconds, or when other
+    processes let it. An executor of `concurrent.futures` would take three times as long, which short kernels feel.
     """
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_most_threads - 1, "fastnet")
+    parts, errors = iter(range(len(bounds) - 1)), []
 
-    def work(thread: int) -> None:
-        for part in range(thread, len(bounds) - 1, threads):
-            one(bounds[part], bounds[part + 1], job)
+    def work() -> None:
+        for part in parts:
+            kernel(bounds[part], bounds[part + 1], job)
 
-    others = [_pool.submit(work, thread) for thread in range(1, threads)]
+    def help_until(done: threading.Lock) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.release()
+
+    while len(_helpers) < threads - 1:
+        _helpers.append(threading.Thread(target=_help, name="fastnet", daemon=True))
+        _helpers[-1].start()
+    dones = []
     try:
-        work(0)
+        for _ in range(1, threads):
+            dones.append(threading.Lock())
+            dones[-1].acquire()
+            _tasks.put(partial(help_until, dones[-1]))
+        work()
     finally:
-        wait(others)
-    for other in others:
-        other.result()
+        for _ in parts:  # after Ctrl-C nobody begins another one
+            pass
+        for done in dones:
+            done.acquire()
+    if errors:
+        raise errors[0]
