@@ -10,6 +10,7 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #    include <pthread.h>
+#    include <sched.h>
 #    include <signal.h>
 #endif
 #if defined(__x86_64__) || defined(__i386__)
@@ -59,6 +60,27 @@ class SignalsBlocked {
 #endif
 };
 
+#ifdef __linux__
+// Moves threads to other processors than this thread's, if they may run on others. A scheduler may leave two threads
+// that wait for each other on one processor, beside an idle one.
+template <class Threads> void part_from(const Threads& threads) {
+    for (const auto thread : threads) {
+        cpu_set_t allowed;
+        const int here = sched_getcpu();
+        if (here < 0 || pthread_getaffinity_np(thread, sizeof allowed, &allowed) != 0) {
+            return;
+        }
+        cpu_set_t others = allowed;
+        CPU_CLR(static_cast<std::size_t>(here), &others);
+        if (CPU_COUNT(&others) > 0 && pthread_setaffinity_np(thread, sizeof others, &others) == 0) {
+            pthread_setaffinity_np(thread, sizeof allowed, &allowed);
+        }
+    }
+}
+#else
+template <class Threads> void part_from(const Threads&) {}
+#endif
+
 struct Job {
     void (*body)(void* context, int seat);
     void* context;
@@ -83,6 +105,10 @@ class Pool {
         {
             const std::lock_guard lock(mutex_);
             std::erase(open_, &job);
+            if (const auto now = Clock::now(); job.taken == 0 && now - parted_ > patience) {
+                part_from(threads_);
+                parted_ = now;
+            }
         }
         const auto all_left = [&] { return job.working.load(std::memory_order_acquire) == 0; };
         while (!poll(std::chrono::seconds(1), all_left)) {
@@ -96,8 +122,11 @@ class Pool {
     void grow(int wanted) {
         try {
             const SignalsBlocked blocked;
-            for (; threads_ < wanted; ++threads_) {
-                std::thread([this] { serve(); }).detach();
+            threads_.reserve(static_cast<std::size_t>(wanted));
+            while (static_cast<int>(threads_.size()) < wanted) {
+                std::thread thread([this] { serve(); });
+                threads_.push_back(thread.native_handle());
+                thread.detach();
             }
         } catch (const std::system_error&) { // the system has no more: fewer will do
         }
@@ -140,7 +169,8 @@ class Pool {
 
     std::mutex mutex_;
     std::vector<Job*> open_; // with free seats
-    int threads_ = 0;
+    std::vector<std::thread::native_handle_type> threads_;
+    Clock::time_point parted_{};       // when a job that nobody came to had them moved
     std::atomic<unsigned> offered_{0}; // how many jobs so far
     std::atomic<int> sleeping_{0};
 };
