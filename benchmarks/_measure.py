@@ -34,9 +34,9 @@ import threadpoolctl
 
 import fastnet
 from fastnet import datasets
-from fastnet._measuring import spread
-from fastnet._text import format_seconds, three_digits
-from fastnet.backends._spec import Activation, NetworkSpec
+from fastnet._tools.text import format_seconds, three_digits
+from fastnet.backends.spec import Activation, NetworkSpec
+from fastnet.checking.timing import spread
 
 PAUSE_SECONDS = 0.2  # longer than threads spin
 WAKE_SECONDS = 0.002  # of calls before a sample

@@ -39,7 +39,7 @@ from _measure import (
 
 import fastnet
 from fastnet import backends
-from fastnet.backends._spec import Activation, NetworkSpec
+from fastnet.backends.spec import Activation, NetworkSpec
 
 TITLE = "Numerical gradients"
 H = 1e-4

@@ -3,10 +3,15 @@
 from importlib.metadata import version as _version
 
 from fastnet import backends, datasets, layers, optimizers
-from fastnet._build_info import build_info
-from fastnet.backends import get_num_threads, set_num_threads, use_backend
-from fastnet.checking import GradientCheck, check_gradient
-from fastnet.compare import GradientComparison, compare_gradients
+from fastnet.backends import build_info, get_num_threads, set_num_threads, use_backend
+from fastnet.checking import (
+    GradientCheck,
+    GradientComparison,
+    StepComparison,
+    check_gradient,
+    compare_gradients,
+    compare_steps,
+)
 from fastnet.differentiation import derivative, gradient_descent, numerical_gradient, numerical_jacobian
 from fastnet.functions import (
     add_bias,
@@ -23,7 +28,6 @@ from fastnet.functions import (
 )
 from fastnet.networks import MultiLayerNet, Network, SimpleNet, TwoLayerNet
 from fastnet.perceptron import AND, NAND, OR, XOR
-from fastnet.steps import StepComparison, compare_steps
 from fastnet.training import DivergenceError, EarlyStopping, EpochResult, History, SaveBest, Trainer
 
 __all__ = [

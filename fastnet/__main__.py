@@ -2,7 +2,7 @@
 
 import sys
 
-from fastnet.cli import main
+from fastnet.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from fastnet.backends._spec import FloatArray, IntArray, NetworkSpec
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import NetworkSpec
 
 __version__: str
 compiler: str

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet._tools import checks
 
 __all__ = ["derivative", "gradient_descent", "numerical_gradient", "numerical_jacobian"]
 
@@ -19,7 +19,7 @@ Function: TypeAlias = Callable[[Any], Any]
 def _check_function(f: object, argument: str = "x") -> None:
     if not callable(f):
         raise TypeError(
-            f"f must be a function of {argument}, not {_checks.type_name(f)} ({f!r}): pass the function itself, as in "
+            f"f must be a function of {argument}, not {checks.type_name(f)} ({f!r}): pass the function itself, as in "
             f"`lambda W: net.loss(x, t)`, not its value `net.loss(x, t)`"
         )
 
@@ -29,7 +29,7 @@ def _number(value: Any) -> float:
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise TypeError(
-            f"f must return one real number, not {_checks.type_name(value)} of shape {array.shape} and dtype "
+            f"f must return one real number, not {checks.type_name(value)} of shape {array.shape} and dtype "
             f"{array.dtype}"
         )
     return float(array.reshape(())[()])
@@ -37,7 +37,7 @@ def _number(value: Any) -> float:
 
 def _check_perturbable(x: object) -> None:
     if not isinstance(x, np.ndarray):
-        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {_checks.type_name(x)}")
+        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {checks.type_name(x)}")
     if x.dtype.kind != "f":
         raise TypeError(
             f"x must be an array of floating-point numbers, not {x.dtype}: a step of h would be rounded away; "
@@ -91,8 +91,8 @@ def derivative(f: Function, x: npt.ArrayLike, h: float = 1e-4) -> Any:
     0.2
     """
     _check_function(f)
-    step = _checks.as_positive(h, "h")
-    point = _checks.as_floating(x, "x")
+    step = checks.as_positive(h, "h")
+    point = checks.as_floating(x, "x")
     if point.ndim == 0:
         number = float(point)
         return (f(number + step) - f(number - step)) / (2 * step)
@@ -136,7 +136,7 @@ def numerical_gradient(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
     array([6., 8.])
     """
     _check_function(f)
-    step = _checks.as_positive(h, "h")
+    step = checks.as_positive(h, "h")
     _check_perturbable(x)
     gradient = np.empty(x.shape, dtype=x.dtype.newbyteorder("="))
     for at in np.ndindex(x.shape):
@@ -169,14 +169,14 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
         If `h` is not positive and finite, `x` is read-only, or `f` returns arrays of different shapes.
     """
     _check_function(f)
-    step = _checks.as_positive(h, "h")
+    step = checks.as_positive(h, "h")
     _check_perturbable(x)
 
     shape: tuple[int, ...] | None = None
 
     def value() -> npt.NDArray[Any]:
         # A copy: f may well return (a view of) the array that is changed next.
-        array = np.array(_checks.as_numbers(f(x), "the value of f"), dtype=np.float64)
+        array = np.array(checks.as_numbers(f(x), "the value of f"), dtype=np.float64)
         if shape is not None and array.shape != shape:
             raise ValueError(f"f returned arrays of shapes {shape} and {array.shape}")
         return array
@@ -222,9 +222,9 @@ def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_
     True
     """
     _check_function(f)
-    rate = _checks.as_positive(lr, "lr")
-    steps = _checks.as_count(step_num, "step_num", least=0)
-    x: npt.NDArray[Any] = _checks.as_floating(init_x, "init_x").copy()
+    rate = checks.as_positive(lr, "lr")
+    steps = checks.as_count(step_num, "step_num", least=0)
+    x: npt.NDArray[Any] = checks.as_floating(init_x, "init_x").copy()
     for _ in range(steps):
         x -= x.dtype.type(rate) * numerical_gradient(f, x)
     return x

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import active
-from fastnet.backends._spec import Activation, FloatArray, IntArray
+from fastnet.backends.spec import Activation
 
 __all__ = [
     "add_bias",
@@ -31,7 +32,7 @@ __all__ = [
 
 
 def _activation(kind: Activation, x: npt.ArrayLike, leaky_slope: float = 0.01) -> Any:
-    array = active().activation(kind, _checks.as_floating(x, "x"), leaky_slope)
+    array = active().activation(kind, checks.as_floating(x, "x"), leaky_slope)
     return array if array.ndim else array[()]
 
 
@@ -135,7 +136,7 @@ def leaky_relu(x: npt.ArrayLike, slope: float = 0.01) -> Any:
     ndarray or scalar
         The shape of `x`; float32 or float64.
     """
-    return _activation(Activation.LEAKY_RELU, x, _checks.as_real(slope, "slope"))
+    return _activation(Activation.LEAKY_RELU, x, checks.as_real(slope, "slope"))
 
 
 def softmax(x: npt.ArrayLike) -> FloatArray:
@@ -157,7 +158,7 @@ def softmax(x: npt.ArrayLike) -> FloatArray:
     ValueError
         If `x` has no axis or no classes.
     """
-    array = _checks.as_floating(x, "x")
+    array = checks.as_floating(x, "x")
     if array.ndim == 2 and array.shape[1] > 0:
         return active().softmax(array)
     if array.ndim == 0 or array.shape[-1] == 0:
@@ -166,11 +167,11 @@ def softmax(x: npt.ArrayLike) -> FloatArray:
 
 
 def _answers_and_targets(y: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
-    array = _checks.as_floating(y, "y")
-    rows = _checks.as_rows(array, "y")
+    array = checks.as_floating(y, "y")
+    rows = checks.as_rows(array, "y")
     if len(rows) == 0:
         raise ValueError(f"y of shape {array.shape} is an empty batch")
-    return rows, _checks.as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
+    return rows, checks.as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
 
 
 def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -230,7 +231,7 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
 
 
 def _matrix(x: npt.ArrayLike, name: str) -> FloatArray:
-    array = _checks.as_floating(x, name)
+    array = checks.as_floating(x, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must have two dimensions, not shape {array.shape}")
     return array
@@ -290,7 +291,7 @@ def add_bias(x: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
         If the shapes do not fit.
     """
     rows = _matrix(x, "x")
-    bias = _checks.as_floating(b, "b", rows.dtype)
+    bias = checks.as_floating(b, "b", rows.dtype)
     if bias.shape != rows.shape[1:]:
         raise ValueError(f"b must have shape ({rows.shape[1]},) for x of shape {rows.shape}, not {bias.shape}")
     return active().add_bias(rows, bias)

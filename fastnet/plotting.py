@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet._history import History
-from fastnet._text import format_seconds, three_digits
-from fastnet.compare import GradientComparison, MethodResult
+from fastnet._tools.text import format_seconds, three_digits
+from fastnet.checking import GradientComparison, MethodResult
+from fastnet.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnet.backends._spec import Activation, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 
 Long = np.longdouble
 IS_WIDE = np.finfo(Long).nmant > np.finfo(np.float64).nmant

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet._gradient_check import Layout, compare
-from fastnet.backends._spec import Activation
+from fastnet.backends.spec import Activation
 from fastnet.checking import GradientCheck, check_gradient
-from fastnet.networks import AffineChain, TwoLayerNet, _Layer
+from fastnet.checking.verdict import Layout, compare
+from fastnet.networks import AffineChain, TwoLayerNet
+from fastnet.networks.chain import _Layer
 
 Gradients = dict[str, np.ndarray[Any, Any]]
 

@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import _compare_command, _measuring, backends, cli, datasets
+from fastnet import backends, cli, datasets
+from fastnet.checking import timing
+from fastnet.cli import compare
 
 RUN_MODULE = """
 import runpy, signal
@@ -34,8 +36,8 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], with_threads: Callable[[int], None]
 ) -> Iterator[Callable[..., str]]:
     """Runs the command line in this process, in little time, and gives back what it printed."""
-    monkeypatch.setattr(_measuring, "BUDGET_SECONDS", 0.02)
-    monkeypatch.setattr(_compare_command, "REPLAY_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "BUDGET_SECONDS", 0.02)
+    monkeypatch.setattr(compare, "REPLAY_SECONDS", 0.01)
 
     def main(*arguments: object, code: int = 0) -> str:
         assert cli.main([str(argument) for argument in arguments]) == code
@@ -51,7 +53,7 @@ def refuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def too_late(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("it went to work")
 
-    monkeypatch.setattr(_compare_command, "compare_gradients", too_late)
+    monkeypatch.setattr(compare, "compare_gradients", too_late)
 
     def main(*arguments: object) -> str:
         with pytest.raises(SystemExit) as ended:
@@ -116,8 +118,8 @@ def test_several_hidden_layers_in_float32_on_one_thread(run: Callable[..., str])
 
 
 def test_full(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compare_command, "PIXELS", 6)
-    monkeypatch.setattr(_compare_command, "REPLAY_HIDDEN", 3)
+    monkeypatch.setattr(compare, "PIXELS", 6)
+    monkeypatch.setattr(compare, "REPLAY_HIDDEN", 3)
     monkeypatch.setattr(datasets, "make_digits", lambda n, seed: (np.full((n, 6), 0.5, np.float32), np.arange(n) % 10))
     assert "*" not in run(*SMALL, "--full")
 
@@ -139,7 +141,7 @@ def test_digits_are_drawn_where_there_is_no_mnist(run: Callable[..., str], monke
 
 
 def test_a_chain_of_one_layer_is_as_long_as_it_says() -> None:
-    net = _compare_command._network([5, 4], "float32", 0)
+    net = compare._network([5, 4], "float32", 0)
     assert {name: p.shape for name, p in net.params.items()} == {
         "W1": (784, 5),
         "b1": (5,),
@@ -154,13 +156,13 @@ def test_a_chain_of_one_layer_is_as_long_as_it_says() -> None:
 
 def test_progress_goes_to_a_terminal_alone(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = []
-    compare_gradients = _compare_command.compare_gradients
+    compare_gradients = compare.compare_gradients
 
     def recorded(*arguments: Any, **named: Any) -> Any:
         wanted.append(named["progress"])
         return compare_gradients(*arguments, **named | {"progress": False})
 
-    monkeypatch.setattr(_compare_command, "compare_gradients", recorded)
+    monkeypatch.setattr(compare, "compare_gradients", recorded)
     run(*SMALL)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     run(*SMALL)
@@ -280,7 +282,7 @@ def test_a_plot_without_matplotlib(refuse: Callable[..., str], monkeypatch: pyte
 def test_an_unknown_backend(
     refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, with_threads: Callable[[int], None]
 ) -> None:
-    monkeypatch.setattr(backends, "_active", None)
+    monkeypatch.setattr(backends.choice, "_active", None)
     monkeypatch.setenv("FASTNET_BACKEND", "fortran")
     assert refuse("info") == "unknown backend 'fortran': choose one of 'cpp', 'numba', 'numpy'"
     monkeypatch.undo()

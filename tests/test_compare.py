@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import _measuring, _text, backends, compare
-from fastnet.compare import GradientComparison, compare_gradients
+from fastnet import backends
+from fastnet._tools.text import format_seconds, three_digits
+from fastnet.checking import comparison as comparison_module
+from fastnet.checking import methods, timing
+from fastnet.checking.comparison import GradientComparison, compare_gradients
 from fastnet.networks import TwoLayerNet
 
 LOOPS = [name for name in ("numpy loop", "numba loop", "c++ loop") if name != "c++ loop" or backends.has_extension()]
@@ -32,7 +35,7 @@ def net_of(dtype: str = "float64") -> TwoLayerNet:
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is too slow: whatever can be sampled is."""
-    monkeypatch.setattr(_measuring, "BUDGET_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "BUDGET_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +118,13 @@ def test_full_samples_nothing() -> None:
 @pytest.mark.parametrize("full", [False, True])
 def test_every_entry_of_the_sample_is_computed_once(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    take_turn = _measuring.Run.take_turn
+    take_turn = timing.Run.take_turn
 
-    def recorded(self: _measuring.Run, turn: int) -> Any:
+    def recorded(self: timing.Run, turn: int) -> Any:
         asked.extend(int(e) for share in self.shares(turn) for e in self.entries[share])
         return take_turn(self, turn)
 
-    monkeypatch.setattr(_measuring.Run, "take_turn", recorded)
+    monkeypatch.setattr(timing.Run, "take_turn", recorded)
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["numpy loop"], sample=50, repeat=3, full=full)
     assert len(asked) == len(set(asked)) == found["numpy loop"].entries
 
@@ -129,7 +132,7 @@ def test_every_entry_of_the_sample_is_computed_once(full: bool, monkeypatch: pyt
 def test_a_sample_is_spread_over_all_arrays() -> None:
     sizes = [39200, 50, 500, 10]
     ends = np.cumsum(sizes)
-    entries = _measuring.spread(sizes, 1000)
+    entries = timing.spread(sizes, 1000)
     assert 1000 <= len(entries) <= 1040
     assert np.all(np.diff(entries) > 0)
     counts = np.bincount(np.searchsorted(ends, entries, side="right"))
@@ -140,22 +143,22 @@ def test_a_sample_is_spread_over_all_arrays() -> None:
 
 
 def test_a_sample_of_all() -> None:
-    assert _measuring.spread([3, 1, 20], 24).tolist() == list(range(24))
+    assert timing.spread([3, 1, 20], 24).tolist() == list(range(24))
 
 
 # A wrong method -------------------------------------------------------------------------------------------
 
 
-def with_method(monkeypatch: pytest.MonkeyPatch, method: _measuring.Method) -> None:
-    monkeypatch.setattr(compare, "METHODS", (*_measuring.METHODS, method))
+def with_method(monkeypatch: pytest.MonkeyPatch, method: methods.Method) -> None:
+    monkeypatch.setattr(comparison_module, "METHODS", (*methods.METHODS, method))
 
 
 def test_a_wrong_method_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(backend: Any, problem: Any, entries: Any) -> _measuring.Evaluation:
+    def wrong(backend: Any, problem: Any, entries: Any) -> methods.Evaluation:
         values = backend.loop(problem.spec, problem.x, problem.t, problem.h, entries)
-        return _measuring.Evaluation(np.where(entries == 170, 1.01 * values, values))
+        return methods.Evaluation(np.where(entries == 170, 1.01 * values, values))
 
-    with_method(monkeypatch, _measuring.Method("wrong loop", "numpy", wrong))
+    with_method(monkeypatch, methods.Method("wrong loop", "numpy", wrong))
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["numpy loop", "wrong loop"], repeat=1)
     assert found["numpy loop"].check
     check = found["wrong loop"].check
@@ -165,13 +168,11 @@ def test_a_wrong_method_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_method_more_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exact(backend: Any, problem: Any, entries: Any) -> _measuring.Evaluation:
+    def exact(backend: Any, problem: Any, entries: Any) -> methods.Evaluation:
         gradient = backend.gradient(problem.spec, problem.x, problem.t)
-        return _measuring.Evaluation(
-            gradient, fastnet.backends._spec.Diagnostics(loss=2.3, evaluations=1234, fallbacks=5)
-        )
+        return methods.Evaluation(gradient, fastnet.backends.spec.Diagnostics(loss=2.3, evaluations=1234, fallbacks=5))
 
-    with_method(monkeypatch, _measuring.Method("exact", None, exact, by_entry=False))
+    with_method(monkeypatch, methods.Method("exact", None, exact, by_entry=False))
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["exact"], repeat=1)
     assert found["exact"].times_faster is None
     assert found["exact"].diagnostics == {"evaluations": 1234, "fallbacks": 5, "kinks": 0}
@@ -180,14 +181,14 @@ def test_a_method_more_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slow_whole_method_has_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("BUDGET_SECONDS", "BLINK_SECONDS", "CHUNK_SECONDS"):
-        monkeypatch.setattr(_measuring, limit, 1e-12)
+        monkeypatch.setattr(timing, limit, 1e-12)
     calls = []
 
-    def slow(backend: Any, problem: Any, entries: Any) -> _measuring.Evaluation:
+    def slow(backend: Any, problem: Any, entries: Any) -> methods.Evaluation:
         calls.append(1)
-        return _measuring.Evaluation(backend.gradient(problem.spec, problem.x, problem.t))
+        return methods.Evaluation(backend.gradient(problem.spec, problem.x, problem.t))
 
-    with_method(monkeypatch, replace(_measuring.REFERENCE, name="slow", evaluate=slow))
+    with_method(monkeypatch, replace(methods.REFERENCE, name="slow", evaluate=slow))
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["slow"], repeat=5)
     assert found["slow"].entries == 213
     assert len(calls) == 3  # to have it compiled, to see what it takes, and the one
@@ -266,7 +267,7 @@ def test_the_picture_is_saved(comparison: GradientComparison, suffix: str, tmp_p
     texts = [text.get_text() for text in axes.texts]
     for row in comparison.rows[1:]:
         assert row.times_faster is not None
-        assert f"{_text.three_digits(row.times_faster)}× faster" in texts
+        assert f"{three_digits(row.times_faster)}× faster" in texts
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot  # nothing but the figure: no state, no display
 
 
@@ -297,11 +298,11 @@ def test_a_picture_without_matplotlib(comparison: GradientComparison, monkeypatc
     ],
 )
 def test_times_have_three_digits(seconds: float, text: str) -> None:
-    assert _text.format_seconds(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_numbers_have_three_digits() -> None:
-    texts = [_text.three_digits(value) for value in (1, 3.987, 27.84, 168_234.0, 0.4449)]
+    texts = [three_digits(value) for value in (1, 3.987, 27.84, 168_234.0, 0.4449)]
     assert texts == ["1", "3.99", "27.8", "168,000", "0.445"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastnet import backends
-from fastnet.backends._spec import NetworkSpec
+from fastnet.backends.spec import NetworkSpec
 
 if not backends.has_extension():
     pytest.skip("fastnet was installed without its extension", allow_module_level=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastnet import backends, optimizers
-from fastnet.backends._spec import Activation, Loss, Method, NetworkSpec, Output, Rule
+from fastnet.backends.spec import Activation, Loss, Method, NetworkSpec, Output, Rule
 
 if not backends.has_extension():
     pytest.skip("fastnet was installed without its extension", allow_module_level=True)

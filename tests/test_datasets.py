@@ -33,7 +33,7 @@ def write_mnist(folder, train=6, test=4, pack=True):
     for (images, labels), n in zip((NAMES[:2], NAMES[2:]), (train, test), strict=True):
         for name, array in ((images, rng.integers(0, 256, (n, 28, 28))), (labels, np.arange(n) % 10)):
             data = idx(array)
-            (folder / (f"{name}.gz" if pack else name)).write_bytes(gzip.compress(data) if pack else data)
+            (folder / (f"{name}.gz" if pack else name)).write_bytes(gzip.compress(data, mtime=0) if pack else data)
     return folder
 
 
@@ -47,7 +47,7 @@ def no_data(monkeypatch, tmp_path):
     """No FASTNET_DATA_DIR, and an empty cache."""
     monkeypatch.delenv("FASTNET_DATA_DIR", raising=False)
     cache = tmp_path / "cache"
-    monkeypatch.setattr(datasets, "cache_dir", lambda: cache)
+    monkeypatch.setattr(datasets.mnist, "cache_dir", lambda: cache)
     return cache / "mnist"
 
 
@@ -60,7 +60,7 @@ def no_data(monkeypatch, tmp_path):
 def test_every_type_comes_back(tmp_path, code, shape, pack):
     array = (np.arange(np.prod(shape, dtype=int)) - 3).reshape(shape).astype(TYPES[code])
     path = tmp_path / "file"  # whether it is packed is told from its content, not its name
-    path.write_bytes(gzip.compress(idx(array, code)) if pack else idx(array, code))
+    path.write_bytes(gzip.compress(idx(array, code), mtime=0) if pack else idx(array, code))
     read = datasets.read_idx(path)
     assert read.dtype == np.dtype(TYPES[code]).newbyteorder("=")
     assert read.dtype.isnative
@@ -83,8 +83,8 @@ GOOD = idx(np.arange(6).reshape(2, 3))
         (GOOD + b"\0", r"too long: 7 bytes of data for shape \(2, 3\), which takes 6"),
         # A header that claims more than there is memory asks for none.
         (b"\0\0\x08\x03" + b"\xff" * 12 + b"\0", r"truncated: 1 bytes of data for shape \(4294967295, "),
-        (gzip.compress(GOOD)[:-9], r"damaged gzip file"),
-        (gzip.compress(GOOD)[:-8] + b"\0" * 8, r"damaged gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:-9], r"damaged gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, r"damaged gzip file"),
         (b"\x1f\x8b nothing of the kind", r"damaged gzip file"),
     ],
 )
@@ -149,7 +149,7 @@ def test_where_it_looks(no_data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", ["argument", "variable"])
 def test_a_folder_that_lacks_a_file_is_no_reason_to_download(mnist_folder, monkeypatch, how):
     (mnist_folder / f"{NAMES[3]}.gz").unlink()
-    monkeypatch.setattr(datasets, "_download", lambda folder: pytest.fail("downloads"))
+    monkeypatch.setattr(datasets.mnist, "_download", lambda folder: pytest.fail("downloads"))
     if how == "variable":
         monkeypatch.setenv("FASTNET_DATA_DIR", str(mnist_folder))
     with pytest.raises(FileNotFoundError, match=r"neither t10k-labels-idx1-ubyte\.gz nor t10k-labels-idx1-ubyte"):
@@ -169,7 +169,7 @@ def test_a_folder_that_lacks_a_file_is_no_reason_to_download(mnist_folder, monke
     ],
 )
 def test_files_that_hold_something_else(mnist_folder, name, array, code, message):
-    (mnist_folder / f"{name}.gz").write_bytes(gzip.compress(idx(array, code)))
+    (mnist_folder / f"{name}.gz").write_bytes(gzip.compress(idx(array, code), mtime=0))
     with pytest.raises(ValueError, match=message):
         datasets.load_mnist(data_dir=mnist_folder)
 
@@ -203,10 +203,10 @@ def served(tmp_path, monkeypatch, no_data):
     good.mkdir()
     write_mnist(good)
     sums = {name: hashlib.md5((good / f"{name}.gz").read_bytes()).hexdigest() for name in NAMES}
-    monkeypatch.setattr(datasets, "_FILES", sums)
+    monkeypatch.setattr(datasets.mnist, "_FILES", sums)
     empty = tmp_path / "empty"
     empty.mkdir()
-    monkeypatch.setattr(datasets, "_MIRRORS", (f"file://{empty}/", f"file://{good}/"))
+    monkeypatch.setattr(datasets.mnist, "_MIRRORS", (f"file://{empty}/", f"file://{good}/"))
 
     import pooch
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 
 from fastnet.backends import _numpy
-from fastnet.backends._spec import Activation, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 
 Long = np.longdouble
 ANSWERS = (

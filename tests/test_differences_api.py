@@ -19,7 +19,7 @@ import pytest
 import fastnet
 from fastnet import backends
 from fastnet.backends import _numpy
-from fastnet.backends._spec import Activation, Diagnostics, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
 
 COMPILED = ["cpp-avx512", "cpp-avx2", "cpp-baseline", "numba"]
 AVAILABLE = backends.available()
@@ -308,7 +308,7 @@ import itertools, json, sys
 import numpy as np
 import fastnet
 from fastnet import backends
-from fastnet.backends._spec import Activation as A, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation as A, Loss, NetworkSpec, Output
 
 def answers():
     rng = np.random.default_rng(0)
@@ -506,7 +506,7 @@ import json, signal, threading, time, os
 import numpy as np
 import fastnet
 from fastnet import backends
-from fastnet.backends._spec import Activation, NetworkSpec
+from fastnet.backends.spec import Activation, NetworkSpec
 
 rng = np.random.default_rng(0)
 widths = [784, *[100] * 6, 10]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fastnet
-from fastnet.backends._spec import Activation, Loss
+from fastnet.backends.spec import Activation, Loss
 
 ACTIVATIONS = {
     Activation.IDENTITY: fastnet.identity_function,

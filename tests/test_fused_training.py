@@ -10,7 +10,7 @@ import pytest
 
 import fastnet
 from fastnet import backends, layers, optimizers
-from fastnet.backends._spec import Method, Rule
+from fastnet.backends.spec import Method, Rule
 from fastnet.training import DivergenceError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet.backends._spec import Activation, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 
 STEP = {"float64": 1e-4, "float32": 1e-2}  # in float32 the notes' 1e-4 drowns in rounding
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import _optimizer, optimizers
+from fastnet import optimizers
 from fastnet.optimizers import (
     OPTIMIZERS,
     SGD,
@@ -28,6 +28,9 @@ from fastnet.optimizers import (
     RMSprop,
     Schedule,
     StepDecay,
+    base,
+    rules,
+    schedules,
 )
 
 INF, NAN = float("inf"), float("nan")
@@ -345,7 +348,7 @@ def test_defaults():
     assert repr(SGD(SCHEDULE)) == "SGD(lr=CosineAnnealing(lr=0.02, iterations=30, warmup=4, final=0.001))"
 
 
-@pytest.mark.parametrize("module", [_optimizer, optimizers])
+@pytest.mark.parametrize("module", [base, rules, schedules])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import _progress, cli, datasets, optimizers, saving
+from fastnet import cli, datasets, optimizers, saving
+from fastnet._tools import progress
 
 RUN_MODULE = """
 import runpy, signal
@@ -400,7 +401,7 @@ def test_ctrl_c_before_a_row_is_printed(run: Callable[..., str], monkeypatch: py
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_progress.ProgressBar, "hide", interrupted)
+    monkeypatch.setattr(progress.ProgressBar, "hide", interrupted)
     out = run(*SMALL, code=130)
     assert [row[:2] for row in rows_of(out)] == [["1", "10"], ["2", "20"]]
     assert "\ninterrupted after 20 iterations (2 epochs)\n" in out

@@ -31,9 +31,11 @@ from fastnet_tests_trainings import (
 )
 
 import fastnet
-from fastnet import _progress, backends, optimizers, training
+from fastnet import backends, optimizers
+from fastnet._tools import progress
 from fastnet.networks import TwoLayerNet
 from fastnet.training import EarlyStopping, History, SaveBest, Trainer
+from fastnet.training import trainer as trainer_module
 
 # What it computes -----------------------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ def test_seeds() -> None:
 def test_how_often_the_bar_moves_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for seconds in (0.0, 1e-3, 1e9):
-        monkeypatch.setattr(training, "STRETCH_SECONDS", seconds)
+        monkeypatch.setattr(trainer_module, "STRETCH_SECONDS", seconds)
         trainer = make_trainer()
         trainer.fit()
         found.append(bits_of(trainer))
@@ -246,7 +248,7 @@ def test_columns_of_the_history() -> None:
 
 def test_evaluation_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: clock[0])
     net = make_net()
 
     def taking(seconds: float, method: Any) -> Any:
@@ -265,7 +267,7 @@ def test_evaluation_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("asked", "rows"), [(None, 53), (53, 53), (1000, 53), (9, 9), (1, 1)])
 def test_on_how_many_rows_to_evaluate(asked: int | None, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "EVALUATED_AT_ONCE", 8)
+    monkeypatch.setattr(trainer_module, "EVALUATED_AT_ONCE", 8)
     net, sizes = make_net(), []
     accuracy = net.accuracy
 
@@ -581,7 +583,7 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 
 def test_the_bar_makes_room_for_what_callbacks_print(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(_progress.ProgressBar, "hide", lambda bar: calls.append("hide"))
+    monkeypatch.setattr(progress.ProgressBar, "hide", lambda bar: calls.append("hide"))
     make_trainer(epochs=2, callbacks=[lambda trainer: calls.append("callback")]).fit()
     assert calls == 2 * ["hide", "callback"]
 

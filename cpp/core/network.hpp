@@ -11,7 +11,7 @@ namespace fastnet {
 
 using Index = std::ptrdiff_t;
 
-// The numbers are those of `fastnet.backends._spec`.
+// The numbers are those of `fastnet.backends.spec`.
 enum class Activation : int { identity = 0, step = 1, sigmoid = 2, tanh = 3, relu = 4, leaky_relu = 5 };
 enum class Output : int { identity = 0, softmax = 1 };
 enum class Loss : int { cross_entropy = 0, mean_squared_error = 1 };

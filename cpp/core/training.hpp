@@ -5,7 +5,7 @@
 
 namespace fastnet {
 
-// The numbers are those of `fastnet.backends._spec`.
+// The numbers are those of `fastnet.backends.spec`.
 enum class Rule : int { sgd = 0, momentum = 1, nesterov = 2, adagrad = 3, rmsprop = 4, adam = 5 };
 enum class Method : int { backprop = 0, incremental = 1, nodal = 2 };
 

@@ -18,7 +18,8 @@ from fastnet._core import (
     set_num_threads,
     softmax,
 )
-from fastnet.backends._spec import Diagnostics, FloatArray, IntArray, NetworkSpec
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 __all__ = [
     "activation",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.backends._spec import Activation, Diagnostics, FloatArray, IntArray, Loss, NetworkSpec, Output
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
 
 name = "numpy"
 algorithms = ("incremental", "loop")

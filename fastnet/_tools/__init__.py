@@ -1,0 +1,1 @@
+"""The ground floor: types, checks, text, progress and interrupts, for the package alone."""

@@ -1,0 +1,215 @@
+"""Every check of what users pass in: one exception for one mistake, whatever the backend."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools.types import FloatArray, IntArray
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def type_name(value: object) -> str:
+    return type(value).__name__
+
+
+def as_numbers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """`x` as an array of real numbers of any dtype."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, not {type_name(x)} of dtype {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be float32 or float64, not {array.dtype}")
+    return array
+
+
+def native(array: FloatArray) -> np.dtype[np.floating[Any]]:
+    """float32 or float64, whichever `array` holds, in this machine's byte order."""
+    return _FLOAT32 if array.dtype.itemsize == 4 else _FLOAT64
+
+
+def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] | None = None) -> FloatArray:
+    """`x` as a C-contiguous array of `dtype`; by default float32 and float16 become float32, all else float64."""
+    if (
+        type(x) is np.ndarray
+        and x.flags.c_contiguous
+        and (x.dtype is dtype if dtype is not None else x.dtype is _FLOAT64 or x.dtype is _FLOAT32)
+    ):
+        return x  # the usual case, without a detour
+    array = as_numbers(x, name)
+    if dtype is None:
+        dtype = _FLOAT32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOAT64
+    return np.asarray(array, dtype=dtype, order="C")
+
+
+def as_parameter(value: object, name: str, ndim: int | None = None) -> FloatArray:
+    """`value` itself, which must be an array of float32 or float64 with elements, and `ndim` dimensions if given."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, not {type_name(value)}")
+    if value.dtype.kind != "f" or value.dtype.itemsize not in (4, 8):
+        raise TypeError(f"{name} must be float32 or float64, not {value.dtype}")
+    if value.size == 0 or (ndim is not None and value.ndim != ndim):
+        dimensions = "dimensions" if ndim is None else f"{ndim} dimension(s)"
+        raise ValueError(f"{name} must have {dimensions}, none of them 0, not {value.shape}")
+    return value
+
+
+def as_rows(x: npt.ArrayLike, name: str) -> FloatArray:
+    """`x` of shape (columns,) or (rows, columns) as two-dimensional."""
+    array = as_floating(x, name)
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"{name} must have shape (n,) or (rows, n) with n >= 1, not {array.shape}")
+    return array
+
+
+def as_batch(x: npt.ArrayLike, inputs: int, dtype: np.dtype[np.floating[Any]]) -> FloatArray:
+    """`x` of shape (batch, inputs), or (inputs,) for a batch of one, in the dtype of the network."""
+    array = as_floating(x, "x", dtype)
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    if array.ndim != 2:
+        raise ValueError(f"x must have shape (batch, {inputs}) or ({inputs},), not {array.shape}")
+    if array.shape[1] != inputs:
+        raise ValueError(f"x has {array.shape[1]} columns for a network of {inputs} inputs")
+    if array.shape[0] == 0:
+        raise ValueError(f"x of shape {array.shape} is an empty batch")
+    return array
+
+
+def as_targets(
+    t: npt.ArrayLike,
+    rows: int,
+    classes: int,
+    dtype: np.dtype[np.floating[Any]],
+    single: bool = False,
+    names: tuple[str, str] = ("x", "t"),
+) -> FloatArray | IntArray:
+    """`t` as int64 labels of shape (rows,), or as targets of shape (rows, classes) in `dtype`.
+
+    With `single`, the one row was given without its batch dimension, and `t` may be too: one label, or one row of
+    targets. `names` are those of the rows and of `t`.
+    """
+    x_name, t_name = names
+    array = as_numbers(t, t_name)
+    if single and array.ndim < 2 and not (array.shape == (1,) and classes > 1):
+        array = array[np.newaxis]
+    if array.ndim == 2 and array.shape == (rows, classes):
+        return np.asarray(array, dtype=dtype, order="C")
+    if array.ndim != 1:
+        raise ValueError(
+            f"{t_name} has shape {array.shape} for {rows} row(s) of {x_name} and {classes} classes: it must be labels "
+            f"of shape ({rows},) or targets of shape ({rows}, {classes})"
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{t_name} has labels of dtype {array.dtype}: class labels must be integers")
+    if len(array) != rows:
+        raise ValueError(f"{t_name} has {len(array)} labels for {rows} rows of {x_name}")
+    few = rows <= 16  # where NumPy's reductions take longer than Python
+    if not (all(0 <= t < classes for t in array.tolist()) if few else array.min() >= 0 and array.max() < classes):
+        wrong = int(np.flatnonzero((array < 0) | (array >= classes))[0])
+        raise ValueError(f"{t_name}[{wrong}] is {array[wrong]}, which is no label of {classes} classes")
+    return np.asarray(array, dtype=np.int64, order="C")
+
+
+def as_real(value: object, name: str) -> float:
+    """A finite number."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, not {type_name(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond all floats
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, not {value}")
+    return number
+
+
+def as_positive(value: object, name: str) -> float:
+    """A positive, finite number."""
+    number = as_real(value, name)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+    return number
+
+
+def as_not_negative(value: object, name: str) -> float:
+    """A finite number that is not negative."""
+    number = as_real(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    return number
+
+
+def as_ratio(value: object, name: str) -> float:
+    """A number from 0 to 1."""
+    number = as_real(value, name)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value}")
+    return number
+
+
+def as_fraction(value: object, name: str) -> float:
+    number = as_real(value, name)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, not {value}")
+    return number
+
+
+def as_flag(value: object, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {type_name(value)}")
+    return bool(value)
+
+
+def as_count(value: object, name: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, not {type_name(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return int(value)
+
+
+def as_seed(seed: object) -> int | None:
+    """A whole number that is not negative, or None for another one each time."""
+    return None if seed is None else as_count(seed, "seed", least=0)
+
+
+def as_dtype(dtype: npt.DTypeLike) -> np.dtype[np.floating[Any]]:
+    """float32 or float64."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype must be 'float32' or 'float64', not {dtype!r}") from error
+    if wanted not in (_FLOAT32, _FLOAT64):
+        raise ValueError(f"dtype must be 'float32' or 'float64', not {wanted.name!r}")
+    return _FLOAT32 if wanted == _FLOAT32 else _FLOAT64
+
+
+def as_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
+    """One of the strings `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def as_step(h: object, dtype: np.dtype[Any]) -> float:
+    """Return the step `h`; by default 1e-4, or 1e-2 for float32, where 1e-4 is too small for the loop."""
+    if h is None:
+        return 1e-4 if dtype.itemsize >= 8 else 1e-2
+    step = as_positive(h, "h")
+    with np.errstate(over="ignore"):
+        if not 0 < dtype.type(step) < math.inf:
+            raise ValueError(f"h must be positive and finite in {dtype}, not {h}")
+    return step

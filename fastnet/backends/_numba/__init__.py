@@ -1,0 +1,41 @@
+"""The Numba backend: the fallback without the extension, compiled at first use and cached on disk."""
+
+from fastnet.backends._numba.backend import (
+    activation,
+    activation_derivative,
+    add_bias,
+    algorithms,
+    cross_entropy_error,
+    forward,
+    gradient,
+    loop,
+    loss,
+    loss_and_gradient,
+    matmul,
+    mean_squared_error,
+    name,
+    softmax,
+)
+from fastnet.backends._numba.differences import incremental, nodal
+from fastnet.backends._numba.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "activation",
+    "activation_derivative",
+    "add_bias",
+    "algorithms",
+    "cross_entropy_error",
+    "forward",
+    "get_num_threads",
+    "gradient",
+    "incremental",
+    "loop",
+    "loss",
+    "loss_and_gradient",
+    "matmul",
+    "mean_squared_error",
+    "name",
+    "nodal",
+    "set_num_threads",
+    "softmax",
+]

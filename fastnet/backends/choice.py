@@ -1,0 +1,180 @@
+"""Which implementation computes: ``cpp`` (compiled), ``numba`` (compiled on first use) or ``numpy`` (reference).
+
+Each backend is a module with the functions of `Backend`. ``FASTNET_BACKEND`` or `use_backend` forces one; otherwise
+it is ``cpp``, or ``numba`` where the compiled extension is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import numbers
+import os
+import warnings
+from types import TracebackType
+from typing import Protocol, cast
+
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import Activation, Diagnostics, NetworkSpec
+
+NAMES = ("cpp", "numba", "numpy")
+MOST_THREADS = 1024
+
+
+class Backend(Protocol):
+    """What a backend module offers. Arguments are checked: one float dtype, C-contiguous, shapes that fit.
+
+    Targets ``t`` are labels, int64 of shape (batch,), or rows of the answer's shape and dtype.
+    """
+
+    name: str
+    algorithms: tuple[str, ...]  # of the numerical gradient, the fastest first; each but "loop" a function
+
+    def matmul(self, a: FloatArray, b: FloatArray, transpose_a: bool = ..., transpose_b: bool = ...) -> FloatArray: ...
+    def add_bias(self, x: FloatArray, b: FloatArray) -> FloatArray: ...
+    def activation(self, kind: Activation, x: FloatArray, leaky_slope: float = ...) -> FloatArray: ...
+    def activation_derivative(self, kind: Activation, x: FloatArray, leaky_slope: float = ...) -> FloatArray: ...
+    def softmax(self, x: FloatArray) -> FloatArray: ...
+    def cross_entropy_error(self, y: FloatArray, t: FloatArray | IntArray) -> float: ...
+    def mean_squared_error(self, y: FloatArray, t: FloatArray | IntArray) -> float: ...
+    def forward(self, spec: NetworkSpec, x: FloatArray) -> FloatArray: ...
+    def loss(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float: ...
+    def gradient(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]: ...
+    def loss_and_gradient(
+        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
+    ) -> tuple[float, list[FloatArray]]: ...
+    def loop(
+        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray
+    ) -> FloatArray: ...
+    def incremental(
+        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+    ) -> tuple[list[FloatArray], Diagnostics]: ...
+    def nodal(
+        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+    ) -> tuple[list[FloatArray], Diagnostics]: ...
+    def get_num_threads(self) -> int: ...
+    def set_num_threads(self, count: int) -> None: ...
+
+
+_active: Backend | None = None
+_num_threads: int | None = None  # what set_num_threads asked for, for backends that are chosen later
+
+
+def active() -> Backend:
+    """The backend in use, chosen at the first call."""
+    if _active is None:
+        _activate(_default())
+    return cast(Backend, _active)
+
+
+def has_extension() -> bool:
+    """Whether the compiled extension is installed (not whether it loads)."""
+    return importlib.util.find_spec("fastnet._core") is not None
+
+
+def available() -> list[str]:
+    """The names that `use_backend` takes here, the preferred one first."""
+    return [name for name in NAMES if name != "cpp" or has_extension()]
+
+
+def _default() -> str:
+    return os.environ.get("FASTNET_BACKEND") or available()[0]
+
+
+def _load(name: str) -> Backend:
+    if name not in NAMES:
+        raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(map(repr, NAMES))}")
+    if name == "cpp" and not has_extension():
+        raise ValueError("backend 'cpp' is not available: fastnet was installed without its compiled extension")
+    # Imported at first use: Numba alone takes longer than everything else together.
+    return cast(Backend, importlib.import_module(f"fastnet.backends._{name}"))
+
+
+def get(name: str) -> Backend:
+    """Return the named backend, with the threads that were asked for, and leave the one in use as it is."""
+    backend = _load(name)
+    if _num_threads is not None:
+        backend.set_num_threads(_num_threads)
+    return backend
+
+
+def _activate(name: str) -> None:
+    global _active
+    _active = get(name)
+
+
+class use_backend:  # noqa: N801 - it reads as the function that it also is
+    """Compute with the named backend from now on, or for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    name : {"cpp", "numba", "numpy"}
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend, or ``"cpp"`` was not compiled; the one in use stays.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> with fastnet.use_backend("numpy"):
+    ...     fastnet.build_info()["backend"]
+    'numpy'
+    """
+
+    def __init__(self, name: str) -> None:
+        self._previous = active().name
+        _activate(name)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _activate(self._previous)
+
+
+def get_num_threads() -> int:
+    """The number of threads that the backend in use computes with."""
+    return active().get_num_threads()
+
+
+def set_num_threads(count: int) -> None:
+    """Compute with at most `count` threads from now on, in every backend.
+
+    Results do not depend on it: the same input gives the same bits.
+
+    Parameters
+    ----------
+    count : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `count` is not an integer.
+    ValueError
+        If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
+    """
+    global _num_threads
+    given: object = count
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral):
+        raise TypeError(f"count must be an int, not {type(given).__name__}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    if count > MOST_THREADS:
+        raise ValueError(f"count must be at most {MOST_THREADS:,}, not {count}")
+    active().set_num_threads(int(count))
+    _num_threads = int(count)
+
+
+if not has_extension() and not os.environ.get("FASTNET_BACKEND"):
+    warnings.warn(
+        "fastnet was installed without its compiled extension (no working C++ compiler at the time): the Numba "
+        "backend is used, which compiles for some seconds at first use and is slower. Reinstall with a compiler, "
+        "or set FASTNET_BACKEND=numba to silence this.",
+        RuntimeWarning,
+        stacklevel=4,  # where fastnet is imported
+    )

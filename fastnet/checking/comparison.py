@@ -1,0 +1,290 @@
+"""Every method's gradient of one batch: how long it takes, and how far it is from backprop's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.checks import as_step
+from fastnet._tools.progress import progress_bar
+from fastnet._tools.text import align, format_seconds, three_digits
+from fastnet.backends import active, build_info
+from fastnet.backends.spec import Diagnostics
+from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, Problem, backprop
+from fastnet.checking.result import GradientCheck
+from fastnet.checking.timing import Run
+from fastnet.checking.verdict import Layout
+from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import as_chain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method took, and how far its gradient is from backprop's.
+
+    Attributes
+    ----------
+    name : str
+    seconds : float
+        For one gradient by every parameter; scaled up from the entries that were timed if `sampled`.
+    times_faster : float or None
+        Than the NumPy loop; None if that was not among the methods.
+    entries : int
+        How many of the gradient's entries were computed, timed and compared.
+    sampled : bool
+        Whether these are not all.
+    check : GradientCheck or None
+        The comparison with backprop at these entries; None for backprop itself.
+    diagnostics : dict of str to int
+        How many ``evaluations``, ``fallbacks`` and ``kinks`` there were, if the method counts them.
+    """
+
+    name: str
+    seconds: float
+    times_faster: float | None
+    entries: int
+    sampled: bool
+    check: GradientCheck | None
+    diagnostics: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row in types that JSON has."""
+        check = None if self.check is None else self.check.to_dict()
+        return {**vars(self), "check": check, "diagnostics": dict(self.diagnostics)}
+
+    def _cells(self) -> list[str]:
+        seconds = format_seconds(self.seconds) + ("*" if self.sampled else " ")
+        faster = "-" if self.times_faster is None else three_digits(self.times_faster)
+        if self.check is None or self.check.largest is None:
+            return [self.name, seconds, faster, "-", "-", "-"]
+        check, where = self.check, self.check.largest.label
+        return [
+            self.name,
+            seconds,
+            faster,
+            f"{check.largest_absolute:.1e}",
+            f"{check.largest_relative:.1e}",
+            where,
+        ]
+
+
+@dataclass(frozen=True, repr=False)
+class GradientComparison:
+    """The methods side by side. ``print`` shows the table; ``comparison["c++ loop"]`` is that method's row.
+
+    Attributes
+    ----------
+    rows : tuple of MethodResult
+    network : str
+        The numbers of units, as in ``784-50-10``.
+    parameters : int
+    batch : int
+        How many rows of data the loss is averaged over.
+    dtype : str
+    h : float
+        The step.
+    build_info : dict
+        What `fastnet.build_info` said at the time.
+    """
+
+    rows: tuple[MethodResult, ...]
+    network: str
+    parameters: int
+    batch: int
+    dtype: str
+    h: float
+    build_info: dict[str, str | int | None]
+
+    def __getitem__(self, name: str) -> MethodResult:
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def __repr__(self) -> str:
+        return f"<GradientComparison of {', '.join(row.name for row in self.rows)}: print it for the table>"
+
+    def __str__(self) -> str:
+        head = ["method", "time per gradient", "times faster", "difference", "relative", "at"]
+        table = align([head, *(row._cells() for row in self.rows)], "<>>>><")
+        return "\n".join([self._network(), self._machine(), "", *table, "", *self._notes()])
+
+    def _network(self) -> str:
+        return (
+            f"{self.network} network of {self.parameters:,} parameters, {self.dtype}, "
+            f"batch of {self.batch:,}, h = {self.h:g}"
+        )
+
+    def _machine(self) -> str:
+        info = self.build_info
+        threads = f"{info['num_threads']} thread{'' if info['num_threads'] == 1 else 's'}"
+        built = [str(info[key]) for key in ("isa", "compiler", "threading") if info[key] is not None]
+        extension = f" ({', '.join(built)})" if built else ""
+        return f"fastnet {info['version']}, backend {info['backend']}{extension}, {threads}"
+
+    def _notes(self) -> list[str]:
+        notes = ["difference: the largest from backprop; relative: to the largest entry of the gradient"]
+        sampled = [f"{row.entries:,} ({row.name})" for row in self.rows if row.sampled]
+        if sampled:
+            notes.append(
+                f"* timed and compared at a sample of the {self.parameters:,} parameters, "
+                "spread over all arrays, and scaled up"
+            )
+            notes.append(f"  {', '.join(sampled)}")
+        for row in self.rows:
+            if row.diagnostics:
+                counts = ", ".join(f"{count:,} {name}" for name, count in row.diagnostics.items())
+                notes.append(f"{row.name}: {counts}")
+            if row.check is not None and not row.check.passed:
+                notes.append(f"{row.name}: {row.check.verdict}")
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in types that JSON has."""
+        rows = [row.to_dict() for row in self.rows]
+        return {**vars(self), "rows": rows, "build_info": dict(self.build_info)}
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the times as bars, as `fastnet.plotting.plot_comparison` describes."""
+        from fastnet.plotting import plot_comparison
+
+        return plot_comparison(self, path)
+
+
+def compare_gradients(
+    net: BaseNetwork,
+    x: npt.ArrayLike,
+    t: npt.ArrayLike,
+    *,
+    h: float | None = None,
+    methods: Iterable[str] | None = None,
+    sample: int = 1000,
+    repeat: int = 5,
+    full: bool = False,
+    progress: bool = False,
+) -> GradientComparison:
+    """Compute the gradient of one batch by every method: what each takes, and how far it is from backprop.
+
+    The methods take turns, `repeat` times, and each one's time is the median over its calls: a machine that
+    is busy for a while slows them all. What is compiled at first use is compiled before. A method that would
+    take more than about three seconds is timed on a sample of the parameters, drawn evenly from all arrays: as
+    many as fit into that time, but at least `sample`. The table marks it, and it is compared with backprop at
+    these entries alone.
+
+    Parameters
+    ----------
+    net : TwoLayerNet, SimpleNet, …
+        A network of fastnet, of affine layers and activations; it is not changed.
+    x : array_like
+        Shape (batch, inputs), or (inputs,) for one row.
+    t : array_like
+        Labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
+    h : float, optional
+        The step: 1e-4 by default, and 1e-2 for float32, where 1e-4 would leave little but rounding error.
+    methods : iterable of str, optional
+        Some of ``"numpy loop"``, ``"numba loop"``, ``"c++ loop"``, and by the backend in use ``"incremental"``,
+        ``"nodal"`` and ``"backprop"``. By default all that there are.
+    sample : int, default 1000
+        How many entries to time at least.
+    repeat : int, default 5
+        How many turns each method takes.
+    full : bool, default False
+        Time every method on every entry, however long it takes.
+    progress : bool, default False
+        Show a progress bar on stderr, if tqdm is installed.
+
+    Returns
+    -------
+    GradientComparison
+
+    Raises
+    ------
+    TypeError
+        If `net` is no network of fastnet or has other layers than affine ones and activations, or an argument has the
+        wrong type.
+    ValueError
+        If the data do not fit the network, a number is out of its range, or a method is unknown or not
+        installed.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> net = fastnet.TwoLayerNet(784, 50, 10, seed=0)
+    >>> x, t = fastnet.datasets.make_digits(1, seed=0)
+    >>> comparison = fastnet.compare_gradients(net, x, t, methods=["numba loop", "backprop"])
+    >>> comparison["numba loop"].check.passed
+    True
+    """
+    chain = as_chain(net)
+    chosen = _chosen(methods)
+    least, turns = checks.as_count(sample, "sample"), checks.as_count(repeat, "repeat")
+    spec = chain.spec
+    step = as_step(h, spec.dtype)
+    problem = Problem(spec, *net._batch(chain, x, t), step)
+    layout = Layout(chain.named(spec.parameters))
+
+    runs = [Run(method, problem, layout, turns) for method in chosen]
+    with progress_bar(progress) as bar:
+        for run in runs:
+            bar.show(run.method.name, 0, 0)
+            run.prepare(least, full)
+        total = sum(len(run.shares(turn)) for turn in range(turns) for run in runs)
+        for turn in range(turns):
+            for run in runs:
+                for _ in run.take_turn(turn):
+                    bar.show(run.method.name, 1, total)
+        return GradientComparison(
+            rows=_rows(runs, backprop(problem)),
+            network="-".join(map(str, [spec.inputs, *(weight.shape[1] for weight in spec.weights)])),
+            parameters=layout.size,
+            batch=len(problem.x),
+            dtype=spec.dtype.name,
+            h=step,
+            build_info=build_info(),
+        )
+
+
+def _chosen(methods: Iterable[str] | None) -> list[Method]:
+    if methods is None:
+        return [method for method in METHODS if method.is_available()]
+    if isinstance(methods, str):
+        raise TypeError(f"methods must be several names, as in [{methods!r}], not one str")
+    by_name = {method.name: method for method in METHODS}
+    names = dict.fromkeys(checks.as_choice(name, "methods", tuple(by_name)) for name in methods)
+    if not names:
+        raise ValueError("methods is empty: there is nothing to compare")
+    for name in names:
+        algorithm = by_name[name].algorithm
+        if algorithm is not None and algorithm not in active().algorithms:
+            raise ValueError(f"methods has {name!r}, which the {active().name!r} backend does not offer")
+    return [by_name[name] for name in names]
+
+
+def _rows(runs: list[Run], reference: npt.NDArray[Any]) -> tuple[MethodResult, ...]:
+    baseline = next((run.seconds() for run in runs if run.method is BASELINE), None)
+    return tuple(
+        MethodResult(
+            name=run.method.name,
+            seconds=run.seconds(),
+            times_faster=None if baseline is None else baseline / run.seconds(),
+            entries=len(run.entries),
+            sampled=len(run.entries) < run.layout.size,
+            check=None if run.method is REFERENCE else run.check(reference),
+            diagnostics=_counts(run.diagnostics),
+        )
+        for run in runs
+    )
+
+
+def _counts(diagnostics: Diagnostics | None) -> dict[str, int]:
+    if diagnostics is None:
+        return {}
+    return {name: int(getattr(diagnostics, name)) for name in ("evaluations", "fallbacks", "kinks")}

@@ -1,0 +1,164 @@
+"""How the error of the numerical gradient depends on the step: the loop beside exact differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.text import align
+from fastnet._tools.types import FloatArray
+from fastnet.backends import active
+from fastnet.backends.spec import NetworkSpec
+from fastnet.checking.result import finite
+from fastnet.checking.timing import spread
+from fastnet.checking.verdict import Layout
+from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import as_chain
+
+STEPS = tuple(10.0**-k for k in range(1, 13))
+DTYPES = ("float64", "float32")
+
+
+@dataclass(frozen=True)
+class StepErrors:
+    """The errors of one step, relative to the largest entry of the gradient.
+
+    Attributes
+    ----------
+    h : float
+    loop, exact : dict of str to float
+        By dtype: the largest difference from float64's backprop of the loop, and of exact differences.
+    """
+
+    h: float
+    loop: dict[str, float]
+    exact: dict[str, float]
+
+
+@dataclass(frozen=True, repr=False)
+class StepComparison:
+    """The errors step by step; ``print`` shows the table.
+
+    Attributes
+    ----------
+    rows : tuple of StepErrors
+    algorithm : str
+        Which algorithm the exact differences are by.
+    entries : int
+        At how many parameters the loop was computed.
+    parameters : int
+        How many there are.
+    """
+
+    rows: tuple[StepErrors, ...]
+    algorithm: str
+    entries: int
+    parameters: int
+
+    def __repr__(self) -> str:
+        return f"<StepComparison of {len(self.rows)} steps: print it for the table>"
+
+    def __str__(self) -> str:
+        head = ["h", *(f"{dtype} {kind}" for dtype in DTYPES for kind in ("loop", self.algorithm))]
+        lines = [
+            [f"{row.h:.0e}", *(f"{errors[dtype]:.1e}" for dtype in DTYPES for errors in (row.loop, row.exact))]
+            for row in self.rows
+        ]
+        notes = ["the largest difference from float64's backprop, relative to the largest entry of the gradient"]
+        if self.entries < self.parameters:
+            notes.append(f"the loop at a sample of {self.entries:,} of the {self.parameters:,} parameters")
+        return "\n".join([*align([head, *lines], "<" + ">" * (len(head) - 1)), "", *notes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in types that JSON has."""
+        rows = [
+            {
+                "h": row.h,
+                "loop": {dtype: finite(error) for dtype, error in row.loop.items()},
+                "exact": {dtype: finite(error) for dtype, error in row.exact.items()},
+            }
+            for row in self.rows
+        ]
+        return {**vars(self), "rows": rows}
+
+
+def compare_steps(
+    net: BaseNetwork,
+    x: npt.ArrayLike,
+    t: npt.ArrayLike,
+    *,
+    steps: Iterable[float] = STEPS,
+    sample: int = 1000,
+) -> StepComparison:
+    """Compute the numerical gradient with many steps, in float64 and float32, and compare it with backprop's.
+
+    The loop subtracts two losses: with a smaller step, fewer digits are left. Exact differences only lose the
+    central difference's own truncation error, which is about h²/6 times the third derivative.
+
+    Parameters
+    ----------
+    net : TwoLayerNet, SimpleNet, …
+        A network of fastnet, of affine layers and activations; it is not changed.
+    x : array_like
+        Shape (batch, inputs), or (inputs,) for one row.
+    t : array_like
+        Labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
+    steps : iterable of float, default 1e-1, 1e-2, … 1e-12
+    sample : int, default 1000
+        At how many parameters, spread over all arrays, to compute the loop.
+
+    Returns
+    -------
+    StepComparison
+
+    Raises
+    ------
+    TypeError
+        If `net` is no network of fastnet or has other layers than affine ones and activations, or an argument has the
+        wrong type.
+    ValueError
+        If the data do not fit the network, or a number is out of its range.
+    """
+    chain = as_chain(net)
+    wanted = [checks.as_positive(h, "steps") for h in steps]
+    count = checks.as_count(sample, "sample")
+    backend, spec = active(), chain.spec
+    rows, targets = net._batch(chain, x, t)
+    layout = Layout(chain.named(spec.parameters))
+    entries = spread(layout.sizes, min(count, layout.size))
+
+    specs = {dtype: _cast(spec, np.dtype(dtype)) for dtype in DTYPES}
+    batches = {dtype: (rows.astype(dtype), targets if targets.ndim == 1 else targets.astype(dtype)) for dtype in DTYPES}
+    reference = _flat(backend.gradient(specs["float64"], *batches["float64"]))
+    largest = np.abs(reference).max()
+
+    def error(values: FloatArray, expected: FloatArray) -> float:
+        return float(np.abs(values - expected).max() / largest)
+
+    algorithm = backend.algorithms[0]
+    found = []
+    for h in wanted:
+        loop, exact = {}, {}
+        for dtype in DTYPES:
+            loop[dtype] = error(backend.loop(specs[dtype], *batches[dtype], h, entries), reference[entries])
+            gradients, _ = getattr(backend, algorithm)(specs[dtype], *batches[dtype], h)
+            exact[dtype] = error(_flat(gradients), reference)
+        found.append(StepErrors(h, loop, exact))
+    return StepComparison(tuple(found), algorithm, len(entries), layout.size)
+
+
+def _cast(spec: NetworkSpec, dtype: np.dtype[Any]) -> NetworkSpec:
+    return replace(
+        spec,
+        weights=tuple(w.astype(dtype) for w in spec.weights),
+        biases=tuple(None if b is None else b.astype(dtype) for b in spec.biases),
+    )
+
+
+def _flat(gradients: list[FloatArray]) -> FloatArray:
+    return np.concatenate([gradient.ravel() for gradient in gradients]).astype(np.float64)

@@ -1,0 +1,137 @@
+"""What the commands share: types of arguments, the data, the files they write, and NumPy's threads."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastnet import datasets
+from fastnet._tools import checks
+
+Value = TypeVar("Value", int, float)
+
+
+class UsageError(Exception):
+    """What the user asked for can't be done; the message says why."""
+
+
+class CommandError(Exception):
+    """The work could not be done as it was asked for; the message says why."""
+
+
+# Arguments -------------------------------------------------------------------------------------------------
+
+
+def number(kind: type[Value], check: Callable[[object, str], Value]) -> Callable[[str], Value]:
+    """Return a type of argument: what `check` accepts, with the message that it has for the rest."""
+
+    def parse(text: str) -> Value:
+        try:
+            value = kind(text)
+        except ValueError:
+            wanted = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+        try:
+            return check(value, "the number")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
+
+
+count = number(int, checks.as_count)
+count_or_zero = number(int, lambda value, name: checks.as_count(value, name, least=0))
+positive = number(float, checks.as_positive)
+
+
+def add_data_arguments(add: Callable[..., Any]) -> None:
+    choices = ("auto", "mnist", "digits")
+    add("--data", choices=choices, default="auto", help="auto, the default: MNIST if it is there, else drawn digits")
+    add("--data-dir", metavar="DIR", type=Path, help="where the MNIST files are")
+
+
+# Data ------------------------------------------------------------------------------------------------------
+
+
+def wants_mnist(options: argparse.Namespace) -> bool:
+    """Tell whether to load MNIST, and not to draw digits."""
+    folder = options.data_dir
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"argument --data-dir: there is no folder {str(folder)!r}")
+    if options.data == "digits" or (options.data == "auto" and folder is None and datasets.find_mnist() is None):
+        return False
+    if folder is not None and datasets.find_mnist(folder) is None:
+        raise UsageError(f"argument --data-dir: there are no MNIST files in {str(folder)!r}")
+    return True
+
+
+def load_mnist(folder: Path | None) -> Any:
+    """Return what `datasets.load_mnist` does."""
+    try:
+        return datasets.load_mnist(data_dir=folder)
+    except (ImportError, OSError, ValueError) as error:
+        raise UsageError(f"can't load MNIST: {error}") from error
+
+
+def drawn(options: argparse.Namespace) -> str:
+    """Say that digits are drawn, and why."""
+    return "digits drawn by fastnet" + (
+        "" if options.data == "digits" else ", since there is no MNIST (see --data-dir)"
+    )
+
+
+# Files -----------------------------------------------------------------------------------------------------
+
+
+def check_writable(options: argparse.Namespace, *names: str) -> None:
+    """Refuse now the files of the options `names` that could not be written after the work."""
+    for name in names:
+        path = getattr(options, name)
+        if path is None:
+            continue
+        existed = path.exists()
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise UsageError(f"argument --{name}: can't write {str(path)!r}: {error.strerror}") from error
+        if not existed:
+            path.unlink()
+
+
+def check_picture(path: Path | None) -> None:
+    """Refuse now a picture that could not be drawn after the work."""
+    if path is None:
+        return
+    from fastnet.plotting import check_format
+
+    try:
+        check_format(path)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"argument --plot: {error}") from error
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+# Threads ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def blas_threads(count: int | None) -> Iterator[None]:
+    """Let NumPy's matrix product have no more threads than the others, where threadpoolctl can see to it."""
+    if count is None:
+        yield
+    elif importlib.util.find_spec("threadpoolctl") is None:
+        print("NumPy's matrix product keeps its own number of threads: threadpoolctl is not installed")
+        yield
+    else:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            yield

@@ -1,0 +1,181 @@
+"""``fastnet compare``: every method's gradient of one batch, and a replay of the program that it began with."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import datasets
+from fastnet._tools.checks import as_step
+from fastnet._tools.text import format_seconds, three_digits
+from fastnet.checking import compare_gradients, compare_steps
+from fastnet.checking.methods import BASELINE
+from fastnet.cli import arguments
+from fastnet.cli.arguments import UsageError
+from fastnet.networks import MultiLayerNet, TwoLayerNet
+from fastnet.networks.base import BaseNetwork
+
+PIXELS, CLASSES = 784, 10
+REPLAY_HIDDEN, REPLAY_STEPS, REPLAY_RATE = 50, 2, 0.06
+REPLAY_REPEATS, REPLAY_SECONDS = 5, 0.5  # its time is a median of so many, or of what fits into so long
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compute the gradient of one batch by every method: the time of each, and how far it is from backprop. "
+        "Then replay the program that this library started from: two steps of gradient descent on one image."
+    )
+    count, positive = arguments.count, arguments.positive
+    add = parser.add_argument
+    arguments.add_data_arguments(add)
+    add("--batch", metavar="N", type=count, default=100, help="how many images (default: 100)")
+    add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="hidden layers' units (default: 50)")
+    add("--dtype", choices=("float64", "float32"), default="float64", help="default: float64")
+    add("--threads", metavar="N", type=count, help="default: one for each processor")
+    add("--h", metavar="H", type=positive, help="the step (default: 1e-4; 1e-2 for float32)")
+    seed = arguments.count_or_zero
+    add("--seed", metavar="N", type=seed, default=0, help="of the weights and of drawn digits (default: 0)")
+    add("--full", action="store_true", help="time every method on every parameter, which takes minutes")
+    add("--steps", action="store_true", help="instead: the error by step, of the loop and of exact differences")
+    add("--json", metavar="FILE", type=Path, help="write the results there, too")
+    add("--plot", metavar="FILE", type=Path, help="draw the times there: a .png, .svg, .pdf or other picture")
+    parser.set_defaults(run=run)
+
+
+class _Data(NamedTuple):
+    """Images, shape (batch, 784), their labels, and what they are in words."""
+
+    x: npt.NDArray[np.float32]
+    t: npt.NDArray[np.int64]
+    name: str
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """What the notes' program printed, and what it took."""
+
+    image: int  # its number in the batch
+    losses: tuple[float, ...]  # at the start, and after every step
+    seconds: float
+    loop_seconds: float  # of the same by the NumPy loop
+    loop_sampled: bool
+
+    def __str__(self) -> str:
+        names = ["loss at the start", *(f"loss after step {k}" for k in range(1, len(self.losses)))]
+        lines = [f"{name}  {loss:.6f}" for name, loss in zip(names, self.losses, strict=True)]
+        loop = format_seconds(self.loop_seconds) + ("*" if self.loop_sampled else "")
+        faster = three_digits(self.loop_seconds / self.seconds)
+        network = f"{PIXELS}-{REPLAY_HIDDEN}-{CLASSES}"
+        return "\n".join(
+            [
+                f"The notes' program: a {network} network with all parameters from N(0, 1), one image (number",
+                f"{self.image} of these), {REPLAY_STEPS} steps of the numerical gradient at lr {REPLAY_RATE}",
+                "",
+                *lines,
+                "",
+                f"in {format_seconds(self.seconds)}; the NumPy loop takes {loop} ({faster} times as long)",
+            ]
+        )
+
+
+def run(options: argparse.Namespace) -> None:
+    try:
+        options.h = as_step(options.h, np.dtype(options.dtype))
+    except ValueError as error:
+        raise UsageError(f"argument --h: {error}") from error
+    arguments.check_writable(options, "json", "plot")
+    if options.plot is not None and options.steps:
+        raise UsageError("argument --plot: there is no picture of --steps")
+    arguments.check_picture(options.plot)
+    data = _load(options)
+    print(f"data: {data.name}", flush=True)
+    with arguments.blas_threads(options.threads):
+        net = _network(options.hidden, options.dtype, options.seed)
+        results = _compare_steps(data, net) if options.steps else _compare_methods(data, net, options)
+    if options.json is not None:
+        arguments.write_json(options.json, {"data": data.name, "seed": options.seed} | results)
+
+
+def _compare_steps(data: _Data, net: BaseNetwork) -> dict[str, Any]:
+    steps = compare_steps(net, data.x, data.t)
+    print(steps)
+    return {"steps": steps.to_dict()}
+
+
+def _compare_methods(data: _Data, net: BaseNetwork, options: argparse.Namespace) -> dict[str, Any]:
+    comparison = compare_gradients(net, data.x, data.t, h=options.h, full=options.full, progress=sys.stderr.isatty())
+    print(comparison, end="\n\n", flush=True)
+    replay = _replay(data, options)
+    print(replay)
+    if options.plot is not None:
+        comparison.plot(options.plot)
+    return {"comparison": comparison.to_dict(), "replay": _finite(asdict(replay))}
+
+
+def _finite(replay: dict[str, Any]) -> dict[str, Any]:
+    return replay | {"losses": [loss if math.isfinite(loss) else None for loss in replay["losses"]]}
+
+
+def _load(options: argparse.Namespace) -> _Data:
+    count = options.batch
+    if not arguments.wants_mnist(options):
+        return _Data(*datasets.make_digits(count, seed=options.seed), f"{count:,} {arguments.drawn(options)}")
+    (x, t), _ = arguments.load_mnist(options.data_dir)
+    if count > len(x):
+        raise UsageError(f"argument --batch: MNIST has {len(x):,} training images, not {count:,}")
+    return _Data(x[:count], t[:count], f"the first {count:,} training images of MNIST")
+
+
+def _network(hidden: Sequence[int], dtype: str, seed: int) -> BaseNetwork:
+    if len(hidden) == 1:
+        return TwoLayerNet(PIXELS, hidden[0], CLASSES, dtype=dtype, seed=seed)
+    # With 0.01, nothing would reach the first layer.
+    return MultiLayerNet(
+        PIXELS, hidden, CLASSES, activation="sigmoid", weight_init_std="xavier", dtype=dtype, seed=seed
+    )
+
+
+def _replay(data: _Data, options: argparse.Namespace) -> _Replay:
+    """Run the notes' program: gradient descent on one image with the numerical gradient.
+
+    It takes the image whose loss is nearest to that of a guess, log 10. Networks with such weights misjudge many
+    images beyond hope: a probability below the 1e-7 inside the logarithm has no gradient to descend.
+    """
+    net = TwoLayerNet(PIXELS, REPLAY_HIDDEN, CLASSES, dtype=options.dtype)
+    rng = np.random.default_rng(options.seed)
+    for parameter in net.params.values():
+        parameter[...] = rng.standard_normal(parameter.shape)
+    of_each = np.array([net.loss(x, t) for x, t in zip(data.x, data.t, strict=True)])
+    image = int(np.argmin(np.abs(of_each - math.log(CLASSES))))
+    x, t = data.x[image : image + 1], data.t[image : image + 1]
+    loop = compare_gradients(
+        net, x, t, h=options.h, methods=[BASELINE.name], full=options.full, progress=sys.stderr.isatty()
+    )[BASELINE.name]
+
+    times: list[float] = []
+    while len(times) < REPLAY_REPEATS and sum(times) < REPLAY_SECONDS:
+        losses, seconds = _descend(copy.deepcopy(net), x, t, options.h)
+        times.append(seconds)
+    return _Replay(image, tuple(losses), statistics.median(times), REPLAY_STEPS * loop.seconds, loop.sampled)
+
+
+def _descend(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> tuple[list[float], float]:
+    """Return the losses at the start and after every step, and what it took."""
+    start = time.perf_counter()
+    losses = [net.loss(x, t)]
+    for _ in range(REPLAY_STEPS):
+        for name, gradient in net.numerical_gradient(x, t, h=h).items():
+            net.params[name] -= REPLAY_RATE * gradient
+        losses.append(net.loss(x, t))
+    return losses, time.perf_counter() - start

@@ -1,0 +1,300 @@
+"""``fastnet train``: a network that learns digits, by backprop or by numerical gradients alone."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import datasets, optimizers
+from fastnet._tools import checks
+from fastnet._tools.checks import as_step
+from fastnet._tools.text import format_seconds
+from fastnet.backends import build_info
+from fastnet.cli import arguments
+from fastnet.cli.arguments import CommandError, UsageError
+from fastnet.networks import ALGORITHMS, MultiLayerNet
+from fastnet.networks.textbook import ACTIVATIONS
+from fastnet.training import DivergenceError, SaveBest, Trainer
+from fastnet.training.history import HEAD
+
+CLASSES = 10
+DRAWN_ROWS = 5000, 1000  # to train and to test with, where digits are drawn
+SGD_RATE = 0.1  # the notes'; that of the other optimizers is their own default
+STEPS = 3  # of the step schedule, each at a tenth of the rate before
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train a network on handwritten digits: a line for each epoch, and its accuracy on the test images. "
+        "Ctrl-C ends the training and keeps what was learnt."
+    )
+    count, count_or_zero, positive = arguments.count, arguments.count_or_zero, arguments.positive
+    fraction = arguments.number(float, _as_fraction)
+    add = parser.add_argument_group("data").add_argument
+    arguments.add_data_arguments(add)
+    for what, rows in zip(("train", "test"), DRAWN_ROWS, strict=True):
+        words = f"how many images to {what} with, the first ones (default: all of MNIST; {rows:,} drawn digits)"
+        add(f"--{what}-size", metavar="N", type=count, help=words)
+
+    add = parser.add_argument_group("network").add_argument
+    add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="hidden layers' units (default: 50)")
+    add("--activation", choices=tuple(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)")
+    add("--init", metavar="STD", type=_init, help="of the weights: he, xavier or a number (default: he for relu)")
+    add("--weight-decay", metavar="L", type=arguments.number(float, checks.as_not_negative), default=0.0)
+    add("--batchnorm", action="store_true", help="after each hidden affine layer")
+    add("--dropout", metavar="SHARE", type=fraction, default=0.0, help="of the hidden units (default: 0)")
+    add("--dtype", choices=("float64", "float32"), default="float32", help="default: float32")
+
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add("--gradient", choices=("backprop", "numerical"), default="backprop", help="default: backprop")
+    add("--algorithm", choices=ALGORITHMS, help="of the numerical gradient (default: auto)")
+    add("--h", metavar="H", type=positive, help="its step (default: 1e-2; 1e-4 for float64)")
+    add("--optimizer", choices=tuple(optimizers.OPTIMIZERS), default="adam", help="default: adam")
+    add(
+        "--lr",
+        metavar="RATE",
+        type=positive,
+        help="learning rate (default: 0.1 for sgd, 0.001 for adam, else 0.01)",
+    )
+    add("--momentum", metavar="M", type=fraction, help="of momentum and nesterov (default: 0.9)")
+    add("--schedule", choices=("constant", "step", "cosine"), default="constant", help="default: constant")
+    add("--warmup", metavar="N", type=count_or_zero, help="iterations in which it rises, with --schedule cosine")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--epochs", metavar="N", type=count, help="how often to see every image (default: 10)")
+    length.add_argument("--iterations", metavar="N", type=count, help="or how many updates to make")
+    add("--batch", metavar="N", type=count, default=100, help="images for each update (default: 100)")
+    add("--seed", metavar="N", type=count_or_zero, default=0, help="of weights, order and drawn digits (default: 0)")
+    add("--threads", metavar="N", type=count, help="default: one for each processor")
+
+    add = parser.add_argument_group("files").add_argument
+    add("--save", metavar="FILE", type=Path, help="write the parameters there, those of the best epoch: an .npz")
+    add("--checkpoint", metavar="FILE", type=Path, help="write there, after each epoch, what is needed to go on")
+    add("--resume", metavar="FILE", type=Path, help="go on from such a file, with the same other options")
+    add("--json", metavar="FILE", type=Path, help="write the results there, too")
+    add("--plot", metavar="FILE", type=Path, help="draw loss and accuracy there: a .png, .svg, .pdf or other picture")
+    parser.set_defaults(run=run)
+
+
+def _as_fraction(value: object, name: str) -> float:
+    number = checks.as_not_negative(value, name)
+    if number >= 1:
+        raise ValueError(f"{name} must be less than 1, not {number}")
+    return number
+
+
+def _init(text: str) -> str | float:
+    return text if text in ("he", "xavier") else arguments.positive(text)
+
+
+class _Data(NamedTuple):
+    """Images, shape (rows, 784), their labels, to train and to test with, and what they are in words."""
+
+    train: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+    test: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+    name: str
+
+
+class _Table:
+    """A line for each epoch, printed as soon as it has ended."""
+
+    def __init__(self) -> None:
+        self.printed = 0
+
+    def __call__(self, trainer: Trainer) -> None:
+        for row in trainer.history.rows[self.printed :]:
+            print(row.to_line(), flush=True)
+        self.printed = len(trainer.history.rows)
+
+
+def run(options: argparse.Namespace) -> None:
+    _check(options)
+    data = _load(options)
+    print(f"data: {data.name}", flush=True)
+    with arguments.blas_threads(options.threads):
+        trainer = _trainer(options, data)
+        if options.resume is not None:
+            _resume(trainer, options.resume)
+        print(_describe(trainer, options), end="\n\n")
+        print(HEAD, "-" * len(HEAD), sep="\n", flush=True)
+        failure: BaseException | None = None
+        try:
+            try:
+                trainer.fit()
+            except (DivergenceError, KeyboardInterrupt) as error:
+                failure = error
+            _finish(trainer, data, options, failure)
+        except OSError as error:
+            raise CommandError(f"can't write: {error}") from error
+        except ValueError as error:  # what only the first iteration can tell: an algorithm that is not for this network
+            raise UsageError(str(error)) from error
+    if isinstance(failure, DivergenceError):
+        raise CommandError(str(failure)) from failure
+    if failure is not None:
+        raise failure
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what does not go together, and files that could not be written after the work."""
+    for name in ("algorithm", "h"):
+        if getattr(options, name) is not None and options.gradient != "numerical":
+            raise UsageError(f"argument --{name}: it is for --gradient numerical")
+    if options.momentum is not None and options.optimizer not in ("momentum", "nesterov"):
+        raise UsageError(f"argument --momentum: it is for momentum and nesterov, not for {options.optimizer}")
+    if options.warmup is not None and options.schedule != "cosine":
+        raise UsageError("argument --warmup: it is for --schedule cosine")
+    try:
+        options.h = as_step(options.h, np.dtype(options.dtype))
+    except ValueError as error:
+        raise UsageError(f"argument --h: {error}") from error
+    if options.resume is not None and not options.resume.is_file():
+        raise UsageError(f"argument --resume: there is no file {str(options.resume)!r}")
+    arguments.check_writable(options, "save", "checkpoint", "json", "plot")
+    arguments.check_picture(options.plot)
+
+
+def _load(options: argparse.Namespace) -> _Data:
+    if not arguments.wants_mnist(options):
+        sizes = options.train_size or DRAWN_ROWS[0], options.test_size or DRAWN_ROWS[1]
+        # Even seeds to train with, odd ones to test with: no digit is ever in both.
+        train = datasets.make_digits(sizes[0], seed=2 * options.seed)
+        test = datasets.make_digits(sizes[1], seed=2 * options.seed + 1)
+        name = f"{sizes[0]:,} {arguments.drawn(options)}, to train with; {sizes[1]:,} to test with"
+    else:
+        sets = arguments.load_mnist(options.data_dir)
+        wanted = options.train_size, options.test_size
+        for (x, _), size, what in zip(sets, wanted, ("train", "test"), strict=True):
+            if size is not None and size > len(x):
+                raise UsageError(f"argument --{what}-size: MNIST has {len(x):,} such images, not {size:,}")
+        train, test = ((x[:size], t[:size]) for (x, t), size in zip(sets, wanted, strict=True))
+        name = f"{len(train[0]):,} images of MNIST to train with; {len(test[0]):,} to test with"
+    if options.batch > len(train[0]):
+        raise UsageError(f"argument --batch: there are {len(train[0]):,} images to train with, not {options.batch:,}")
+    return _Data(train, test, name)
+
+
+def _trainer(options: argparse.Namespace, data: _Data) -> Trainer:
+    pixels = data.train[0].shape[1]
+    init = options.init
+    if init is None:
+        init = "he" if options.activation in ("relu", "leaky_relu") else "xavier"
+    net = MultiLayerNet(
+        pixels,
+        options.hidden,
+        CLASSES,
+        options.activation,
+        init,
+        options.weight_decay,
+        options.batchnorm,
+        options.dropout,
+        dtype=options.dtype,
+        seed=options.seed,
+    )
+    per_epoch = math.ceil(len(data.train[0]) / options.batch)
+    iterations = options.iterations or (options.epochs or 10) * per_epoch
+    callbacks: list[Callable[[Trainer], object]] = [_Table()]
+    if options.save is not None:
+        callbacks.append(SaveBest(options.save))
+    if options.checkpoint is not None:
+        callbacks.append(lambda trainer: trainer.save(options.checkpoint))
+    return Trainer(
+        net,
+        *data.train,
+        *data.test,
+        optimizer=_optimizer(options, iterations),
+        batch_size=options.batch,
+        iterations=iterations,
+        gradient=options.gradient,
+        h=options.h,
+        algorithm=options.algorithm or "auto",
+        seed=options.seed,
+        callbacks=callbacks,
+    )
+
+
+def _optimizer(options: argparse.Namespace, iterations: int) -> optimizers.Optimizer:
+    settings: dict[str, Any] = {} if options.momentum is None else {"momentum": options.momentum}
+    if options.lr is not None:
+        settings["lr"] = options.lr
+    elif options.optimizer == "sgd":
+        settings["lr"] = SGD_RATE
+    optimizer = optimizers.OPTIMIZERS[options.optimizer](**settings)
+    rate = optimizer.lr
+    assert isinstance(rate, float)
+    if options.schedule == "step":
+        optimizer.lr = optimizers.StepDecay(rate, math.ceil(iterations / STEPS))
+    elif options.schedule == "cosine":
+        try:
+            optimizer.lr = optimizers.CosineAnnealing(rate, iterations, options.warmup or 0)
+        except ValueError as error:
+            raise UsageError(f"argument --warmup: {error}") from error
+    return optimizer
+
+
+def _resume(trainer: Trainer, path: Path) -> None:
+    try:
+        trainer.load(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"argument --resume: {error}") from error
+    print(f"going on after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs), from {path}")
+
+
+def _describe(trainer: Trainer, options: argparse.Namespace) -> str:
+    """Say which network is trained, and how."""
+    sizes = "-".join(map(str, [trainer.net.params["W1"].shape[0], *options.hidden, CLASSES]))
+    parameters = sum(p.size for p in trainer.net.params.values())
+    words = [f"{sizes} network of {parameters:,} parameters", options.dtype, options.activation]
+    words += ["batch normalization"] if options.batchnorm else []
+    words += [f"dropout {options.dropout:g}"] if options.dropout else []
+    words += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
+    gradient = options.gradient
+    if gradient == "numerical":
+        gradient += f" gradients (h = {trainer.h:g}, {trainer.algorithm})"
+    length = f"{trainer.iterations:,} iterations, {trainer.iterations / trainer.iterations_per_epoch:.4g} epochs"
+    how = f"{gradient}, {trainer.optimizer!r}, batches of {trainer.batch_size:,}: {length}"
+    return f"{', '.join(words)}\n{how}"
+
+
+def _finish(trainer: Trainer, data: _Data, options: argparse.Namespace, failure: BaseException | None) -> None:
+    """Write the files, and say how it ended; the last line is the accuracy."""
+    history, net = trainer.history, trainer.net
+    trainer.callbacks[0](trainer)  # a row that Ctrl-C kept from being printed
+    diverged = isinstance(failure, DivergenceError)
+    accuracy = None if diverged else net.accuracy(*data.test, batch_size=1000)
+    results = {
+        "data": data.name,
+        "parameters": {name: list(p.shape) for name, p in net.params.items()},
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "run"},
+        "history": history.to_dict(),
+        "test_accuracy": accuracy,
+        "best_epoch": trainer.best_epoch,
+        "complete": failure is None,
+        "build_info": build_info(),
+    }
+    print()
+    if failure is not None and not diverged:
+        print(f"interrupted after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs)")
+        if options.checkpoint is not None and trainer.iteration:
+            trainer.save(options.checkpoint)
+    if trainer.iteration:
+        print(f"{trainer.iteration:,} iterations in {format_seconds(trainer.seconds)}")
+    if history.rows:
+        best = next(row for row in history.rows if row.epoch == trainer.best_epoch)
+        print(f"best test accuracy: {best.test_accuracy:.4f}, after epoch {best.epoch:.4g}")
+        trainer.restore_best()
+    if options.save is not None and (history.rows or (trainer.iteration and not diverged)):
+        net.save_params(options.save)
+        which = f"epoch {trainer.best_epoch:.4g}, the best," if history.rows else "the end"
+        print(f"the parameters of {which} are in {options.save}")
+    if options.json is not None:
+        arguments.write_json(options.json, results)
+    if options.plot is not None and trainer.iteration:
+        history.plot(options.plot)
+    if accuracy is not None:
+        print(f"test accuracy: {accuracy:.4f}")

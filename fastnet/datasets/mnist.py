@@ -1,0 +1,215 @@
+"""MNIST: its files read, found or downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# The four files, in the order of what `load_mnist` returns, and the MD5 of the .gz that the mirrors serve.
+_FILES = {
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+Images = npt.NDArray[Any]
+Labels = npt.NDArray[Any]
+
+
+def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read an array from a file in the IDX format, packed by gzip or not.
+
+    The format is a header of two zero bytes, the code of the element type, the number of dimensions and the
+    big-endian sizes of these, and then the elements (Y. LeCun, C. Cortes and C. Burges, *The MNIST database*).
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    ndarray
+        The array, in the machine's byte order.
+
+    Raises
+    ------
+    ValueError
+        If the file is no IDX file, or ends too early or too late for its header.
+    OSError
+        If it can't be read.
+    """
+    file = Path(path)
+    data = file.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{file} is a damaged gzip file: {error}") from error
+    if len(data) < 4:
+        raise ValueError(f"{file} has {len(data)} bytes: too few for an IDX header")
+    if data[:2] != b"\0\0":
+        raise ValueError(f"{file} is no IDX file: it begins with the bytes {data[:4].hex(' ')}, not with 00 00")
+    if data[2] not in _IDX_TYPES:
+        raise ValueError(f"{file} has the unknown IDX element type 0x{data[2]:02x}")
+    dtype, ndim = np.dtype(_IDX_TYPES[data[2]]), data[3]
+    header = 4 + 4 * ndim
+    if len(data) < header:
+        raise ValueError(f"{file} has {len(data)} bytes: too few for an IDX header of {ndim} dimensions")
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4)]
+    expected = dtype.itemsize
+    for size in shape:
+        expected *= size
+    if len(data) - header != expected:
+        how = "truncated" if len(data) - header < expected else "too long"
+        raise ValueError(
+            f"{file} is {how}: {len(data) - header} bytes of data for shape {tuple(shape)}, which takes {expected}"
+        )
+    return np.frombuffer(data, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def cache_dir() -> Path:
+    """The folder that downloads are kept in: ``fastnet`` in the user's cache folder."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastnet"
+
+
+def _find_file(folder: Path, name: str) -> Path | None:
+    # Both spellings are in circulation.
+    spellings = (name, name.replace("-idx", ".idx"))
+    return next((p for s in spellings for p in (folder / f"{s}.gz", folder / s) if p.is_file()), None)
+
+
+def _has_mnist(folder: Path) -> bool:
+    return all(_find_file(folder, name) for name in _FILES)
+
+
+def find_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """Where `load_mnist` finds MNIST without a download.
+
+    Parameters
+    ----------
+    data_dir : path-like, optional
+        The only folder to look in; by default ``FASTNET_DATA_DIR`` if that is set, then the user's cache.
+
+    Returns
+    -------
+    Path or None
+        The folder that holds all four files, or None.
+    """
+    if data_dir is not None:
+        folders = [Path(data_dir)]
+    else:
+        named = os.environ.get("FASTNET_DATA_DIR")
+        folders = [Path(named)] if named else []
+        folders.append(cache_dir() / "mnist")
+    return next((folder for folder in folders if _has_mnist(folder)), None)
+
+
+def _download(folder: Path) -> None:
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError(
+            "MNIST is not on this machine, and the download needs pooch: pip install 'fastnet[download]', or name the "
+            "folder of the four files by data_dir or FASTNET_DATA_DIR"
+        ) from error
+    for name, md5 in _FILES.items():
+        if _find_file(folder, name):
+            continue
+        failures = []
+        for mirror in _MIRRORS:
+            try:  # pooch checks the sum of a temporary file before it gives it its name
+                pooch.retrieve(f"{mirror}{name}.gz", known_hash=f"md5:{md5}", fname=f"{name}.gz", path=folder)
+                break
+            except Exception as error:  # whatever the network and its libraries raise: the next mirror may do
+                failures.append(f"{mirror}: {error}")
+        else:
+            raise OSError(f"{name}.gz could not be downloaded to {folder}: " + "; ".join(failures))
+
+
+def _read_split(folder: Path, images_name: str, labels_name: str) -> tuple[Images, Labels]:
+    paths = []
+    for name in (images_name, labels_name):
+        path = _find_file(folder, name)
+        if path is None:
+            raise FileNotFoundError(f"{folder} has neither {name}.gz nor {name}")
+        paths.append(path)
+    images, labels = read_idx(paths[0]), read_idx(paths[1])
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise ValueError(
+            f"{paths[0]} holds {images.dtype} of shape {images.shape}: MNIST's images are uint8 of shape (n, 28, 28)"
+        )
+    if labels.dtype != np.uint8 or labels.ndim != 1:
+        raise ValueError(f"{paths[1]} holds {labels.dtype} of shape {labels.shape}: MNIST's labels are uint8 (n,)")
+    if len(images) != len(labels):
+        raise ValueError(f"{paths[1]} has {len(labels)} labels for the {len(images)} images of {paths[0]}")
+    if len(labels) and labels.max() > 9:
+        wrong = int(labels.argmax())
+        raise ValueError(f"{paths[1]} has the label {labels[wrong]} at {wrong}: MNIST's labels are 0 to 9")
+    return images, labels
+
+
+def load_mnist(
+    normalize: bool = True,
+    flatten: bool = True,
+    one_hot_label: bool = False,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
+    """Load the MNIST database of handwritten digits: 60,000 images to train with and 10,000 to test.
+
+    Parameters
+    ----------
+    normalize : bool, default True
+        Give pixels as float32 from 0 to 1; else as uint8 from 0 to 255.
+    flatten : bool, default True
+        Give images of shape (784,); else (1, 28, 28).
+    one_hot_label : bool, default False
+        Give labels as rows of ten, 1 at the digit and 0 elsewhere, uint8; else as int64.
+    data_dir : path-like, optional
+        The folder of the four IDX files, packed by gzip or not. By default ``FASTNET_DATA_DIR`` if that is set, then
+        the user's cache, to which they are downloaded if they are in neither (which needs ``fastnet[download]``).
+
+    Returns
+    -------
+    ((x_train, t_train), (x_test, t_test))
+        Images of shape (n, 784) or (n, 1, 28, 28); labels of shape (n,) or (n, 10).
+
+    Raises
+    ------
+    FileNotFoundError
+        If `data_dir` or ``FASTNET_DATA_DIR`` names a folder that lacks a file.
+    ValueError
+        If a file is damaged, or holds something else than its name says.
+    ImportError, OSError
+        If a download is needed and pooch is missing, or no mirror answers with the right files.
+    """
+    named = data_dir if data_dir is not None else os.environ.get("FASTNET_DATA_DIR")
+    folder = Path(named) if named else cache_dir() / "mnist"
+    if not named and not _has_mnist(folder):
+        _download(folder)
+    names = list(_FILES)
+    splits = []
+    for images_name, labels_name in (names[:2], names[2:]):
+        images, labels = _read_split(folder, images_name, labels_name)
+        x = images.reshape((-1, 784) if flatten else (-1, 1, 28, 28))
+        t = labels.astype(np.int64)
+        splits.append((x / np.float32(255) if normalize else x, np.eye(10, dtype=np.uint8)[t] if one_hot_label else t))
+    return splits[0], splits[1]

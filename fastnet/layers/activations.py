@@ -1,0 +1,89 @@
+"""Activation layers: functions of each number by itself."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet.backends import active
+from fastnet.backends.spec import Activation
+from fastnet.layers.base import Layer, as_gradient, quietly
+
+
+class _ActivationLayer(Layer):
+    """A function of each number by itself: what all activations share."""
+
+    kind: ClassVar[Activation]
+    _slope = 0.01  # of a leaky ReLU
+
+    def forward(self, x: npt.ArrayLike) -> Any:
+        """The activation of each number.
+
+        Parameters
+        ----------
+        x : array_like
+            Real numbers, any shape.
+
+        Returns
+        -------
+        ndarray or scalar
+            The shape of `x`; float32 or float64.
+
+        Raises
+        ------
+        TypeError
+            If `x` does not hold real numbers.
+        """
+        array = checks.as_floating(x, "x")
+        self._saved = array
+        return active().activation(self.kind, array, self._slope)[()]
+
+    @quietly
+    def backward(self, dout: npt.ArrayLike) -> Any:
+        """The derivative by `x`, of its shape and dtype, from `dout`, which has that shape."""
+        x = self._last()
+        return (as_gradient(dout, x.shape, x.dtype) * active().activation_derivative(self.kind, x, self._slope))[()]
+
+
+class Step(_ActivationLayer):
+    """1 where x is positive, 0 elsewhere. Its derivative is 0: nothing before it learns."""
+
+    kind = Activation.STEP
+
+
+class Sigmoid(_ActivationLayer):
+    """1 / (1 + exp(−x))."""
+
+    kind = Activation.SIGMOID
+
+
+class Tanh(_ActivationLayer):
+    """The hyperbolic tangent."""
+
+    kind = Activation.TANH
+
+
+class ReLU(_ActivationLayer):
+    """max(x, 0). The derivative at 0 is 0."""
+
+    kind = Activation.RELU
+
+
+class LeakyReLU(_ActivationLayer):
+    """x where it is positive, slope·x elsewhere. The derivative at 0 is the slope.
+
+    Parameters
+    ----------
+    slope : float, default 0.01
+    """
+
+    kind = Activation.LEAKY_RELU
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self._slope = checks.as_real(slope, "slope")
+
+    @property
+    def slope(self) -> float:
+        return self._slope

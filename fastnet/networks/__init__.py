@@ -1,0 +1,16 @@
+"""Networks: of layers in a list, and those of the book."""
+
+from fastnet.networks.base import ALGORITHMS, NumericalGradient
+from fastnet.networks.chain import AffineChain
+from fastnet.networks.network import Network
+from fastnet.networks.textbook import MultiLayerNet, SimpleNet, TwoLayerNet
+
+__all__ = [
+    "ALGORITHMS",
+    "AffineChain",
+    "MultiLayerNet",
+    "Network",
+    "NumericalGradient",
+    "SimpleNet",
+    "TwoLayerNet",
+]

@@ -1,0 +1,160 @@
+"""Chains of affine layers and activations, which the backends compute as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends import active
+from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
+from fastnet.networks.base import BaseNetwork, NumericalGradient
+
+
+class _Layer(NamedTuple):
+    weight: str  # the layer's names in `params`
+    bias: str | None
+    activation: Activation
+
+
+def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> dict[str, FloatArray]:
+    """The arrays of `params` with these names and numbers of dimensions: all float32 or all float64."""
+    found: dict[str, FloatArray] = {}
+    dtype: np.dtype[Any] | None = None  # of the first
+    for name, ndim in dimensions.items():
+        if name not in params:
+            raise KeyError(f"params has no {name!r}")
+        value = params[name]
+        if type(value) is not np.ndarray or value.dtype is not dtype or value.ndim != ndim or value.size == 0:
+            checks.as_parameter(value, f"params[{name!r}]", ndim)
+            if dtype is None:
+                dtype = value.dtype
+            if value.dtype != dtype:
+                raise TypeError(f"params[{name!r}] is {value.dtype}, but params[{next(iter(found))!r}] is {dtype}")
+        found[name] = value
+    return found
+
+
+def chain_spec(
+    params: Mapping[str, Any], layers: Sequence[_Layer], output: Output, loss: Loss, **constants: float
+) -> NetworkSpec:
+    """The chain as the backends take it. Raises for parameters that are missing or do not fit."""
+    dimensions = {}
+    for layer in layers:
+        dimensions[layer.weight] = 2
+        if layer.bias is not None:
+            dimensions[layer.bias] = 1
+    found = as_parameters(params, dimensions)
+    units = None
+    for layer in layers:
+        weight = found[layer.weight]
+        if units is not None and weight.shape[0] != units:
+            raise ValueError(
+                f"params[{layer.weight!r}] of shape {weight.shape} does not fit the {units} units of the layer before "
+                f"it"
+            )
+        units = weight.shape[1]
+        if layer.bias is not None and found[layer.bias].shape != (units,):
+            raise ValueError(
+                f"params[{layer.bias!r}] of shape {found[layer.bias].shape} does not fit params[{layer.weight!r}] of "
+                f"shape {weight.shape}"
+            )
+    return NetworkSpec(
+        tuple(checks.as_floating(found[layer.weight], layer.weight) for layer in layers),
+        tuple(None if layer.bias is None else checks.as_floating(found[layer.bias], layer.bias) for layer in layers),
+        tuple(layer.activation for layer in layers),
+        output,
+        loss,
+        **constants,
+    )
+
+
+class Fused:
+    """A chain as a whole, on the backend in use."""
+
+    def __init__(self, spec: NetworkSpec, layers: Sequence[_Layer]) -> None:
+        self.spec = spec
+        self.layers = layers
+
+    @property
+    def dtype(self) -> np.dtype[np.floating[Any]]:
+        return self.spec.dtype
+
+    def named(self, arrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """`arrays` in the order of ``spec.parameters``, by the names of these."""
+        names = [name for layer in self.layers for name in (layer.weight, layer.bias) if name is not None]
+        return dict(zip(names, arrays, strict=True))
+
+    def rows(self, x: npt.ArrayLike) -> FloatArray:
+        return checks.as_batch(x, self.spec.inputs, self.spec.dtype)
+
+    def classes(self, rows: FloatArray) -> int:
+        return self.spec.classes
+
+    def forward(self, rows: FloatArray) -> FloatArray:
+        return active().forward(self.spec, rows)
+
+    def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
+        return active().loss(self.spec, rows, t)
+
+    training_loss = loss  # nothing in a chain is another in training
+
+    def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
+        loss, gradients = active().loss_and_gradient(self.spec, rows, t)
+        return loss, self.named(gradients)
+
+    def numerical_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> NumericalGradient:
+        backend, spec = active(), self.spec
+        chosen = backend.algorithms[0] if algorithm == "auto" else algorithm
+        if chosen not in backend.algorithms:
+            raise ValueError(
+                f"algorithm {algorithm!r} is not one of the {backend.name!r} backend's, which are "
+                f"{', '.join(map(repr, backend.algorithms))}"
+            )
+        if chosen != "loop":
+            compute = backend.nodal if chosen == "nodal" else backend.incremental
+            gradients, diagnostics = compute(spec, rows, t, h)
+            return NumericalGradient(self.named(gradients), diagnostics)
+        sizes = [p.size for p in spec.parameters]
+        differences = backend.loop(spec, rows, t, h, np.arange(sum(sizes)))
+        pieces = np.split(differences, np.cumsum(sizes)[:-1])
+        gradients = [piece.reshape(p.shape) for piece, p in zip(pieces, spec.parameters, strict=True)]
+        base = backend.loss(spec, rows, t)
+        return NumericalGradient(self.named(gradients), Diagnostics(base, 2 * sum(sizes) * len(rows)))
+
+
+class AffineChain(BaseNetwork):
+    """The base of networks that are chains of affine layers and activations: everything but their parameters."""
+
+    _layers: tuple[_Layer, ...]  # of the class, or of the instance where each has its own
+    _output = Output.SOFTMAX
+    _loss = Loss.CROSS_ENTROPY
+
+    @property
+    def _is_chain(self) -> bool:
+        return True
+
+    def _spec(self) -> NetworkSpec:
+        return chain_spec(self.params, self._layers, self._output, self._loss)
+
+    def _computation(self) -> Fused:
+        return Fused(self._spec(), self._layers)
+
+
+def as_chain(net: object) -> Fused:
+    """`net` as what the backends compute as a whole, which it must be."""
+    if not isinstance(net, BaseNetwork):
+        raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {checks.type_name(net)}")
+    computation = net._computation()
+    if not isinstance(computation, Fused):
+        raise TypeError(
+            "net has other layers than affine ones and activations, and only chains of these have the methods that "
+            "are compared here: check_gradient checks any network"
+        )
+    return computation

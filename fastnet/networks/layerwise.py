@@ -1,0 +1,253 @@
+"""Networks of any layers: forward and back layer by layer, and the numerical gradient by the loop over that."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import Diagnostics
+from fastnet.layers import Layer, LossLayer
+from fastnet.layers.base import quietly
+from fastnet.networks.base import NumericalGradient
+
+State: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class NamedLayer(NamedTuple):
+    """A layer of a network."""
+
+    layer: Layer
+    params: dict[str, str]  # its own name for each of its arrays -> the network's
+    state: dict[str, str]
+    label: str  # for messages: "layers[2], Dropout,"
+    takes_train_flg: bool
+
+    def bind(self, params: Mapping[str, FloatArray], state: State) -> None:
+        """Let the layer compute with these arrays."""
+        self.layer.params = {own: params[name] for own, name in self.params.items()}
+        self.layer.state = {own: state[name] for own, name in self.state.items()}
+
+    def forward(self, x: FloatArray, training: bool) -> FloatArray:
+        y = self.layer.forward(x, train_flg=training) if self.takes_train_flg else self.layer.forward(x)
+        answer = checks.as_floating(y, f"what {self.label} gave", x.dtype)
+        if answer.ndim == 0 or len(answer) != len(x):
+            raise ValueError(f"{self.label} gave shape {answer.shape} for a batch of {len(x)} row(s)")
+        return answer
+
+    @quietly
+    def gradients(self, params: Mapping[str, FloatArray], weight_decay: float) -> dict[str, FloatArray]:
+        """What its last backward left in `grads`, with the gradient λW of the penalty, by the network's names."""
+        found = {}
+        for own, name in self.params.items():
+            if own not in self.layer.grads:
+                raise ValueError(f"{self.label} has no {own!r} in its grads after backward")
+            parameter, dtype = params[name], checks.native(params[name])
+            gradient = checks.as_floating(self.layer.grads[own], f"the gradient by {name}", dtype)
+            if gradient.shape != parameter.shape:
+                raise ValueError(
+                    f"{self.label} gave a gradient of shape {gradient.shape} for params[{name!r}] of shape "
+                    f"{parameter.shape}"
+                )
+            if weight_decay and own in self.layer.decayed:
+                gradient = gradient + dtype.type(weight_decay) * parameter
+            found[name] = gradient
+        return found
+
+
+def named_layers(layers: Sequence[Layer]) -> list[NamedLayer]:
+    """`layers` with the names that a network gives their arrays: each layer's own name and a number.
+
+    The number is the first that is larger than all that any of the layer's names has had: W1, b1, gamma1, beta1, W2, …
+    """
+    used: dict[str, int] = {}
+    named = []
+    for place, layer in enumerate(layers):
+        label = f"layers[{place}], {type(layer).__name__},"
+        own = [*layer.params, *layer.state]
+        for name in own:
+            if not isinstance(name, str) or not name.isidentifier() or name[-1].isdigit():
+                raise ValueError(f"{label} has an array named {name!r}: it must be an identifier that ends in no digit")
+        if len(set(own)) < len(own):
+            raise ValueError(f"{label} has one name in both params and state: {', '.join(map(repr, own))}")
+        number = 1 + max((used.get(name, 0) for name in own), default=0)
+        used |= dict.fromkeys(own, number)
+        signature = inspect.signature(layer.forward)
+        named.append(
+            NamedLayer(
+                layer,
+                {name: f"{name}{number}" for name in layer.params},
+                {name: f"{name}{number}" for name in layer.state},
+                label,
+                "train_flg" in signature.parameters,
+            )
+        )
+    return named
+
+
+class LastPass:
+    """The state before and after the last pass in training, which a numerical gradient repeats."""
+
+    before: State | None = None
+    after: State
+
+    def start(self, state: State) -> State:
+        """The state to repeat it from; if there was none, or `state`, the present one, is not what it left: that."""
+        if self.before is None or any(state.get(name) is not array for name, array in self.after.items()):
+            return state
+        return self.before
+
+
+class Layered:
+    """A network of any layers, with parameters that were checked."""
+
+    def __init__(
+        self,
+        layers: Sequence[NamedLayer],
+        last: LossLayer,
+        params: dict[str, FloatArray],
+        state: State,
+        last_pass: LastPass,
+        *,
+        inputs: int | None,
+        classes: int | None,
+        weight_decay: float,
+    ) -> None:
+        self.layers, self.last = layers, last
+        self.params, self.state, self.last_pass = params, state, last_pass
+        self.inputs, self.known_classes = inputs, classes
+        self.weight_decay = weight_decay
+
+    @property
+    def dtype(self) -> np.dtype[np.floating[Any]]:
+        return checks.native(next(iter(self.params.values()))) if self.params else np.dtype(np.float64)
+
+    def rows(self, x: npt.ArrayLike) -> FloatArray:
+        if self.inputs is not None:
+            return checks.as_batch(x, self.inputs, self.dtype)
+        array = checks.as_floating(x, "x", self.dtype)
+        if array.ndim == 1:
+            array = array[np.newaxis]
+        if array.size == 0 or array.ndim == 0:
+            raise ValueError(f"x must have shape (batch, …), none of it 0, not {np.shape(x)}")
+        return array
+
+    def classes(self, rows: FloatArray) -> int:
+        return self.forward(rows).shape[1] if self.known_classes is None else self.known_classes
+
+    def forward(self, rows: FloatArray) -> FloatArray:
+        with self._bound(self.params, self.state):
+            return self.last.answer(self._last_layer(rows, training=False))
+
+    def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
+        with self._bound(self.params, self.state):
+            return self._loss(rows, t, training=False)
+
+    def training_loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
+        with self._bound(self.params, self.state):
+            loss = self._loss(rows, t, training=True)
+            self._keep_state()
+        return loss
+
+    def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
+        gradients: dict[str, FloatArray] = {}
+        with self._bound(self.params, self.state):
+            loss = self._loss(rows, t, training=True)
+            d = self.last.backward(1.0)
+            for named in reversed(self.layers):
+                named.layer.grads = {}
+                d = named.layer.backward(d)
+                gradients |= named.gradients(self.params, self.weight_decay)
+            self._keep_state()
+        return loss, {name: gradients[name] for name in self.params}
+
+    def numerical_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> NumericalGradient:
+        if algorithm not in ("auto", "loop"):
+            raise ValueError(
+                f"algorithm {algorithm!r} is for chains of affine layers and activations alone: this network has other "
+                f"layers, and its numerical gradient is by 'loop'"
+            )
+        # Copies are perturbed: whatever ends the loop, the parameters are as they were.
+        params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
+        start = self.last_pass.start(self.state)
+
+        def loss() -> float:
+            with self._bound(params, start):
+                return self._loss(rows, t, training=True)
+
+        gradients = {}
+        base = loss()
+        for name, parameter in params.items():
+            flat = parameter.reshape(-1)  # a view
+            values, above, below = flat.copy(), *_moved(flat, h)
+            changes = []
+            for at, value in enumerate(values):
+                flat[at] = above[at]
+                change = loss()
+                flat[at] = below[at]
+                changes.append((change - loss()) / (2 * h))
+                flat[at] = value
+            gradients[name] = _as_dtype(changes, self.dtype).reshape(parameter.shape)
+        evaluations = 2 * sum(p.size for p in params.values()) * len(rows)
+        return NumericalGradient(gradients, Diagnostics(base, evaluations))
+
+    @contextlib.contextmanager
+    def _bound(self, params: Mapping[str, FloatArray], state: State) -> Iterator[None]:
+        """The layers with `params` and a copy of `state`; afterwards, with the network's own again."""
+        copy = {name: array.copy() for name, array in state.items()}
+        try:
+            for named in self.layers:
+                named.bind(params, copy)
+            yield
+        finally:
+            for named in self.layers:
+                named.bind(self.params, self.state)
+
+    def _keep_state(self) -> None:
+        """Take over what the layers have made of the state."""
+        after = {name: named.layer.state[own] for named in self.layers for own, name in named.state.items()}
+        self.last_pass.before, self.last_pass.after = dict(self.state), after
+        self.state.update(after)
+
+    def _last_layer(self, rows: FloatArray, training: bool) -> FloatArray:
+        """What the last layer gives, shape (batch, classes)."""
+        for named in self.layers:
+            rows = named.forward(rows, training)
+        if rows.ndim != 2 or rows.shape[1] == 0:
+            raise ValueError(f"{self.layers[-1].label} gave shape {rows.shape}, where (batch, classes) is needed")
+        return rows
+
+    def _loss(self, rows: FloatArray, t: FloatArray | IntArray, training: bool) -> float:
+        value: Any = self.last.forward(self._last_layer(rows, training), t)
+        if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "fiu":
+            raise TypeError(f"loss, {type(self.last).__name__}, must give one number, not {checks.type_name(value)}")
+        if not self.weight_decay:
+            return float(value)
+        return float(value) + 0.5 * self.weight_decay * self._squares()
+
+    @quietly
+    def _squares(self) -> float:
+        """The sum of the squares of all weights that decay."""
+        decayed = [
+            named.layer.params[own] for named in self.layers for own in named.params if own in named.layer.decayed
+        ]
+        return sum(float(np.sum(np.square(w, dtype=np.float64))) for w in decayed)
+
+
+@quietly
+def _moved(values: FloatArray, h: float) -> tuple[FloatArray, FloatArray]:
+    step = values.dtype.type(h)
+    return values + step, values - step
+
+
+@quietly
+def _as_dtype(values: Sequence[float], dtype: np.dtype[np.floating[Any]]) -> FloatArray:
+    return np.array(values).astype(dtype)

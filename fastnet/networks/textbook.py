@@ -1,0 +1,239 @@
+"""The networks of the book: of many layers alike, of one hidden layer, and the smallest that has a gradient."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray
+from fastnet.backends.spec import Activation, Output
+from fastnet.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid, SoftmaxWithLoss, Step, Tanh
+from fastnet.networks.chain import AffineChain, Fused, _Layer
+from fastnet.networks.network import Network
+
+ACTIVATIONS: dict[str, list[type[Layer]]] = {
+    "relu": [ReLU],
+    "leaky_relu": [LeakyReLU],
+    "sigmoid": [Sigmoid],
+    "tanh": [Tanh],
+    "step": [Step],
+    "identity": [],
+}
+
+
+class MultiLayerNet(Network):
+    """A network of any number of hidden layers alike; its loss is the cross entropy.
+
+    Each hidden layer is affine, BatchNorm if wanted, the activation, Dropout if wanted; then an affine layer and
+    softmax. `Network` describes what it is in training and in inference, and how it is computed.
+
+    Parameters
+    ----------
+    input_size : int
+        How many inputs.
+    hidden_size_list : list of int
+        How many units each hidden layer has.
+    output_size : int
+        How many classes.
+    activation : {"relu", "leaky_relu", "sigmoid", "tanh", "step", "identity"}
+        Of the hidden layers.
+    weight_init_std : {"he", "xavier"} or float, default "he"
+        The standard deviation of the normal distribution that the weights are drawn from: √(2/n) or √(1/n) for a layer
+        of n inputs, or this number. ``"relu"`` and ``"sigmoid"`` are the book's other names of the two. Biases start
+        at 0.
+    weight_decay_lambda : float, default 0
+        λ of the penalty λ/2·ΣW² over all weights, which is part of the loss.
+    use_batchnorm : bool, default False
+    dropout_ratio : float, default 0
+        The share of each hidden layer's units that Dropout sets to zero, less than 1; 0 for no Dropout.
+    dtype : {"float64", "float32"}
+    seed : int, optional
+        For the same weights, and the same masks of Dropout, each time.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        ``W1`` (input_size, hidden_size_list[0]), ``b1``, …; with BatchNorm also ``gamma1``, ``beta1``, …
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of its range.
+
+    References
+    ----------
+    K. He et al., Delving Deep into Rectifiers, 2015. X. Glorot, Y. Bengio, Understanding the difficulty of training
+    deep feedforward neural networks, 2010; of its two forms the book takes the one of the inputs alone.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> net = fastnet.MultiLayerNet(784, [100, 100], 10, use_batchnorm=True, dropout_ratio=0.2, seed=0)
+    >>> list(net.params)
+    ['W1', 'b1', 'gamma1', 'beta1', 'W2', 'b2', 'gamma2', 'beta2', 'W3', 'b3']
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Iterable[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: str | float = "he",
+        weight_decay_lambda: float = 0.0,
+        use_batchnorm: bool = False,
+        dropout_ratio: float = 0.0,
+        dtype: npt.DTypeLike = "float64",
+        seed: int | None = None,
+    ) -> None:
+        sizes = [
+            checks.as_count(input_size, "input_size"),
+            *_hidden_sizes(hidden_size_list),
+            checks.as_count(output_size, "output_size"),
+        ]
+        name = checks.as_choice(activation, "activation", tuple(ACTIVATIONS))
+        batchnorm = checks.as_flag(use_batchnorm, "use_batchnorm")
+        ratio = checks.as_ratio(dropout_ratio, "dropout_ratio")
+        wanted = checks.as_dtype(dtype)
+        rng = np.random.default_rng(checks.as_seed(seed))
+        affine = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            weights = _std(weight_init_std, inputs) * rng.standard_normal((inputs, outputs))
+            affine.append(Affine(weights.astype(wanted), np.zeros(outputs, wanted)))
+        layers: list[Layer] = []
+        for first, units in zip(affine, sizes[1:-1], strict=False):
+            layers.append(first)
+            if batchnorm:
+                layers.append(BatchNorm(np.ones(units, wanted), np.zeros(units, wanted)))
+            layers += [kind() for kind in ACTIVATIONS[name]]
+            if ratio:
+                layers.append(Dropout(ratio, seed=int(rng.integers(2**63))))
+        super().__init__([*layers, affine[-1]], SoftmaxWithLoss(), weight_decay_lambda)
+
+
+def _hidden_sizes(sizes: object) -> list[int]:
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise TypeError(f"hidden_size_list must be a list of sizes, as in [50], not {checks.type_name(sizes)}")
+    found = [checks.as_count(size, f"hidden_size_list[{place}]") for place, size in enumerate(sizes)]
+    if not found:
+        raise ValueError(
+            "hidden_size_list is empty: for no hidden layer, use Network([Affine(W, b)], SoftmaxWithLoss())"
+        )
+    return found
+
+
+def _std(weight_init_std: str | float, inputs: int) -> float:
+    """The weights' standard deviation in a layer of so many inputs."""
+    if not isinstance(weight_init_std, str):
+        return checks.as_not_negative(weight_init_std, "weight_init_std")
+    name = checks.as_choice(weight_init_std.lower(), "weight_init_std", ("he", "xavier", "relu", "sigmoid"))
+    return float(np.sqrt((2 if name in ("he", "relu") else 1) / inputs))
+
+
+class TwoLayerNet(AffineChain):
+    """A network of one hidden layer: affine, sigmoid, affine, softmax; its loss is the cross entropy.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        How many inputs, hidden units and classes.
+    weight_init_std : float, default 0.01
+        The standard deviation of the normal distribution that the weights are drawn from; biases start at 0.
+    dtype : {"float64", "float32"}
+    seed : int, optional
+        For the same weights each time.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        ``W1`` (input_size, hidden_size), ``b1`` (hidden_size,), ``W2`` (hidden_size, output_size), ``b2``
+        (output_size,). Update them in place or put new arrays of the same shapes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(784, 50, 10, seed=0)
+    >>> x, t = fastnet.datasets.make_digits(100, seed=0)
+    >>> difference = net.numerical_gradient(x, t)["W1"] - net.gradient(x, t)["W1"]
+    >>> bool(np.abs(difference).max() < 1e-8)
+    True
+    """
+
+    _layers = (_Layer("W1", "b1", Activation.SIGMOID), _Layer("W2", "b2", Activation.IDENTITY))
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+        dtype: npt.DTypeLike = "float64",
+        seed: int | None = None,
+    ) -> None:
+        inputs = checks.as_count(input_size, "input_size")
+        hidden = checks.as_count(hidden_size, "hidden_size")
+        classes = checks.as_count(output_size, "output_size")
+        std = checks.as_real(weight_init_std, "weight_init_std")
+        wanted = checks.as_dtype(dtype)
+        rng = np.random.default_rng(seed)
+        self.params = {
+            "W1": (std * rng.standard_normal((inputs, hidden))).astype(wanted),
+            "b1": np.zeros(hidden, dtype=wanted),
+            "W2": (std * rng.standard_normal((hidden, classes))).astype(wanted),
+            "b2": np.zeros(classes, dtype=wanted),
+        }
+
+
+class SimpleNet(AffineChain):
+    """One weight matrix W of shape (2, 3): the smallest network that has a gradient.
+
+    Parameters
+    ----------
+    dtype : {"float64", "float32"}
+    seed : int, optional
+        For the same weights each time.
+
+    Attributes
+    ----------
+    W : ndarray
+        The weights, shape (2, 3); the same array as ``params["W"]``.
+    """
+
+    _layers = (_Layer("W", None, Activation.IDENTITY),)
+
+    def __init__(self, dtype: npt.DTypeLike = "float64", seed: int | None = None) -> None:
+        wanted = checks.as_dtype(dtype)
+        self.params = {"W": np.random.default_rng(seed).standard_normal((2, 3)).astype(wanted)}
+
+    @property
+    def W(self) -> FloatArray:  # noqa: N802
+        return self.params["W"]
+
+    @W.setter
+    def W(self, value: FloatArray) -> None:  # noqa: N802
+        self.params["W"] = value
+
+    def predict(self, x: npt.ArrayLike) -> FloatArray:
+        """The scores x·W, before the softmax that `loss` applies.
+
+        Parameters
+        ----------
+        x : array_like
+            Shape (2,) or (batch, 2).
+
+        Returns
+        -------
+        ndarray
+            Shape (3,) or (batch, 3).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `x` has the wrong shape or does not hold real numbers.
+        """
+        return self._predict(Fused(replace(self._spec(), output=Output.IDENTITY), self._layers), x)

@@ -1,0 +1,27 @@
+"""The error of a training whose loss or parameters are not finite any more."""
+
+from __future__ import annotations
+
+
+class DivergenceError(FloatingPointError):
+    """The loss or the parameters became NaN or infinite.
+
+    Attributes
+    ----------
+    iteration : int
+        The iteration, counted from 1, whose loss it was; or whose update made the parameters so.
+    learning_rate : float or None
+        The rate of that iteration; None for an optimizer that tells none.
+    """
+
+    def __init__(
+        self, what: str, iteration: int, epoch: float, learning_rate: float | None, best: float | None
+    ) -> None:
+        rate = "" if learning_rate is None else f" with the learning rate {learning_rate:g}"
+        advice = "there are no best parameters to go back to yet"
+        if best is not None:
+            advice = f"restore_best() brings back the parameters of epoch {best:.4g}, the best so far"
+        super().__init__(
+            f"{what} at iteration {iteration:,} (epoch {epoch:.4g}){rate}: train with a lower one; {advice}"
+        )
+        self.iteration, self.learning_rate = iteration, learning_rate

@@ -1,0 +1,146 @@
+"""What a training recorded: the loss of every iteration, and a row for every epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools.text import format_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLUMNS = (("epoch", 6), ("iteration", 11), ("rate", 11), ("loss", 9), ("train", 8), ("test", 8), ("time", 9))
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """How the training stood after an epoch.
+
+    Attributes
+    ----------
+    epoch : float
+        How many epochs were done: 1, 2, …; with a fraction where the training ended within one.
+    iteration : int
+        How many iterations.
+    learning_rate : float or None
+        That of the last of them; None for an optimizer that tells none.
+    loss : float
+        The mean over the iterations since the row before, each at the parameters that it found.
+    train_accuracy, test_accuracy : float or None
+        The share of rows that the network gets right, from 0 to 1; None where it was not measured.
+    seconds : float
+        What these iterations took.
+    evaluation_seconds : float
+        What it took to measure the accuracies.
+    """
+
+    epoch: float
+    iteration: int
+    learning_rate: float | None
+    loss: float
+    train_accuracy: float | None
+    test_accuracy: float | None
+    seconds: float
+    evaluation_seconds: float
+
+    def to_line(self) -> str:
+        """Return the row as a line of the table that `History` prints."""
+        cells = [
+            f"{self.epoch:.4g}",
+            f"{self.iteration:,}",
+            "-" if self.learning_rate is None else f"{self.learning_rate:.3g}",
+            f"{self.loss:.4f}",
+            *("-" if share is None else f"{share:.4f}" for share in (self.train_accuracy, self.test_accuracy)),
+            format_seconds(self.seconds),
+        ]
+        return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
+
+
+COLUMNS = tuple(field.name for field in fields(EpochResult))
+HEAD = "".join(f"{name:>{width}}" for name, width in _COLUMNS)
+
+
+class History:
+    """The losses of a training and its epochs. ``print`` shows the table of epochs; ``history["loss"]`` is a column.
+
+    Attributes
+    ----------
+    rows : list of EpochResult
+    iterations_per_epoch : int
+    """
+
+    def __init__(self, iterations_per_epoch: int) -> None:
+        self.rows: list[EpochResult] = []
+        self.iterations_per_epoch = iterations_per_epoch
+        self._losses: list[float] = []
+
+    @property
+    def losses(self) -> npt.NDArray[np.float64]:
+        """The loss of each iteration, on its batch and before its update; shape (iterations,)."""
+        return np.array(self._losses, np.float64)
+
+    def add_losses(self, losses: list[float]) -> None:
+        """Record so many more iterations."""
+        self._losses.extend(losses)
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations were made."""
+        return len(self._losses)
+
+    @property
+    def last_loss(self) -> float:
+        """The loss of the last iteration."""
+        return self._losses[-1]
+
+    def mean_since_last_row(self) -> float:
+        """The mean loss of the iterations that no row is for yet."""
+        return float(np.mean(self._losses[self.rows[-1].iteration if self.rows else 0 :]))
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
+        """Return a column of the rows, by the names of `EpochResult`, NaN where there is no value; shape (rows,)."""
+        if name not in COLUMNS:
+            raise KeyError(f"{name!r} is no column of a History, which are {', '.join(map(repr, COLUMNS))}")
+        values = [getattr(row, name) for row in self.rows]
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+
+    def __repr__(self) -> str:
+        return f"<History of {self.iteration:,} iterations in {len(self.rows)} rows: print it for the table>"
+
+    def __str__(self) -> str:
+        notes = ["rate: the learning rate; train, test: the accuracy on these data; time: without that of measuring it"]
+        return "\n".join([HEAD, "-" * len(HEAD), *(row.to_line() for row in self.rows), "", *notes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in types that JSON has."""
+        return {
+            "iterations_per_epoch": self.iterations_per_epoch,
+            "rows": [asdict(row) for row in self.rows],
+            "losses": list(self._losses),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> History:
+        """Return the history that `to_dict` described.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is none.
+        """
+        history = cls(int(saved["iterations_per_epoch"]))
+        history.rows = [EpochResult(**row) for row in saved["rows"]]
+        history.add_losses([float(loss) for loss in saved["losses"]])
+        return history
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the losses and the accuracies, as `fastnet.plotting.plot_history` describes."""
+        from fastnet.plotting import plot_history
+
+        return plot_history(self, path)

@@ -1,0 +1,458 @@
+"""Training: minibatches, epochs, evaluation, and the best parameters kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.checks import as_step
+from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.progress import ProgressBar, progress_bar
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import Method
+from fastnet.networks import ALGORITHMS
+from fastnet.optimizers import SGD
+from fastnet.training import inputs
+from fastnet.training.checkpoint import copies, load_training, put, save_training, state_of
+from fastnet.training.divergence import DivergenceError
+from fastnet.training.fused import METHODS, FusedTraining
+from fastnet.training.history import EpochResult, History
+from fastnet.training.inputs import as_data
+
+STRETCH_SECONDS = 0.2  # how often the progress bar moves
+EVALUATED_AT_ONCE = 1000  # rows, so that their units' values take little memory
+
+
+class Trainer:
+    """Trains a network on minibatches, by backprop or by numerical gradients alone.
+
+    An iteration is one update by the gradient of one batch. An epoch is as many iterations as it takes to see every
+    row once: 60,000 images in batches of 100 are 600 iterations, so that 10,000 iterations are 16.7 epochs. Where
+    the batches don't divide the rows evenly, the last batch of an epoch is the smaller rest.
+
+    Every epoch takes the rows in a new order, which depends on the seed and on the number of the epoch e = 0, 1, …
+    alone: ``numpy.random.default_rng((seed, e)).permutation(rows)``.
+
+    Parameters
+    ----------
+    net : TwoLayerNet, MultiLayerNet, Network, …
+        Whose `params` are updated in place. Any object will do that has `params`, `predict`, `accuracy`, and
+        `loss_and_gradient` or `numerical_gradient` as those of fastnet.
+    x_train, x_test : array_like
+        Shape (rows, inputs). They are converted to the network's dtype; where they have it already, they are not
+        copied and must stay as they are.
+    t_train, t_test : array_like
+        Integer labels, shape (rows,), or one-hot rows or probabilities, shape (rows, classes).
+    optimizer : optional
+        One of `fastnet.optimizers`, or any object with ``update(params, grads)``; ``SGD(lr=0.1)`` by default.
+    batch_size : int, default 100
+    epochs, iterations : int
+        How long to train: one of the two.
+    gradient : {"backprop", "numerical"}
+    h : float, optional
+        The step of the numerical gradient: 1e-4 by default, and 1e-2 for float32.
+    algorithm : {"auto", "nodal", "incremental", "loop"}
+        That of the numerical gradient.
+    seed : int, default 0
+        Of the order of the rows.
+    evaluate_train : int, optional
+        On how many of the training rows, spread evenly over them, to measure the accuracy after each epoch: on all
+        by default, which for a small network can take as long as the epoch itself; 0 for not at all.
+    callbacks : iterable of callable
+        Called with the trainer after each epoch, one after the other. They may call `stop`. If one raises, `fit`
+        does; when it goes on, it calls them again for this epoch. A callback that has a method ``check`` is asked
+        now, by ``check(trainer)``, which raises if it can't work with this training.
+    keep_best : bool, default True
+        Keep a copy of the best parameters after each epoch: by the accuracy on the test data; without these, by the
+        mean loss.
+    progress : bool, optional
+        Show a progress bar on stderr, if tqdm is installed; by default if stderr is a terminal.
+    fused : bool, optional
+        Whether whole stretches of iterations run inside the backend, which gives the same bits. By default where
+        that can be; True raises where it can't.
+
+    Attributes
+    ----------
+    history : History
+    iterations : int
+        How many to make in all.
+    iterations_per_epoch : int
+    measured : tuple of str
+        Which of ``"loss"``, ``"train_accuracy"`` and ``"test_accuracy"`` the history has: an accuracy where there are
+        such data, and the network has more than one output.
+    best_epoch : float or None
+        That of the best row of the history, the first one of equals.
+    best_params, best_state : dict of str to ndarray, or None
+        The parameters then, and the network's `state`.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit each other or the network, hold NaN or infinities, or have fewer rows than a batch;
+        if a number is out of its range, or not one of `epochs` and `iterations` is given.
+    TypeError
+        If something has the wrong type, or lacks a method.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> x, t = fastnet.datasets.make_digits(2000, seed=0)
+    >>> net = fastnet.MultiLayerNet(784, [50], 10, seed=0)
+    >>> trainer = fastnet.Trainer(net, x, t, *fastnet.datasets.make_digits(500, seed=1), epochs=5)
+    >>> trainer.iterations
+    100
+    >>> bool(trainer.fit()["test_accuracy"][-1] > 0.8)
+    True
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        x_train: npt.ArrayLike,
+        t_train: npt.ArrayLike,
+        x_test: npt.ArrayLike | None = None,
+        t_test: npt.ArrayLike | None = None,
+        *,
+        optimizer: Any = None,
+        batch_size: int = 100,
+        epochs: int | None = None,
+        iterations: int | None = None,
+        gradient: str = "backprop",
+        h: float | None = None,
+        algorithm: str = "auto",
+        seed: int = 0,
+        evaluate_train: int | None = None,
+        callbacks: Iterable[Callable[[Trainer], object]] = (),
+        keep_best: bool = True,
+        progress: bool | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        self.gradient = checks.as_choice(gradient, "gradient", ("backprop", "numerical"))
+        self.algorithm = checks.as_choice(algorithm, "algorithm", ALGORITHMS)
+        self.net, self.dtype = net, inputs.dtype_of(net, self.gradient)
+        self.h = as_step(h, self.dtype)
+        self._x, self._t = as_data(net, x_train, t_train, self.dtype, ("x_train", "t_train"))
+        if (x_test is None) != (t_test is None):
+            raise ValueError("x_test and t_test go together: give both or neither")
+        self._test = (self._x[:0], self._t[:0])
+        if x_test is not None and t_test is not None:
+            self._test = as_data(net, x_test, t_test, self.dtype, ("x_test", "t_test"))
+        self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
+        if isinstance(self.optimizer, type):
+            raise TypeError(f"optimizer must be an object, not the class {self.optimizer.__name__}")
+        if not callable(getattr(self.optimizer, "update", None)):
+            raise TypeError(f"optimizer must have a method update, which {checks.type_name(optimizer)} has not")
+        self.batch_size = checks.as_count(batch_size, "batch_size")
+        if self.batch_size > self.rows:
+            raise ValueError(f"batch_size is {batch_size}, but x_train has {self.rows} row(s)")
+        self.iterations_per_epoch = math.ceil(self.rows / self.batch_size)
+        self.iterations = inputs.as_iterations(epochs, iterations, self.iterations_per_epoch)
+        self.seed = checks.as_count(seed, "seed", least=0)
+        rows = self.rows if evaluate_train is None else checks.as_count(evaluate_train, "evaluate_train", least=0)
+        self._evaluated = self._x, self._t
+        if rows < self.rows:
+            some = np.arange(rows) * self.rows // max(rows, 1)
+            self._evaluated = self._x[some], self._t[some]
+        several = net.predict(self._x[:1]).shape[1] > 1  # of one output, the likeliest is no news
+        there_are = {"loss": True, "train_accuracy": several and rows, "test_accuracy": several and len(self._test[0])}
+        self.measured = tuple(name for name, data in there_are.items() if data)
+        self.keep_best, self.progress, self.fused = keep_best, progress, fused
+        method = Method.BACKPROP if gradient == "backprop" else METHODS.get(algorithm)
+        self._fusion = FusedTraining(net, self._x, self._t, method, self.h)
+        self._check_fused()
+
+        self.history = History(self.iterations_per_epoch)
+        self.best_epoch: float | None = None
+        self.best_params: dict[str, FloatArray] | None = None
+        self.best_state: dict[str, FloatArray] | None = None
+        self._best_score = -math.inf
+        self._order: tuple[int, IntArray] | None = None  # of the rows, and the epoch that it is for
+        self._seconds = 0.0  # of the iterations since the last row
+        self._told = 0  # of how many rows the callbacks know
+        self._stopped = self._running = False
+        self.callbacks = inputs.as_callbacks(callbacks)
+        for callback in self.callbacks:
+            if hasattr(callback, "check"):
+                callback.check(self)
+
+    def _check_fused(self) -> None:
+        reason = self._fusion.why_not(self.optimizer) if self.fused else None
+        if reason is not None:
+            raise ValueError(f"fused is True, but {reason}")
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are to train with."""
+        return len(self._x)
+
+    # The training ------------------------------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations were made: updates of the parameters."""
+        return self.history.iteration
+
+    @property
+    def epoch(self) -> float:
+        """How many epochs were made, with the fraction of the one that was begun."""
+        return self.iteration / self.iterations_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """What these iterations took, without the measuring of accuracies."""
+        return sum(row.seconds for row in self.history.rows) + self._seconds
+
+    def fit(self, epochs: int | None = None) -> History:
+        """Train, up to what the Trainer was made for, from where it stands.
+
+        Ctrl-C raises KeyboardInterrupt, and leaves everything as it was after a whole number of iterations: another
+        call goes on from there, and ends with the same bits as if nothing had been.
+
+        Parameters
+        ----------
+        epochs : int, optional
+            Train so many epochs from here instead.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        DivergenceError
+            If a loss is NaN or infinite. The update that it belongs to is not made: the parameters are those that
+            have this loss. Or if the parameters are so at the end of an epoch. The best ones stay in `best_params`.
+        ValueError, TypeError
+            As the network's methods and the optimizer's raise them.
+        """
+        if self._running:
+            raise RuntimeError("fit is running already: a callback may call stop, but not fit")
+        if epochs is not None:
+            self.iterations = self.iteration + checks.as_count(epochs, "epochs") * self.iterations_per_epoch
+        self._check_fused()
+        wanted = sys.stderr.isatty() if self.progress is None else self.progress
+        try:
+            self._running, self._stopped = True, False
+            with progress_bar(wanted, self.iteration, width=20) as bar:
+                self._show(bar, 0)
+                self._call_back(bar)
+                while not self._stopped and (end := self._end_of_epoch()) is not None:
+                    self._train(end, bar)
+                    self._evaluate()
+                    self._call_back(bar)
+        finally:
+            self._running = False
+        return self.history
+
+    def _end_of_epoch(self) -> int | None:
+        """Return the iteration that the next row of the history is for, or None at the end of the training."""
+        last = self.history.rows[-1].iteration if self.history.rows else 0
+        end = min((last // self.iterations_per_epoch + 1) * self.iterations_per_epoch, self.iterations)
+        return end if end > last else None
+
+    def stop(self) -> None:
+        """End the training after the present epoch. Another `fit` goes on."""
+        self._stopped = True
+
+    def _train(self, end: int, bar: ProgressBar) -> None:
+        """Make the iterations of this epoch up to the iteration `end`."""
+        count = 1  # iterations of a stretch
+        while self.iteration < end:
+            epoch, first = divmod(self.iteration, self.iterations_per_epoch)
+            count = min(count, end - self.iteration)
+            rows = self._order_of(epoch)[first * self.batch_size : (first + count) * self.batch_size]
+            start = time.perf_counter()
+            try:
+                self._run(rows)
+            finally:
+                seconds = time.perf_counter() - start
+                self._seconds += seconds
+            self._show(bar, count)
+            count = max(1, min(4 * count, int(count * STRETCH_SECONDS / max(seconds, 1e-9))))
+
+    def _order_of(self, epoch: int) -> IntArray:
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+        return self._order[1]
+
+    def _run(self, order: IntArray) -> None:
+        """Make the iterations for the rows in this order, the batches one after the other.
+
+        Whatever ends it early, the parameters, the optimizer and the losses recorded are those after the same number
+        of iterations.
+        """
+        fuses = self.fused is not False and self._fusion.why_not(self.optimizer) is None
+        if not (fuses and self._run_fused(order)):
+            self._run_steps(order)
+
+    def _run_fused(self, order: IntArray) -> bool:
+        losses = np.full(math.ceil(len(order) / self.batch_size), np.nan)
+        done = np.zeros(1, np.int64)
+        try:
+            if not self._fusion.run(self.optimizer, order, self.batch_size, losses, done):
+                return False
+        finally:
+            with HeldInterrupts():
+                made = int(done[0])
+                self.optimizer.iteration += made
+                self.history.add_losses(losses[:made].tolist())
+        if made < len(losses):
+            self._check_loss(float(losses[made]))
+        return True
+
+    def _run_steps(self, order: IntArray) -> None:
+        for first in range(0, len(order), self.batch_size):
+            rows = order[first : first + self.batch_size]
+            made, state = self.iteration, copies(state_of(self.net))
+            try:
+                loss, gradients = self._loss_and_gradient(self._x[rows], self._t[rows])
+                self._check_loss(loss)
+                with HeldInterrupts():
+                    self.optimizer.update(self.net.params, gradients)
+                    self.history.add_losses([loss])
+            except BaseException:
+                if self.iteration == made:  # running statistics and masks belong to an iteration that was not made
+                    state_of(self.net).update(state)
+                raise
+
+    def _loss_and_gradient(self, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
+        if self.gradient == "backprop":
+            loss, gradients = self.net.loss_and_gradient(x, t)
+            return float(loss), gradients
+        if state_of(self.net):
+            self.net.training_loss(x, t)  # the pass that the numerical gradient repeats, which keeps its statistics
+        gradients = self.net.numerical_gradient(x, t, h=self.h, algorithm=self.algorithm)
+        return float(gradients.diagnostics.loss), gradients
+
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise self._divergence(f"the loss is {loss}", self.iteration + 1, self._learning_rate(0))
+
+    def _divergence(self, what: str, iteration: int, rate: float | None) -> DivergenceError:
+        best = self.best_epoch if self.keep_best else None
+        return DivergenceError(what, iteration, iteration / self.iterations_per_epoch, rate, best)
+
+    def _learning_rate(self, back: int) -> float | None:
+        """Return the rate of the next update, or of that so many updates before it."""
+        rate = getattr(self.optimizer, "lr", None)
+        made = getattr(self.optimizer, "iteration", self.iteration)  # by this trainer, and maybe by others before
+        return None if rate is None else float(rate(made - back) if callable(rate) else rate)
+
+    # After an epoch ----------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        """Add a row to the history, and keep the parameters if it is the best."""
+        for name, parameter in self.net.params.items():
+            if not np.isfinite(parameter).all():
+                what = f"params[{name!r}] holds NaN or infinities after the update"
+                raise self._divergence(what, self.iteration, self._learning_rate(1))
+        start = time.perf_counter()
+        train = self._accuracy(self._evaluated) if "train_accuracy" in self.measured else None
+        test = self._accuracy(self._test) if "test_accuracy" in self.measured else None
+        row = EpochResult(
+            epoch=self.epoch,
+            iteration=self.iteration,
+            learning_rate=self._learning_rate(1),
+            loss=self.history.mean_since_last_row(),
+            train_accuracy=train,
+            test_accuracy=test,
+            seconds=self._seconds,
+            evaluation_seconds=time.perf_counter() - start,
+        )
+        score = -row.loss if test is None else test
+        with HeldInterrupts():
+            self.history.rows.append(row)
+            self._seconds = 0.0
+            if score > self._best_score:
+                self._best_score, self.best_epoch = score, row.epoch
+                if self.keep_best:
+                    self.best_params, self.best_state = copies(self.net.params), copies(state_of(self.net))
+
+    def _accuracy(self, data: tuple[FloatArray, Any]) -> float:
+        (x, t), right = data, 0
+        for first in range(0, len(x), EVALUATED_AT_ONCE):
+            rows = x[first : first + EVALUATED_AT_ONCE]
+            right += round(self.net.accuracy(rows, t[first : first + EVALUATED_AT_ONCE]) * len(rows))
+        return right / len(x)
+
+    def _call_back(self, bar: ProgressBar) -> None:
+        """Call the callbacks, if there is a row that they do not know."""
+        if self._told == len(self.history.rows):
+            return
+        bar.hide()
+        for callback in self.callbacks:
+            callback(self)
+        self._told = len(self.history.rows)
+
+    def _show(self, bar: ProgressBar, new: int) -> None:
+        words = [f"epoch {max(1, math.ceil(self.epoch))}/{math.ceil(self.iterations / self.iterations_per_epoch)}"]
+        if self.iteration:
+            words.append(f"loss {self.history.last_loss:.4f}")
+        if self.history.rows and self.history.rows[-1].test_accuracy is not None:
+            words.append(f"test {self.history.rows[-1].test_accuracy:.4f}")
+        bar.show("  ".join(words), new, self.iterations)
+
+    # Keeping -----------------------------------------------------------------------------------------------
+
+    def restore_best(self) -> None:
+        """Put the best parameters, and the state that goes with them, into the network.
+
+        Raises
+        ------
+        RuntimeError
+            If there are none: before the end of the first epoch, or with ``keep_best=False``.
+        """
+        if self.best_params is None or self.best_state is None:
+            why = "no epoch has ended yet" if self.keep_best else "keep_best is False"
+            raise RuntimeError(f"there are no best parameters: {why}")
+        with HeldInterrupts():
+            put(self.best_params, self.net.params)
+            state_of(self.net).update(copies(self.best_state))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save all that the training needs to go on: parameters, optimizer, history, the best parameters.
+
+        The file is an ``.npz`` without pickle. It is written beside `path` and takes its place when it is complete.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        OSError
+            If it can't be written; what was there stays.
+        TypeError
+            If the optimizer is not one of `fastnet.optimizers`, and has no ``state_dict``.
+        """
+        save_training(self, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from where `save` was called: `fit` then gives the same bits as an uninterrupted training.
+
+        The Trainer must be made for the same training: network, number of rows, batch size, seed and kind of
+        optimizer. The data are not in the file and not compared; the learning rate, the gradient and the length of
+        the training may be others.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, is of something else, or of another training; nothing is changed then.
+        OSError
+            If it can't be read.
+        TypeError
+            If the optimizer has no ``load_state_dict``.
+        """
+        load_training(self, path)
