@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends.spec import NetworkSpec
+from fastnet.backends.spec import Batches, NetworkSpec, Update
 
 __version__: str
 compiler: str
@@ -39,16 +39,10 @@ class Dataset:
 
 def train(
     spec: NetworkSpec,
-    data: Dataset,
-    t: FloatArray | IntArray,
-    order: IntArray,
-    batch_size: int,
-    method: int,
+    batches: Batches,
+    gradient: int,
     h: float,
-    rule: int,
-    constants: tuple[float, ...],
-    coefficients: FloatArray,
-    slots: tuple[tuple[FloatArray, ...], ...],
+    update: Update,
     losses: FloatArray,
     done: IntArray,
 ) -> None: ...

@@ -1,5 +1,6 @@
 // Training: whole stretches of minibatches, with the optimizer's steps.
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <variant>
 #include <vector>
@@ -12,7 +13,7 @@ namespace fastnet::bindings {
 
 namespace {
 
-// `object` as an array that is changed in place.
+// `object` as an array that can be changed in place.
 template <class T> T* writable(py::handle object, const std::string& name, Index size) {
     const py::array array = as_array(object, name.c_str());
     require(array.size() == size,
@@ -21,7 +22,7 @@ template <class T> T* writable(py::handle object, const std::string& name, Index
     return const_cast<T*>(data_of<T>(array, name.c_str()));
 }
 
-// The network's parameters, W1, b1, W2, b2, …, to be changed in place, each with the slots that the optimizer keeps.
+// The network's parameters, W1, b1, W2, b2, …, which training changes in place, each with its optimizer's slots.
 template <class T> std::vector<Parameter<T>> parameters_of(py::handle spec, const py::tuple& slots) {
     const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases");
     std::vector<Parameter<T>> parameters;
@@ -46,17 +47,22 @@ template <class T> std::vector<Parameter<T>> parameters_of(py::handle spec, cons
     return parameters;
 }
 
-Optimizer as_optimizer(int rule, const py::tuple& constants, const py::tuple& slots, const py::array& coefficients) {
-    constexpr std::size_t slot_counts[] = {0, 1, 1, 1, 1, 2}, constant_counts[] = {0, 1, 1, 1, 2, 3};
-    constexpr Index coefficient_counts[] = {1, 1, 1, 1, 1, 2};
-    require(rule >= 0 && rule <= static_cast<int>(Rule::adam),
-            [&] { return "there is no rule " + std::to_string(rule); });
-    require(slots.size() == slot_counts[rule] && constants.size() == constant_counts[rule] &&
-                coefficients.shape(1) == coefficient_counts[rule],
+// An `Update` as the kernels read it, for so many steps.
+Optimizer as_optimizer(py::handle update, const py::array& coefficients, Index steps) {
+    const int rule = update.attr("rule").cast<int>();
+    const py::tuple constants = update.attr("constants"), slots = update.attr("slots");
+    require(rule >= 0 && rule < rule_count, [&] { return "there is no rule " + std::to_string(rule); });
+    require(coefficients.shape(0) == steps, [&] {
+        return "coefficients has " + std::to_string(coefficients.shape(0)) + " rows for " + std::to_string(steps) +
+               " steps";
+    });
+    const RuleSizes sizes = rule_sizes[rule];
+    require(std::ssize(slots) == sizes.slots && std::ssize(constants) == sizes.constants &&
+                coefficients.shape(1) == sizes.coefficients,
             [&] {
-                return "rule " + std::to_string(rule) + " takes " + std::to_string(constant_counts[rule]) +
-                       " constants, " + std::to_string(coefficient_counts[rule]) + " coefficients and " +
-                       std::to_string(slot_counts[rule]) + " slots";
+                return "rule " + std::to_string(rule) + " takes " + std::to_string(sizes.constants) + " constants, " +
+                       std::to_string(sizes.coefficients) + " coefficients and " + std::to_string(sizes.slots) +
+                       " slots";
             });
     Optimizer optimizer{
         static_cast<Rule>(rule), {}, data_of<double>(coefficients, "coefficients"), coefficients.shape(1)};
@@ -93,9 +99,14 @@ class DatasetView {
     const Data data_;
 };
 
-void train(py::handle spec, const DatasetView& dataset, py::handle t_object, py::handle order_object, Index batch_size,
-           int method, double h, int rule, const py::tuple& constants, py::handle coefficients_object,
-           const py::tuple& slots, py::handle losses, py::handle done) {
+void train(py::handle spec, py::handle batches, int gradient, double h, py::handle update, py::handle losses,
+           py::handle done) {
+    const py::object data_object = batches.attr("data");
+    const auto& dataset = data_object.cast<const DatasetView&>();
+    const Index batch_size = batches.attr("size").cast<Index>();
+    const py::array t = as_array(batches.attr("targets"), "targets");
+    const py::array order = as_array(batches.attr("order"), "order", 1);
+    const py::array coefficients = as_array(update.attr("coefficients"), "coefficients", 2);
     with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
@@ -104,34 +115,27 @@ void train(py::handle spec, const DatasetView& dataset, py::handle t_object, py:
             return "x has " + std::to_string(data.columns()) + " columns for a network of " +
                    std::to_string(net.inputs()) + " inputs";
         });
-        const py::array t = as_array(t_object, "t");
-        const py::array order = as_array(order_object, "order", 1);
         const std::int64_t* rows = data_of<std::int64_t>(order, "order");
         const Index count = order.shape(0);
         for (Index i = 0; i < count; ++i) {
             require(rows[i] >= 0 && rows[i] < data.rows(), [&] {
-                return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", which is no row of " +
-                       std::to_string(data.rows());
+                return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", but x has " + std::to_string(data.rows()) +
+                       " rows";
             });
         }
-        require(batch_size > 0, [&] { return "batch_size must be positive, not " + std::to_string(batch_size); });
-        require(method >= 0 && method <= static_cast<int>(Method::nodal),
-                [&] { return "there is no method " + std::to_string(method); });
+        require(batch_size > 0, [&] { return "a batch's size must be positive, not " + std::to_string(batch_size); });
+        require(gradient >= 0 && gradient <= static_cast<int>(GradientKind::nodal),
+                [&] { return "there is no gradient kind " + std::to_string(gradient); });
         require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
         const Index steps = (count + batch_size - 1) / batch_size;
-        const py::array coefficients = as_array(coefficients_object, "coefficients", 2);
-        require(coefficients.shape(0) == steps, [&] {
-            return "coefficients has " + std::to_string(coefficients.shape(0)) + " rows for " + std::to_string(steps) +
-                   " steps";
-        });
-        const Optimizer optimizer = as_optimizer(rule, constants, slots, coefficients);
-        const std::vector<Parameter<T>> parameters = parameters_of<T>(spec, slots);
+        const Optimizer optimizer = as_optimizer(update, coefficients, steps);
+        const std::vector<Parameter<T>> parameters = parameters_of<T>(spec, update.attr("slots"));
         const Training<T> training{.data = &data,
                                    .targets = as_targets<T>(t, data.rows(), net.classes()),
                                    .order = rows,
                                    .count = count,
                                    .batch_size = batch_size,
-                                   .method = static_cast<Method>(method),
+                                   .gradient = static_cast<GradientKind>(gradient),
                                    .h = h,
                                    .optimizer = optimizer,
                                    .parameters = parameters.data(),
@@ -147,9 +151,8 @@ void train(py::handle spec, const DatasetView& dataset, py::handle t_object, py:
 
 void register_training(py::module_& m) {
     py::class_<DatasetView>(m, "Dataset").def(py::init<py::handle>(), py::arg("x"));
-    m.def("train", train, py::arg("spec"), py::arg("data"), py::arg("t"), py::arg("order"), py::arg("batch_size"),
-          py::arg("method"), py::arg("h"), py::arg("rule"), py::arg("constants"), py::arg("coefficients"),
-          py::arg("slots"), py::arg("losses"), py::arg("done"));
+    m.def("train", train, py::arg("spec"), py::arg("batches"), py::arg("gradient"), py::arg("h"), py::arg("update"),
+          py::arg("losses"), py::arg("done"));
 }
 
 } // namespace fastnet::bindings

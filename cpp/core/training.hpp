@@ -7,9 +7,17 @@ namespace fastnet {
 
 // The numbers are those of `fastnet.backends.spec`.
 enum class Rule : int { sgd = 0, momentum = 1, nesterov = 2, adagrad = 3, rmsprop = 4, adam = 5 };
-enum class Method : int { backprop = 0, incremental = 1, nodal = 2 };
+enum class GradientKind : int { backprop = 0, incremental = 1, nodal = 2 };
 
-// How an optimizer changes parameters. What these numbers are is said where the rules are, in `fastnet.optimizers`.
+// How many numbers each rule takes, in the order of `Rule`: the constants, coefficients and slots of the classes in
+// `fastnet.optimizers`, which say what they are.
+struct RuleSizes {
+    Index constants, coefficients, slots;
+};
+inline constexpr RuleSizes rule_sizes[] = {{0, 1, 0}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {2, 1, 1}, {3, 2, 2}};
+inline constexpr int rule_count = 6;
+
+// How an optimizer changes parameters.
 struct Optimizer {
     Rule rule;
     double constants[3];
@@ -29,7 +37,7 @@ template <class T> struct Training {
     Targets<T> targets;        // of all its rows
     const std::int64_t* order; // (count): rows of data
     Index count, batch_size;   // the last batch may be smaller
-    Method method;
+    GradientKind gradient;
     double h; // the step of a numerical gradient
     Optimizer optimizer;
     const Parameter<T>* parameters; // W1, b1, W2, b2, …: those that the network points to

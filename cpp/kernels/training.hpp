@@ -59,11 +59,11 @@ template <class T> class TrainingRun {
         const Source<T> source = training_.data->source(order, next, x_.data());
         const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
         const Batch<T> batch{x_.data(), rows, targets, &source};
-        if (training_.method == Method::backprop) {
+        if (training_.gradient == GradientKind::backprop) {
             return loss_and_gradient(net_, batch, places_.data());
         }
         Diagnostics diagnostics{0, 0, 0, 0, kinked_places_.data()};
-        const auto compute = training_.method == Method::nodal ? nodal<T> : incremental<T>;
+        const auto compute = training_.gradient == GradientKind::nodal ? nodal<T> : incremental<T>;
         compute(net_, batch, training_.h, places_.data(), diagnostics);
         return diagnostics.loss;
     }

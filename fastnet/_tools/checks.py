@@ -209,7 +209,10 @@ def as_step(h: object, dtype: np.dtype[Any]) -> float:
     if h is None:
         return 1e-4 if dtype.itemsize >= 8 else 1e-2
     step = as_positive(h, "h")
-    with np.errstate(over="ignore"):
-        if not 0 < dtype.type(step) < math.inf:
-            raise ValueError(f"h must be positive and finite in {dtype}, not {h}")
+    if dtype.itemsize >= 4 and 1e-37 < step < 1e38:  # The usual case: it is fine in float32 too.
+        return step
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = dtype.type(step)
+    if not 0 < rounded < math.inf:
+        raise ValueError(f"h must be positive and finite in {dtype}, not {h}")
     return step

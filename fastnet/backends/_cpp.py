@@ -1,9 +1,12 @@
-"""The compiled backend: the functions of the extension module, under the names that every backend has."""
+"""The compiled backend: the functions of the extension module. No other file imports the extension."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastnet import _core
 from fastnet._core import (
+    Dataset,
     activation,
     activation_derivative,
     add_bias,
@@ -17,15 +20,18 @@ from fastnet._core import (
     mean_squared_error,
     set_num_threads,
     softmax,
+    train,
 )
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 __all__ = [
+    "Dataset",
     "activation",
     "activation_derivative",
     "add_bias",
     "algorithms",
+    "build_details",
     "cross_entropy_error",
     "forward",
     "get_num_threads",
@@ -40,6 +46,7 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
+    "train",
 ]
 
 name = "cpp"
@@ -53,12 +60,21 @@ def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list
 def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
-    spec.check_differences()
-    gradients, (base, evaluations, fallbacks, kinks, kinked) = _core.incremental(spec, x, t, h)
-    return gradients, Diagnostics(base, evaluations, fallbacks, kinks, tuple(kinked))
+    return _exact_differences(_core.incremental, spec, x, t, h)
 
 
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
+    return _exact_differences(_core.nodal, spec, x, t, h)
+
+
+def _exact_differences(
+    compute: Any, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+) -> tuple[list[FloatArray], Diagnostics]:
     spec.check_differences()
-    gradients, (base, evaluations, fallbacks, kinks, kinked) = _core.nodal(spec, x, t, h)
+    gradients, (base, evaluations, fallbacks, kinks, kinked) = compute(spec, x, t, h)
     return gradients, Diagnostics(base, evaluations, fallbacks, kinks, tuple(kinked))
+
+
+def build_details() -> dict[str, str]:
+    """Return how the extension was built, and the instruction set in use."""
+    return {"isa": _core.isa(), "compiler": _core.compiler, "threading": _core.threading}

@@ -1,8 +1,4 @@
-"""Which implementation computes: ``cpp`` (compiled), ``numba`` (compiled on first use) or ``numpy`` (reference).
-
-Each backend is a module with the functions of `Backend`. ``FASTNET_BACKEND`` or `use_backend` forces one; otherwise
-it is ``cpp``, or ``numba`` where the compiled extension is missing.
-"""
+"""What a backend offers, and which one is in use."""
 
 from __future__ import annotations
 
@@ -12,10 +8,10 @@ import numbers
 import os
 import warnings
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends.spec import Activation, Diagnostics, NetworkSpec
+from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, NetworkSpec, Update
 
 NAMES = ("cpp", "numba", "numpy")
 MOST_THREADS = 1024
@@ -54,6 +50,35 @@ class Backend(Protocol):
     ) -> tuple[list[FloatArray], Diagnostics]: ...
     def get_num_threads(self) -> int: ...
     def set_num_threads(self, count: int) -> None: ...
+
+
+@runtime_checkable
+class TrainingBackend(Protocol):
+    """What a backend that trains by itself offers besides: whole stretches of iterations in one call.
+
+    A backend without it trains step by step, with the same bits.
+    """
+
+    name: str
+
+    def Dataset(self, x: FloatArray) -> Any:  # noqa: N802
+        """Prepare all rows, shape (rows, inputs), for `Batches.data`; it reads `x` as long as it lives."""
+
+    def train(
+        self,
+        spec: NetworkSpec,
+        batches: Batches,
+        gradient: GradientKind,
+        h: float,
+        update: Update,
+        losses: FloatArray,
+        done: IntArray,
+    ) -> None:
+        """Change the parameters of `spec` in place, batch after batch.
+
+        `losses` (steps,) and `done` (1,), the number of steps made, say at any time how far it has come. A loss that is
+        not finite ends it before its update.
+        """
 
 
 _active: Backend | None = None

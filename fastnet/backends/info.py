@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastnet.backends import choice as backends
+from importlib.metadata import version
+
+from fastnet.backends import choice
 
 
 def build_info() -> dict[str, str | int | None]:
@@ -11,16 +13,15 @@ def build_info() -> dict[str, str | int | None]:
     Returns
     -------
     dict
-        ``version``, ``backend``, ``isa`` (instruction set), ``compiler``, ``threading``, ``num_threads``. The
-        extension's own entries are None where it was not built; they tell of it also while another backend is in use.
+        ``version``, ``backend``, ``isa`` (instruction set), ``compiler``, ``threading``, ``num_threads``. ``isa``,
+        ``compiler`` and ``threading`` describe the compiled extension, whichever backend is in use; they are None
+        where it was not built.
     """
-    from importlib.metadata import version
-
-    info: dict[str, str | int | None] = {"version": version("fastnet"), "backend": backends.active().name}
+    info: dict[str, str | int | None] = {"version": version("fastnet"), "backend": choice.active().name}
     info |= dict.fromkeys(("isa", "compiler", "threading"))
-    if backends.has_extension():
-        from fastnet import _core
+    if choice.has_extension():
+        from fastnet.backends import _cpp  # here, since it cannot be imported without the extension
 
-        info |= {"isa": _core.isa(), "compiler": _core.compiler, "threading": _core.threading}
-    info["num_threads"] = backends.get_num_threads()
+        info |= _cpp.build_details()
+    info["num_threads"] = choice.get_num_threads()
     return info

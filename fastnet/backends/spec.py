@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnet._tools.types import FloatArray
+from fastnet._tools.types import FloatArray, IntArray
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Activation(enum.IntEnum):
@@ -38,7 +41,7 @@ class Loss(enum.IntEnum):
 
 
 class Rule(enum.IntEnum):
-    """How an optimizer changes a parameter: `fastnet.optimizers`, by the numbers of ``cpp/core/training.hpp``."""
+    """How an optimizer changes a parameter; the numbers are those of ``cpp/core/training.hpp``."""
 
     SGD = 0
     MOMENTUM = 1
@@ -48,8 +51,8 @@ class Rule(enum.IntEnum):
     ADAM = 5
 
 
-class Method(enum.IntEnum):
-    """What a training step's gradient comes from; likewise."""
+class GradientKind(enum.IntEnum):
+    """Where a training step's gradient comes from; the numbers are those of ``cpp/core/training.hpp``."""
 
     BACKPROP = 0
     INCREMENTAL = 1
@@ -126,24 +129,89 @@ class NetworkSpec:
 
     @property
     def parameters(self) -> list[FloatArray]:
-        """Every parameter array, W1, b1, W2, b2, …: the order of gradients and of flat parameter numbers."""
+        """Every parameter array, in the order W1, b1, W2, b2, … of gradients and of flat parameter numbers.
+
+        Inside fastnet, a gradient is a list of arrays in this order. `flatten` makes one flat array of such a list, and
+        `split` undoes that.
+        """
         return [p for pair in zip(self.weights, self.biases, strict=True) for p in pair if p is not None]
 
-    def check_differences(self) -> None:
-        """Raise if the loss has no exact difference.
+    @staticmethod
+    def flatten(arrays: Iterable[npt.NDArray[Scalar]]) -> npt.NDArray[Scalar]:
+        """Arrays like `parameters` as one flat array: array after array, each row by row."""
+        return np.concatenate([array.ravel() for array in arrays])
 
-        That of a logarithm needs the new answer to full accuracy; of softmax that is known, of an answer that is
-        any layer's units it would have to be carried along.
+    def split(self, flat: npt.NDArray[Scalar]) -> list[npt.NDArray[Scalar]]:
+        """A flat array as arrays like `parameters`, which are views of it."""
+        parameters = self.parameters
+        ends = np.cumsum([p.size for p in parameters])
+        return [piece.reshape(p.shape) for piece, p in zip(np.split(flat, ends[:-1]), parameters, strict=True)]
+
+    def with_parameters(self, parameters: Iterable[FloatArray]) -> NetworkSpec:
+        """The same network with other parameter arrays, in the order of `parameters`."""
+        rest = iter(parameters)
+        pairs = [(next(rest), None if bias is None else next(rest)) for bias in self.biases]
+        return replace(self, weights=tuple(w for w, _ in pairs), biases=tuple(b for _, b in pairs))
+
+    def copy(self) -> NetworkSpec:
+        """The same network with its own copies of the parameter arrays."""
+        return self.with_parameters(p.copy() for p in self.parameters)
+
+    @property
+    def has_exact_difference(self) -> bool:
+        """Whether the loss has an exact difference.
+
+        That of a logarithm needs the new answer to full accuracy. For a softmax it is known; the answer of any other
+        layer would have to be carried along.
         """
-        if self.output == Output.IDENTITY and self.loss == Loss.CROSS_ENTROPY:
+        return not (self.output == Output.IDENTITY and self.loss == Loss.CROSS_ENTROPY)
+
+    def check_differences(self) -> None:
+        """Raise ValueError if the loss has no exact difference."""
+        if not self.has_exact_difference:
             raise ValueError(
                 "the cross entropy of an answer without softmax has no exact difference: use the algorithm 'loop'"
             )
 
-    def copy(self) -> NetworkSpec:
-        """The same network on parameter arrays of its own."""
-        return replace(
-            self,
-            weights=tuple(w.copy() for w in self.weights),
-            biases=tuple(None if b is None else b.copy() for b in self.biases),
-        )
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The minibatches of a stretch of training: each `size` rows in turn, the last one maybe fewer.
+
+    Attributes
+    ----------
+    data : object
+        All rows, as the backend's `dataset` has prepared them.
+    targets : ndarray
+        The targets of all rows: labels (rows,) or shape (rows, classes).
+    order : ndarray of int64
+        The numbers of the rows to train with, batch after batch.
+    size : int
+        Rows of a batch.
+    """
+
+    data: Any
+    targets: FloatArray | IntArray
+    order: IntArray
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an optimizer changes the parameters by, as `fastnet.optimizers.Optimizer` describes it.
+
+    Attributes
+    ----------
+    rule : Rule
+    constants : tuple of float
+        The scalars that are the same in every step.
+    coefficients : ndarray of float64
+        Those that change, shape (steps, coefficients).
+    slots : tuple of tuple of ndarray
+        What the optimizer keeps: for each slot, an array for each parameter, changed in place.
+    """
+
+    rule: Rule
+    constants: tuple[float, ...]
+    coefficients: FloatArray
+    slots: tuple[tuple[FloatArray, ...], ...]

@@ -17,20 +17,19 @@ from fastnet.checking.verdict import (
     BoolArray,
     Layout,
     SecondOpinion,
-    compare,
     default_rtol,
+    judge,
     kinked_entries,
     network_floor,
     rounding_error,
 )
 from fastnet.differentiation import Function, numerical_gradient
 from fastnet.networks import NumericalGradient
-from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import as_chain
+from fastnet.networks.chain import chain_of
 
 
 @runtime_checkable
-class Network(Protocol):
+class NetworkLike(Protocol):
     """What `check_gradient` needs of a network."""
 
     params: dict[str, FloatArray]
@@ -52,7 +51,7 @@ class _Problem:
 
 
 def check_gradient(
-    f: Function | Network,
+    f: Function | NetworkLike,
     gradient: Any,
     x: Any,
     h: float | None = None,
@@ -124,7 +123,7 @@ def check_gradient(
     >>> fastnet.check_gradient(net, net.gradient(*batch), batch).passed
     True
     """
-    problem = _of_network(f, gradient, x) if isinstance(f, Network) else _of_function(f, gradient, x)
+    problem = _of_network(f, gradient, x) if isinstance(f, NetworkLike) else _of_function(f, gradient, x)
     if problem.layout.size == 0:
         raise ValueError("x is empty: there is no entry to check")
     step = as_step(h, problem.dtype)
@@ -137,7 +136,7 @@ def check_gradient(
         floor=problem.floor,
     )
     numerical, kinked = problem.numerical(step)
-    return compare(
+    return judge(
         problem.layout,
         problem.analytic,
         numerical,
@@ -150,11 +149,11 @@ def check_gradient(
     )
 
 
-def _of_network(net: Network, gradient: Any, batch: Any) -> _Problem:
+def _of_network(net: NetworkLike, gradient: Any, batch: Any) -> _Problem:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"for a network, x must be its batch, a pair (x, t), not {checks.type_name(batch)}")
     x, t = batch
-    chain = as_chain(net) if isinstance(net, BaseNetwork) and net._is_chain else None
+    chain = chain_of(net)
     params = net.params if chain is None else chain.named(chain.spec.parameters)
     layout = Layout(params)
 

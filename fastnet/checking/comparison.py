@@ -17,7 +17,7 @@ from fastnet.backends import active, build_info
 from fastnet.backends.spec import Diagnostics
 from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, Problem, backprop
 from fastnet.checking.result import GradientCheck
-from fastnet.checking.timing import Run
+from fastnet.checking.timing import Run, Task, plan
 from fastnet.checking.verdict import Layout
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import as_chain
@@ -228,19 +228,20 @@ def compare_gradients(
     least, turns = checks.as_count(sample, "sample"), checks.as_count(repeat, "repeat")
     spec = chain.spec
     step = as_step(h, spec.dtype)
-    problem = Problem(spec, *net._batch(chain, x, t), step)
+    problem = Problem(spec, *chain.batch(x, t), step)
     layout = Layout(chain.named(spec.parameters))
 
-    runs = [Run(method, problem, layout, turns) for method in chosen]
+    runs = []
     with progress_bar(progress) as bar:
-        for run in runs:
-            bar.show(run.method.name, 0, 0)
-            run.prepare(least, full)
-        total = sum(len(run.shares(turn)) for turn in range(turns) for run in runs)
+        for method in chosen:
+            bar.show(method.name, 0, 0)
+            task = Task(method, problem, layout)
+            runs.append(Run(task, plan(task, turns, least, full)))
+        total = sum(len(run.plan.shares(turn)) for turn in range(turns) for run in runs)
         for turn in range(turns):
             for run in runs:
                 for _ in run.take_turn(turn):
-                    bar.show(run.method.name, 1, total)
+                    bar.show(run.task.method.name, 1, total)
         return GradientComparison(
             rows=_rows(runs, backprop(problem)),
             network="-".join(map(str, [spec.inputs, *(weight.shape[1] for weight in spec.weights)])),
@@ -269,15 +270,15 @@ def _chosen(methods: Iterable[str] | None) -> list[Method]:
 
 
 def _rows(runs: list[Run], reference: npt.NDArray[Any]) -> tuple[MethodResult, ...]:
-    baseline = next((run.seconds() for run in runs if run.method is BASELINE), None)
+    baseline = next((run.seconds() for run in runs if run.task.method is BASELINE), None)
     return tuple(
         MethodResult(
-            name=run.method.name,
+            name=run.task.method.name,
             seconds=run.seconds(),
             times_faster=None if baseline is None else baseline / run.seconds(),
-            entries=len(run.entries),
-            sampled=len(run.entries) < run.layout.size,
-            check=None if run.method is REFERENCE else run.check(reference),
+            entries=len(run.plan.entries),
+            sampled=len(run.plan.entries) < run.task.layout.size,
+            check=None if run.task.method is REFERENCE else run.check(reference),
             diagnostics=_counts(run.diagnostics),
         )
         for run in runs

@@ -100,4 +100,4 @@ METHODS = (
 def backprop(problem: Problem) -> FloatArray:
     """Return the whole gradient by flat number, computed by the backend in use."""
     gradient = backends.active().gradient(problem.spec, problem.x, problem.t)
-    return np.concatenate([array.ravel() for array in gradient]).astype(np.float64)
+    return problem.spec.flatten(gradient).astype(np.float64)

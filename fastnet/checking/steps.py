@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from fastnet._tools import checks
 from fastnet._tools.text import align
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
-from fastnet.backends.spec import NetworkSpec
 from fastnet.checking.result import finite
 from fastnet.checking.timing import spread
 from fastnet.checking.verdict import Layout
@@ -128,13 +127,13 @@ def compare_steps(
     wanted = [checks.as_positive(h, "steps") for h in steps]
     count = checks.as_count(sample, "sample")
     backend, spec = active(), chain.spec
-    rows, targets = net._batch(chain, x, t)
+    rows, targets = chain.batch(x, t)
     layout = Layout(chain.named(spec.parameters))
     entries = spread(layout.sizes, min(count, layout.size))
 
-    specs = {dtype: _cast(spec, np.dtype(dtype)) for dtype in DTYPES}
+    specs = {dtype: spec.with_parameters(p.astype(dtype) for p in spec.parameters) for dtype in DTYPES}
     batches = {dtype: (rows.astype(dtype), targets if targets.ndim == 1 else targets.astype(dtype)) for dtype in DTYPES}
-    reference = _flat(backend.gradient(specs["float64"], *batches["float64"]))
+    reference = spec.flatten(backend.gradient(specs["float64"], *batches["float64"]))
     largest = np.abs(reference).max()
 
     def error(values: FloatArray, expected: FloatArray) -> float:
@@ -147,18 +146,6 @@ def compare_steps(
         for dtype in DTYPES:
             loop[dtype] = error(backend.loop(specs[dtype], *batches[dtype], h, entries), reference[entries])
             gradients, _ = getattr(backend, algorithm)(specs[dtype], *batches[dtype], h)
-            exact[dtype] = error(_flat(gradients), reference)
+            exact[dtype] = error(spec.flatten(gradients), reference)
         found.append(StepErrors(h, loop, exact))
     return StepComparison(tuple(found), algorithm, len(entries), layout.size)
-
-
-def _cast(spec: NetworkSpec, dtype: np.dtype[Any]) -> NetworkSpec:
-    return replace(
-        spec,
-        weights=tuple(w.astype(dtype) for w in spec.weights),
-        biases=tuple(None if b is None else b.astype(dtype) for b in spec.biases),
-    )
-
-
-def _flat(gradients: list[FloatArray]) -> FloatArray:
-    return np.concatenate([gradient.ravel() for gradient in gradients]).astype(np.float64)

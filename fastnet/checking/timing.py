@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from fastnet.checking.result import GradientCheck
 from fastnet.checking.verdict import (
     Layout,
     SecondOpinion,
-    compare,
     default_rtol,
+    judge,
     kinked_entries,
     network_floor,
     rounding_error,
@@ -31,79 +31,136 @@ BLINK_SECONDS = 0.02  # what a measurement takes at least, so that the clock's r
 LEAST_OF_ARRAY = 10  # entries of each array in a sample, where it has as many
 
 
-class Run:
-    """One method at work on one problem, its time shared out over several turns.
+class Task:
+    """One method at one problem: what is timed.
 
     Attributes
     ----------
-    entries : ndarray of int
-        The flat parameter numbers at which it computes: all, or a sample.
-    values : ndarray
-        The gradient there.
-    diagnostics : Diagnostics or None
-        What the last call met on its way, if the method tells.
+    method : Method
+    problem : Problem
+    layout : Layout
+        The flat numbers of the problem's parameters.
     """
 
-    def __init__(self, method: Method, problem: Problem, layout: Layout, turns: int) -> None:
-        self.method = method
-        self.problem = problem
-        self.layout = layout
-        self.turns = turns
-        self.backend = backends.active() if method.backend is None else backends.get(method.backend)
-        self.diagnostics: Diagnostics | None = None
-        self._times: list[float] = []  # of a whole gradient, as every call has it
+    def __init__(self, method: Method, problem: Problem, layout: Layout) -> None:
+        self.method, self.problem, self.layout = method, problem, layout
+        self._backend = backends.active() if method.backend is None else backends.get(method.backend)
 
-    def prepare(self, least: int, full: bool) -> None:
-        """Have everything compiled, and decide which entries to compute, and in how many calls.
+    def evaluate(self, entries: IntArray, h: float | None = None) -> Evaluation:
+        """Compute the gradient at these entries, with the problem's step or another one."""
+        problem = self.problem if h is None else replace(self.problem, h=h)
+        return self.method.evaluate(self._backend, problem, entries)
 
-        Those are all if `full`, or if they take no longer than the budget; else a sample of `least` or more.
-        """
-        size, self._per_entry = self.layout.size, self._try_out()
-        seconds = self._per_entry * size
-        count = size
-        if self.method.by_entry and not full and seconds > BUDGET_SECONDS:
-            count = min(size, max(least, int(BUDGET_SECONDS / self._per_entry)))
-        self.entries = np.arange(size) if count == size else spread(self.layout.sizes, count)
-        self.values = np.empty(len(self.entries))
-        # Every turn computes the whole gradient if that is quick, else another part of it.
-        self._whole = not self.method.by_entry or (count == size and seconds * self.turns <= BUDGET_SECONDS)
-        self._calls = min(100, math.ceil(BLINK_SECONDS / seconds))
-        self._slow = seconds > BUDGET_SECONDS
+    def time(self, entries: IntArray) -> tuple[float, Evaluation]:
+        """Compute the gradient at these entries; return the seconds that it took, too."""
+        start = time.perf_counter()
+        evaluation = self.evaluate(entries)
+        return max(time.perf_counter() - start, 1e-9), evaluation
 
-    def _try_out(self) -> float:
-        """Return about what an entry takes, once everything is compiled and loaded."""
+    def loss(self) -> float:
+        """Return the loss of the problem."""
+        return self._backend.loss(self.problem.spec, self.problem.x, self.problem.t)
+
+    def seconds_per_entry(self) -> float:
+        """Return about how long an entry takes, once everything is compiled and loaded."""
         size, count = self.layout.size, 1 if self.method.by_entry else self.layout.size
-        self._evaluate(np.arange(count))
+        self.evaluate(np.arange(count))
         while True:
-            entries = np.arange(count) * size // count
-            seconds = min(self._times_of(entries))
+            seconds = min(self._times(np.arange(count) * size // count))
             if seconds >= BLINK_SECONDS or count == size:
                 return seconds / count
             count = min(2 * count, size)
 
-    def _times_of(self, entries: IntArray) -> list[float]:
-        """Return what a few calls take, one of which may be held up by other programs, or a slow one."""
+    def _times(self, entries: IntArray) -> list[float]:
+        """Return the times of a few calls, since other programs may delay one; of a slow method, the time of one."""
         times: list[float] = []
         while len(times) < 3 and sum(times) < CHUNK_SECONDS:
-            times.append(self._time(entries)[0])
+            times.append(self.time(entries)[0])
         return times
 
+
+@dataclass(frozen=True)
+class Plan:
+    """How the time of a task is shared out over turns.
+
+    Attributes
+    ----------
+    entries : ndarray of int
+        The flat parameter numbers to compute: all, or a sample.
+    turns : int
+    whole : bool
+        Whether a turn computes all of `entries`, and not another part of them each time.
+    repeats : int
+        How many times such a turn does so.
+    slow : bool
+        Whether one such turn has to do, since it takes longer than the budget.
+    chunks_per_entry : float
+        How many calls an entry takes in other turns: less than one for several entries in a call.
+    """
+
+    entries: IntArray
+    turns: int
+    whole: bool
+    repeats: int
+    slow: bool
+    chunks_per_entry: float
+
     def shares(self, turn: int) -> list[IntArray]:
-        """Return the calls of a turn: which of `entries` each is for, by position."""
+        """Return the calls of a turn: the positions in `entries` that each computes."""
         positions = np.arange(len(self.entries))
-        if self._whole:
-            return [] if self._slow and turn > 0 else [positions] * self._calls
+        if self.whole:
+            return [positions] * self.repeats if turn == 0 or not self.slow else []
         part = positions[turn :: self.turns]
-        chunks = math.ceil(len(part) * min(1.0, self._per_entry / CHUNK_SECONDS))
+        chunks = math.ceil(len(part) * self.chunks_per_entry)
         return np.array_split(part, chunks) if chunks else []
+
+
+def plan(task: Task, turns: int, least: int, full: bool) -> Plan:
+    """Have everything compiled, and decide which entries to compute, and in how many calls.
+
+    These are all entries if `full`, or if they take no longer than the budget; otherwise a sample of at least `least`.
+    """
+    size, per_entry, by_entry = task.layout.size, task.seconds_per_entry(), task.method.by_entry
+    seconds = per_entry * size
+    count = size
+    if by_entry and not full and seconds > BUDGET_SECONDS:
+        count = min(size, max(least, int(BUDGET_SECONDS / per_entry)))
+    return Plan(
+        entries=np.arange(size) if count == size else spread(task.layout.sizes, count),
+        turns=turns,
+        whole=not by_entry or (count == size and seconds * turns <= BUDGET_SECONDS),
+        repeats=min(100, math.ceil(BLINK_SECONDS / seconds)),
+        slow=seconds > BUDGET_SECONDS,
+        chunks_per_entry=min(1.0, per_entry / CHUNK_SECONDS),
+    )
+
+
+class Run:
+    """A task at work, turn after turn.
+
+    Attributes
+    ----------
+    task : Task
+    plan : Plan
+    values : ndarray
+        The gradient at the plan's entries.
+    diagnostics : Diagnostics or None
+        What the last call reported, if the method reports something.
+    """
+
+    def __init__(self, task: Task, plan: Plan) -> None:
+        self.task, self.plan = task, plan
+        self.values = np.empty(len(plan.entries))
+        self.diagnostics: Diagnostics | None = None
+        self._times: list[float] = []  # of a whole gradient, computed from each call
 
     def take_turn(self, turn: int) -> Iterator[None]:
         """Compute and time one share after the other."""
-        for share in self.shares(turn):
-            asked = self.entries[share]
-            seconds, evaluation = self._time(asked)
-            self._times.append(seconds / len(share) * self.layout.size)
-            self.values[share] = _at(evaluation.values, asked)
+        for share in self.plan.shares(turn):
+            asked = self.plan.entries[share]
+            seconds, evaluation = self.task.time(asked)
+            self._times.append(seconds / len(share) * self.task.layout.size)
+            self.values[share] = self._at(evaluation, asked)
             self.diagnostics = evaluation.diagnostics
             yield
 
@@ -113,40 +170,29 @@ class Run:
 
     def check(self, reference: FloatArray) -> GradientCheck:
         """Compare what was computed with `reference`, the whole gradient by flat number."""
-        spec, h = self.problem.spec, self.problem.h
+        problem, entries = self.task.problem, self.plan.entries
+        spec, h = problem.spec, problem.h
         kinked = None if self.diagnostics is None else kinked_entries(spec, self.diagnostics)
-        return compare(
-            self.layout,
-            reference[self.entries],
+        return judge(
+            self.task.layout,
+            reference[entries],
             self.values,
             h=h,
             rtol=default_rtol(spec.dtype),
-            entries=self.entries,
-            kinked=None if kinked is None else kinked[self.entries],
+            entries=entries,
+            kinked=None if kinked is None else kinked[entries],
             second=SecondOpinion(
-                doubled=lambda entries: _at(self._evaluate(entries, 2 * h).values, entries),
-                rounding=lambda: rounding_error(spec.dtype, self._loss(), h),
+                doubled=lambda entries: self._at(self.task.evaluate(entries, 2 * h), entries),
+                rounding=lambda: rounding_error(spec.dtype, self.task.loss(), h),
                 floor=network_floor(spec.dtype),
             ),
         )
 
-    def _time(self, entries: IntArray) -> tuple[float, Evaluation]:
-        start = time.perf_counter()
-        evaluation = self._evaluate(entries)
-        return max(time.perf_counter() - start, 1e-9), evaluation
-
-    def _evaluate(self, entries: IntArray, h: float | None = None) -> Evaluation:
-        problem = self.problem if h is None else replace(self.problem, h=h)
-        return self.method.evaluate(self.backend, problem, entries)
-
-    def _loss(self) -> float:
-        return self.backend.loss(self.problem.spec, self.problem.x, self.problem.t)
-
-
-def _at(values: FloatArray | list[FloatArray], entries: IntArray) -> FloatArray:
-    if isinstance(values, list):
-        return np.concatenate([array.ravel() for array in values])[entries]
-    return values
+    def _at(self, evaluation: Evaluation, entries: IntArray) -> FloatArray:
+        """Return the derivatives at these entries, of which the method may have computed more."""
+        if isinstance(evaluation.values, list):
+            return self.task.problem.spec.flatten(evaluation.values)[entries]
+        return evaluation.values
 
 
 def spread(sizes: Iterable[int], count: int) -> IntArray:

@@ -82,12 +82,12 @@ def kinked_entries(spec: NetworkSpec, diagnostics: Diagnostics) -> BoolArray | N
     """Return for each flat number whether its central difference straddles a kink, if that is known."""
     if not diagnostics.kinked:
         return None
-    parts = []
+    met: list[BoolArray] = []
     for weight, bias, units in zip(spec.weights, spec.biases, diagnostics.kinked, strict=True):
-        parts.append(np.broadcast_to(units, weight.shape).ravel())
+        met.append(np.broadcast_to(units, weight.shape))
         if bias is not None:
-            parts.append(units)
-    return np.concatenate(parts)
+            met.append(units)
+    return spec.flatten(met)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class SecondOpinion:
         return noise + 2 * moves, noise
 
 
-def compare(
+def judge(
     layout: Layout,
     analytic: FloatArray,
     numerical: FloatArray,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import os
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends.spec import Diagnostics, NetworkSpec
+from fastnet.backends.spec import Diagnostics
 from fastnet.saving import check_fits, load_arrays, save_arrays
 
 ALGORITHMS = ("auto", "nodal", "incremental", "loop")
@@ -33,20 +34,41 @@ class NumericalGradient(dict[str, FloatArray]):
         self.diagnostics = diagnostics
 
 
-class Computation(Protocol):
-    """A network whose parameters were checked, ready for batches: rows (batch, …) of its dtype, targets that fit."""
+class Computation(abc.ABC):
+    """How a network computes, after its parameters were checked: as a chain, or layer by layer.
+
+    `batch` checks a batch; the other methods take what it gives: rows (batch, …) of `dtype`, and targets that fit.
+    """
 
     @property
+    @abc.abstractmethod
     def dtype(self) -> np.dtype[np.floating[Any]]: ...
+    @abc.abstractmethod
     def rows(self, x: npt.ArrayLike) -> FloatArray: ...
+    @abc.abstractmethod
     def classes(self, rows: FloatArray) -> int: ...
+    @abc.abstractmethod
     def forward(self, rows: FloatArray) -> FloatArray: ...
+    @abc.abstractmethod
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float: ...
+    @abc.abstractmethod
     def training_loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float: ...
+    @abc.abstractmethod
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]: ...
+    @abc.abstractmethod
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> NumericalGradient: ...
+
+    def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
+        """`x` and `t`, checked and converted to what the other methods take."""
+        rows = self.rows(x)
+        return rows, checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single=np.ndim(x) == 1)
+
+    def predict(self, x: npt.ArrayLike) -> FloatArray:
+        """The answers to `x`: one answer if `x` is one row."""
+        y = self.forward(self.rows(x))
+        return y[0] if np.ndim(x) == 1 else y
 
 
 class BaseNetwork:
@@ -68,24 +90,9 @@ class BaseNetwork:
         """What is not trained, but kept from one pass in training to the next, by name. Most networks have none."""
         return {}
 
-    @property
-    def _is_chain(self) -> bool:
-        """Whether this is a chain of affine layers and activations, which `_spec` describes."""
-        raise NotImplementedError
-
-    def _spec(self) -> NetworkSpec:
-        """The network as the backends take it. Raises for parameters that are missing or do not fit."""
-        raise NotImplementedError
-
     def _computation(self) -> Computation:
+        """Return how the network computes with its present parameters; raise if some are missing or do not fit."""
         raise NotImplementedError
-
-    def _batch(
-        self, computation: Computation, x: npt.ArrayLike, t: npt.ArrayLike
-    ) -> tuple[FloatArray, FloatArray | IntArray]:
-        rows = computation.rows(x)
-        classes = computation.classes(rows)
-        return rows, checks.as_targets(t, len(rows), classes, computation.dtype, single=np.ndim(x) == 1)
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
         """The network's answers, as in inference.
@@ -107,11 +114,7 @@ class BaseNetwork:
         TypeError
             If `x` or a parameter does not hold real numbers.
         """
-        return self._predict(self._computation(), x)
-
-    def _predict(self, computation: Computation, x: npt.ArrayLike) -> FloatArray:
-        y = computation.forward(computation.rows(x))
-        return y[0] if np.ndim(x) == 1 else y
+        return self._computation().predict(x)
 
     def loss(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """The loss, averaged over the batch, as in inference.
@@ -136,7 +139,7 @@ class BaseNetwork:
             If labels are not integers, or `x`, `t` or a parameter does not hold real numbers.
         """
         computation = self._computation()
-        return computation.loss(*self._batch(computation, x, t))
+        return computation.loss(*computation.batch(x, t))
 
     def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike, batch_size: int | None = None) -> float:
         """The share of rows whose likeliest class is the target's, as in inference.
@@ -161,7 +164,7 @@ class BaseNetwork:
             As `loss`; also if `batch_size` is not a positive integer.
         """
         computation = self._computation()
-        rows, targets = self._batch(computation, x, t)
+        rows, targets = computation.batch(x, t)
         size = len(rows) if batch_size is None else checks.as_count(batch_size, "batch_size")
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
         correct = 0
@@ -192,7 +195,7 @@ class BaseNetwork:
             As `loss`.
         """
         computation = self._computation()
-        return computation.training_loss(*self._batch(computation, x, t))
+        return computation.training_loss(*computation.batch(x, t))
 
     def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, FloatArray]:
         """The gradient of the loss by every parameter, by backprop: a pass in training.
@@ -234,7 +237,7 @@ class BaseNetwork:
             As `loss`.
         """
         computation = self._computation()
-        return computation.loss_and_gradient(*self._batch(computation, x, t))
+        return computation.loss_and_gradient(*computation.batch(x, t))
 
     def numerical_gradient(
         self, x: npt.ArrayLike, t: npt.ArrayLike, h: float = 1e-4, algorithm: str = "auto"
@@ -271,15 +274,11 @@ class BaseNetwork:
             As `loss`; also if `h` is not positive and finite, or the algorithm is unknown, or not one of the backend's
             or the network's.
         """
-        step = checks.as_positive(h, "h")
+        checks.as_positive(h, "h")
         checks.as_choice(algorithm, "algorithm", ALGORITHMS)
         computation = self._computation()
-        if not 1e-37 < step < 1e38:  # else it is fine in float32 too
-            with np.errstate(over="ignore", under="ignore"):
-                rounded = computation.dtype.type(step)
-            if not 0 < rounded < np.inf:
-                raise ValueError(f"h must be positive and finite in {computation.dtype}, not {h}")
-        return computation.numerical_gradient(*self._batch(computation, x, t), step, algorithm)
+        step = checks.as_step(h, computation.dtype)
+        return computation.numerical_gradient(*computation.batch(x, t), step, algorithm)
 
     def save_params(self, path: str | os.PathLike[str]) -> None:
         """Write `params` and `state` to a file.
@@ -327,12 +326,7 @@ class BaseNetwork:
         groups: dict[str, dict[str, npt.NDArray[Any]]] = {"params/": self.params, "state/": self.state}
         expected = {prefix + name: array for prefix, group in groups.items() for name, array in group.items()}
         check_fits(found, expected, path)
-        params, state = (
-            {
-                name: found[prefix + name].astype(array.dtype.newbyteorder("="), order="C")
-                for name, array in group.items()
-            }
-            for prefix, group in groups.items()
-        )
-        self.params.update(params)
-        self.state.update(state)
+        for key, array in expected.items():
+            found[key] = found[key].astype(array.dtype.newbyteorder("="), order="C")
+        for prefix, group in groups.items():
+            group.update({name: found[prefix + name] for name in group})

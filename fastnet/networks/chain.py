@@ -12,11 +12,13 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import active
 from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
-from fastnet.networks.base import BaseNetwork, NumericalGradient
+from fastnet.networks.base import BaseNetwork, Computation, NumericalGradient
 
 
-class _Layer(NamedTuple):
-    weight: str  # the layer's names in `params`
+class ChainLayer(NamedTuple):
+    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation."""
+
+    weight: str
     bias: str | None
     activation: Activation
 
@@ -40,7 +42,7 @@ def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> d
 
 
 def chain_spec(
-    params: Mapping[str, Any], layers: Sequence[_Layer], output: Output, loss: Loss, **constants: float
+    params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, **constants: float
 ) -> NetworkSpec:
     """The chain as the backends take it. Raises for parameters that are missing or do not fit."""
     dimensions = {}
@@ -64,8 +66,8 @@ def chain_spec(
                 f"shape {weight.shape}"
             )
     return NetworkSpec(
-        tuple(checks.as_floating(found[layer.weight], layer.weight) for layer in layers),
-        tuple(None if layer.bias is None else checks.as_floating(found[layer.bias], layer.bias) for layer in layers),
+        tuple(_native(found[layer.weight]) for layer in layers),
+        tuple(None if layer.bias is None else _native(found[layer.bias]) for layer in layers),
         tuple(layer.activation for layer in layers),
         output,
         loss,
@@ -73,21 +75,33 @@ def chain_spec(
     )
 
 
-class Fused:
-    """A chain as a whole, on the backend in use."""
+def _native(parameter: FloatArray) -> FloatArray:
+    """A checked parameter as the backends take it: C-contiguous, in this machine's byte order."""
+    return checks.as_floating(parameter, "a parameter")
 
-    def __init__(self, spec: NetworkSpec, layers: Sequence[_Layer]) -> None:
+
+class Chain(Computation):
+    """A chain of affine layers and activations, which the backend in use computes as a whole.
+
+    Attributes
+    ----------
+    spec : NetworkSpec
+        The chain as the backends take it.
+    names : list of str
+        The names of ``spec.parameters`` in `params`.
+    """
+
+    def __init__(self, spec: NetworkSpec, layers: Sequence[ChainLayer]) -> None:
         self.spec = spec
-        self.layers = layers
+        self.names = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
 
     @property
     def dtype(self) -> np.dtype[np.floating[Any]]:
         return self.spec.dtype
 
     def named(self, arrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
-        """`arrays` in the order of ``spec.parameters``, by the names of these."""
-        names = [name for layer in self.layers for name in (layer.weight, layer.bias) if name is not None]
-        return dict(zip(names, arrays, strict=True))
+        """Arrays in the order of ``spec.parameters``, such as a gradient, by the names of the parameters."""
+        return dict(zip(self.names, arrays, strict=True))
 
     def rows(self, x: npt.ArrayLike) -> FloatArray:
         return checks.as_batch(x, self.spec.inputs, self.spec.dtype)
@@ -101,7 +115,7 @@ class Fused:
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         return active().loss(self.spec, rows, t)
 
-    training_loss = loss  # nothing in a chain is another in training
+    training_loss = loss  # a chain computes the same in training and in inference
 
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
         loss, gradients = active().loss_and_gradient(self.spec, rows, t)
@@ -121,40 +135,37 @@ class Fused:
             compute = backend.nodal if chosen == "nodal" else backend.incremental
             gradients, diagnostics = compute(spec, rows, t, h)
             return NumericalGradient(self.named(gradients), diagnostics)
-        sizes = [p.size for p in spec.parameters]
-        differences = backend.loop(spec, rows, t, h, np.arange(sum(sizes)))
-        pieces = np.split(differences, np.cumsum(sizes)[:-1])
-        gradients = [piece.reshape(p.shape) for piece, p in zip(pieces, spec.parameters, strict=True)]
+        count = sum(p.size for p in spec.parameters)
+        gradients = spec.split(backend.loop(spec, rows, t, h, np.arange(count)))
         base = backend.loss(spec, rows, t)
-        return NumericalGradient(self.named(gradients), Diagnostics(base, 2 * sum(sizes) * len(rows)))
+        return NumericalGradient(self.named(gradients), Diagnostics(base, 2 * count * len(rows)))
 
 
 class AffineChain(BaseNetwork):
     """The base of networks that are chains of affine layers and activations: everything but their parameters."""
 
-    _layers: tuple[_Layer, ...]  # of the class, or of the instance where each has its own
+    _layers: tuple[ChainLayer, ...]  # of the class, or of the instance where each has its own
     _output = Output.SOFTMAX
     _loss = Loss.CROSS_ENTROPY
 
-    @property
-    def _is_chain(self) -> bool:
-        return True
-
-    def _spec(self) -> NetworkSpec:
-        return chain_spec(self.params, self._layers, self._output, self._loss)
-
-    def _computation(self) -> Fused:
-        return Fused(self._spec(), self._layers)
+    def _computation(self) -> Chain:
+        return Chain(chain_spec(self.params, self._layers, self._output, self._loss), self._layers)
 
 
-def as_chain(net: object) -> Fused:
-    """`net` as what the backends compute as a whole, which it must be."""
+def chain_of(net: object) -> Chain | None:
+    """Return `net` as the chain that the backends compute as a whole; None if it is not one."""
+    computation = net._computation() if isinstance(net, BaseNetwork) else None
+    return computation if isinstance(computation, Chain) else None
+
+
+def as_chain(net: object) -> Chain:
+    """Return `net` as the chain that the backends compute as a whole; raise TypeError if it is not one."""
     if not isinstance(net, BaseNetwork):
         raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {checks.type_name(net)}")
-    computation = net._computation()
-    if not isinstance(computation, Fused):
+    chain = chain_of(net)
+    if chain is None:
         raise TypeError(
             "net has other layers than affine ones and activations, and only chains of these have the methods that "
             "are compared here: check_gradient checks any network"
         )
-    return computation
+    return chain

@@ -15,7 +15,7 @@ from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics
 from fastnet.layers import Layer, LossLayer
 from fastnet.layers.base import quietly
-from fastnet.networks.base import NumericalGradient
+from fastnet.networks.base import Computation, NumericalGradient
 
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -104,7 +104,7 @@ class LastPass:
         return self.before
 
 
-class Layered:
+class Layerwise(Computation):
     """A network of any layers, with parameters that were checked."""
 
     def __init__(

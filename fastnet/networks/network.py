@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation, Loss, Output
 from fastnet.layers import (
     Add,
     Affine,
@@ -27,10 +27,10 @@ from fastnet.layers import (
     Tanh,
 )
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import Fused, _Layer, as_parameters, chain_spec
-from fastnet.networks.layerwise import LastPass, Layered, NamedLayer, State, named_layers
+from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
+from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
 
-ACTIVATIONS: dict[type[Layer], Activation] = {kind: kind.kind for kind in (Step, Sigmoid, Tanh, ReLU, LeakyReLU)}
+KINDS: dict[type[Layer], Activation] = {kind: kind.kind for kind in (Step, Sigmoid, Tanh, ReLU, LeakyReLU)}
 LOSSES: dict[type[LossLayer], tuple[Output, Loss]] = {
     SoftmaxWithLoss: (Output.SOFTMAX, Loss.CROSS_ENTROPY),
     IdentityWithLoss: (Output.IDENTITY, Loss.MEAN_SQUARED_ERROR),
@@ -124,10 +124,6 @@ class Network(BaseNetwork):
             named.bind(self.params, self.state)
         return tuple(named.layer for named in self._named)
 
-    @property
-    def _is_chain(self) -> bool:
-        return self._chain is not None
-
     def _checked_params(self) -> dict[str, FloatArray]:
         found = as_parameters(self.params, {name: len(shape) for name, shape in self._shapes.items()})
         for name, shape in self._shapes.items():
@@ -143,25 +139,22 @@ class Network(BaseNetwork):
                 raise ValueError(f"state[{name!r}] must have shape {shape}, not {np.shape(self.state[name])}")
         return self.state
 
-    def _spec(self) -> NetworkSpec:
-        if self._chain is None:
-            raise TypeError("the network has other layers than affine ones and activations")
-        slopes = [named.layer.slope for named in self._named if isinstance(named.layer, LeakyReLU)]
-        return chain_spec(
-            self._checked_params(),
-            self._chain,
-            *LOSSES[type(self.last_layer)],
-            weight_decay=self.weight_decay_lambda,
-            leaky_slope=slopes[0] if slopes else 0.01,
-        )
-
-    def _computation(self) -> Fused | Layered:
+    def _computation(self) -> Chain | Layerwise:
+        params = self._checked_params()
         if self._chain is not None:
-            return Fused(self._spec(), self._chain)
-        return Layered(
+            slopes = [named.layer.slope for named in self._named if isinstance(named.layer, LeakyReLU)]
+            spec = chain_spec(
+                params,
+                self._chain,
+                *LOSSES[type(self.last_layer)],
+                weight_decay=self.weight_decay_lambda,
+                leaky_slope=slopes[0] if slopes else 0.01,
+            )
+            return Chain(spec, self._chain)
+        return Layerwise(
             self._named,
             self.last_layer,
-            self._checked_params(),
+            params,
             self._checked_state(),
             self._last_pass,
             inputs=self._inputs,
@@ -199,7 +192,7 @@ def _widths(layers: Sequence[NamedLayer]) -> tuple[int | None, int | None]:
     known = True  # what comes into the layer, from x on
     for named in layers:
         layer = named.layer
-        if type(layer) in (*ACTIVATIONS, Dropout):
+        if type(layer) in (*KINDS, Dropout):
             continue
         if type(layer) not in (Affine, BatchNorm):
             known, outputs = False, None
@@ -213,16 +206,16 @@ def _widths(layers: Sequence[NamedLayer]) -> tuple[int | None, int | None]:
     return inputs, outputs
 
 
-def _as_chain(layers: Sequence[NamedLayer]) -> tuple[_Layer, ...] | None:
+def _as_chain(layers: Sequence[NamedLayer]) -> tuple[ChainLayer, ...] | None:
     """The layers as a chain of affine layers and activations; None if they are none, or have several leaky slopes."""
-    chain: list[_Layer] = []
+    chain: list[ChainLayer] = []
     before: Layer | None = None
     for named in layers:
         layer = named.layer
         if type(layer) is Affine:
-            chain.append(_Layer(named.params["W"], named.params.get("b"), Activation.IDENTITY))
-        elif type(layer) in ACTIVATIONS and type(before) is Affine:
-            chain[-1] = chain[-1]._replace(activation=ACTIVATIONS[type(layer)])
+            chain.append(ChainLayer(named.params["W"], named.params.get("b"), Activation.IDENTITY))
+        elif type(layer) in KINDS and type(before) is Affine:
+            chain[-1] = chain[-1]._replace(activation=KINDS[type(layer)])
         else:
             return None
         before = layer

@@ -13,7 +13,7 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends.spec import Activation, Output
 from fastnet.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid, SoftmaxWithLoss, Step, Tanh
-from fastnet.networks.chain import AffineChain, Fused, _Layer
+from fastnet.networks.chain import AffineChain, Chain, ChainLayer
 from fastnet.networks.network import Network
 
 ACTIVATIONS: dict[str, list[type[Layer]]] = {
@@ -164,7 +164,7 @@ class TwoLayerNet(AffineChain):
     True
     """
 
-    _layers = (_Layer("W1", "b1", Activation.SIGMOID), _Layer("W2", "b2", Activation.IDENTITY))
+    _layers = (ChainLayer("W1", "b1", Activation.SIGMOID), ChainLayer("W2", "b2", Activation.IDENTITY))
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class SimpleNet(AffineChain):
         The weights, shape (2, 3); the same array as ``params["W"]``.
     """
 
-    _layers = (_Layer("W", None, Activation.IDENTITY),)
+    _layers = (ChainLayer("W", None, Activation.IDENTITY),)
 
     def __init__(self, dtype: npt.DTypeLike = "float64", seed: int | None = None) -> None:
         wanted = checks.as_dtype(dtype)
@@ -236,4 +236,5 @@ class SimpleNet(AffineChain):
         ValueError, TypeError
             If `x` has the wrong shape or does not hold real numbers.
         """
-        return self._predict(Fused(replace(self._spec(), output=Output.IDENTITY), self._layers), x)
+        scores = replace(self._computation().spec, output=Output.IDENTITY)
+        return Chain(scores, self._layers).predict(x)

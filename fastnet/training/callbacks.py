@@ -4,31 +4,53 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastnet._tools import checks
-
-if TYPE_CHECKING:
-    from fastnet.training.trainer import Trainer
+from fastnet.training.history import History
 
 MONITORED = ("test_accuracy", "train_accuracy", "loss")
 
 
-class EarlyStopping:
-    """End the training when it has not become better for a while.
+class Training(Protocol):
+    """What a callback may use of the Trainer that calls it.
 
-    All that it looks at is the history: it is the same after `Trainer.load` as without.
+    Attributes
+    ----------
+    net : object
+        The network that is trained.
+    history : History
+        Its last row is the epoch that has just ended.
+    measured : tuple of str
+        What the history records of ``"loss"``, ``"train_accuracy"`` and ``"test_accuracy"``.
+    best_epoch : float or None
+        The best epoch so far.
+    """
+
+    net: Any
+    history: History
+    measured: tuple[str, ...]
+    best_epoch: float | None
+
+    def stop(self) -> None:
+        """End the training after this epoch."""
+
+
+class EarlyStopping:
+    """End the training when it has stopped improving.
+
+    It looks at the history alone, so that it decides the same after `Trainer.load` as without it.
 
     Parameters
     ----------
     patience : int
-        After how many epochs without a better one.
+        Epochs to wait without improvement before stopping.
     monitor : {"test_accuracy", "train_accuracy", "loss"}
-        Which column of the history tells what is better; of the accuracies the higher, of the loss the lower one.
+        The column of the history that tells what is better: a higher accuracy, or a lower loss.
     min_delta : float, default 0
-        By how much more than that it must be better to count.
+        The smallest change that counts as an improvement.
 
     Raises
     ------
@@ -43,12 +65,12 @@ class EarlyStopping:
         if self.min_delta < 0:
             raise ValueError(f"min_delta must be at least 0, not {min_delta}")
 
-    def check(self, trainer: Trainer) -> None:
+    def check(self, trainer: Training) -> None:
         """Raise ValueError if the trainer does not measure what is monitored."""
         if self.monitor not in trainer.measured:
             raise ValueError(f"EarlyStopping monitors the {self.monitor}, which this training does not measure")
 
-    def __call__(self, trainer: Trainer) -> None:
+    def __call__(self, trainer: Training) -> None:
         column = trainer.history[self.monitor]
         best, waited = -np.inf, 0
         for value in -column if self.monitor == "loss" else column:
@@ -63,7 +85,7 @@ class EarlyStopping:
 class SaveBest:
     """Save the parameters by the network's `save_params` after each epoch that is the best so far.
 
-    The file is replaced when the new one is complete: there is always a whole one.
+    The file is replaced when the new one is complete, so that there is always a complete file.
 
     Parameters
     ----------
@@ -73,13 +95,15 @@ class SaveBest:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def check(self, trainer: Trainer) -> None:
-        """Raise if the network can't be saved, or there is no such folder."""
+    def check(self, trainer: Training) -> None:
+        """Raise if the network cannot be saved, or the folder does not exist."""
         if not callable(getattr(trainer.net, "save_params", None)):
-            raise TypeError(f"SaveBest needs a network with save_params, which {checks.type_name(trainer.net)} has not")
+            raise TypeError(
+                f"SaveBest needs a network with a `save_params` method, but {checks.type_name(trainer.net)} has none"
+            )
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"SaveBest can't write {str(self.path)!r}: there is no such folder")
 
-    def __call__(self, trainer: Trainer) -> None:
+    def __call__(self, trainer: Training) -> None:
         if trainer.best_epoch == trainer.history.rows[-1].epoch:
             trainer.net.save_params(self.path)

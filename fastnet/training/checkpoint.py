@@ -1,130 +1,147 @@
-"""A training put back to how it stood: its arrays in memory, and all of it in a file."""
+"""A training as a file: everything that it needs to go on."""
 
 from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.interrupts import HeldInterrupts
 from fastnet.saving import check_fits, load_arrays, save_arrays
 from fastnet.training.history import History
-
-if TYPE_CHECKING:
-    from fastnet.training.trainer import Trainer
-
-Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+from fastnet.training.state import Arrays
 
 KIND = "a training of fastnet"
 VERSION = 1
 
 
-def state_of(net: Any) -> Arrays:
-    """Return what a network keeps but does not train."""
-    state: Arrays = getattr(net, "state", {})
-    return state
+@dataclass(frozen=True)
+class Checkpoint:
+    """How a training stands after an iteration.
 
+    Attributes
+    ----------
+    identity : dict
+        What the Trainer that loads it must agree in with the one that saved it, such as the seed.
+    params, state : dict of str to ndarray
+        Those of the network.
+    optimizer : dict of str to ndarray
+        What the optimizer's ``state_dict`` gives.
+    best_params, best_state : dict of str to ndarray
+        Those of the best epoch; empty if there was none, or none was kept.
+    history : History
+    best_epoch : float or None
+    best_score : float
+        What later epochs must exceed; −∞ before the first.
+    seconds : float
+        What the iterations since the last row of the history took.
+    told : int
+        How many rows of the history the callbacks have been told of.
+    """
 
-def copies(arrays: Arrays) -> Arrays:
-    return {name: array.copy() for name, array in arrays.items()}
+    identity: dict[str, Any]
+    params: Arrays
+    state: Arrays
+    optimizer: Arrays
+    best_params: Arrays
+    best_state: Arrays
+    history: History
+    best_epoch: float | None
+    best_score: float
+    seconds: float
+    told: int
+    path: str = ""  # the file that it was loaded from, for messages
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, as `Trainer.save` describes."""
+        arrays = {f"{group}/{name}": array for group in _groups() for name, array in getattr(self, group).items()}
+        history = self.history.to_dict()
+        arrays["losses"] = np.array(history.pop("losses"), np.float64)
+        about = {
+            "kind": KIND,
+            "version": VERSION,
+            **self.identity,
+            "history": history,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score if self.best_epoch is not None else None,
+            "seconds": self.seconds,
+            "told": self.told,
+        }
+        save_arrays(path, arrays, about)
 
-def put(values: Arrays, into: Arrays) -> None:
-    """Copy the values into the arrays of the same names."""
-    for name, value in values.items():
-        into[name][...] = value
-
-
-def save_training(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """Save what `Trainer.save` says."""
-    net, optimizer = trainer.net, trainer.optimizer
-    if not callable(getattr(optimizer, "state_dict", None)):
-        raise TypeError(f"optimizer must have a method state_dict to be saved, which {_name_of(optimizer)} has not")
-    groups = {
-        "params": net.params,
-        "state": state_of(net),
-        "optimizer": optimizer.state_dict(),
-        "best_params": trainer.best_params or {},
-        "best_state": trainer.best_state or {},
-    }
-    arrays = {f"{group}/{name}": array for group, named in groups.items() for name, array in named.items()}
-    history = trainer.history.to_dict()
-    arrays["losses"] = np.array(history.pop("losses"), np.float64)
-    about = {
-        "kind": KIND,
-        "version": VERSION,
-        **_must_agree(trainer),
-        "history": history,
-        "best_epoch": trainer.best_epoch,
-        "best_score": trainer._best_score if trainer.best_epoch is not None else None,
-        "seconds": trainer._seconds,
-        "told": trainer._told,
-    }
-    save_arrays(path, arrays, about)
-
-
-def load_training(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """Load what `Trainer.load` says."""
-    optimizer = trainer.optimizer
-    if not callable(getattr(optimizer, "load_state_dict", None)):
-        raise TypeError(f"optimizer must have a method load_state_dict, which {_name_of(optimizer)} has not")
-    arrays, about = load_arrays(path)
-    if about.get("kind") != KIND:
-        raise ValueError(f"{os.fspath(path)} is not {KIND}, but of another kind: {about.get('kind')!r}")
-    if about.get("version") != VERSION:
-        raise ValueError(f"{os.fspath(path)} has version {about.get('version')!r} of its format, not {VERSION}")
-    for name, value in _must_agree(trainer).items():
-        if about.get(name) != value:
-            raise ValueError(
-                f"{os.fspath(path)} is of another training: {name} was {about.get(name)!r} there and is {value!r} here"
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], identity: dict[str, Any]) -> Checkpoint:
+        """Read a file of `save`; raise ValueError if it is damaged, or of another training than `identity`."""
+        arrays, about = load_arrays(path)
+        file = os.fspath(path)
+        if about.get("kind") != KIND:
+            raise ValueError(f"{file} is not {KIND}, but of another kind: {about.get('kind')!r}")
+        if about.get("version") != VERSION:
+            raise ValueError(f"{file} has version {about.get('version')!r} of its format, not {VERSION}")
+        for name, value in identity.items():
+            if about.get(name) != value:
+                raise ValueError(
+                    f"{file} is of another training: {name} was {about.get(name)!r} there and is {value!r} here"
+                )
+        groups: dict[str, Arrays] = {group: {} for group in _groups()}
+        try:
+            for key in arrays.keys() - {"losses"}:
+                group, _, name = key.partition("/")
+                groups[group][name] = arrays[key]
+            score = about["best_score"]
+            return cls(
+                identity=identity,
+                **groups,
+                history=History.from_dict({**about["history"], "losses": arrays["losses"].tolist()}),
+                best_epoch=about["best_epoch"],
+                best_score=-math.inf if score is None else score,
+                seconds=float(about["seconds"]),
+                told=int(about["told"]),
+                path=file,
             )
-    params, state = trainer.net.params, state_of(trainer.net)
-    groups: dict[str, Arrays] = {"params": {}, "state": {}, "optimizer": {}, "best_params": {}, "best_state": {}}
-    try:
-        for key in arrays.keys() - {"losses"}:
-            group, _, name = key.partition("/")
-            groups[group][name] = arrays[key]
-        history = History.from_dict({**about["history"], "losses": arrays["losses"].tolist()})
-        best_epoch, best_score = about["best_epoch"], about["best_score"]
-        seconds, told = float(about["seconds"]), int(about["told"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is damaged: {type(error).__name__} {error}") from error
-    check_fits(groups["params"], params, path)
-    check_fits(groups["state"], state, path)
-    if groups["best_params"]:
-        check_fits(groups["best_params"], params, path)
-        check_fits(groups["best_state"], state, path)
-    with HeldInterrupts():
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is damaged: {type(error).__name__} {error}") from error
+
+    def check_fits(self, params: Arrays, state: Arrays) -> None:
+        """Raise ValueError unless its arrays have the names, shapes and dtypes of the network's."""
+        check_fits(self.params, params, self.path)
+        check_fits(self.state, state, self.path)
+        if self.best_params:
+            check_fits(self.best_params, params, self.path)
+            check_fits(self.best_state, state, self.path)
+
+    def load_optimizer(self, optimizer: Any, params: Arrays) -> None:
+        """Let the optimizer of these parameters go on from here; raise ValueError if it cannot."""
         if callable(getattr(optimizer, "prepare", None)):
             optimizer.prepare(params)  # so that it can tell whether what it loads fits
         try:
-            optimizer.load_state_dict(groups["optimizer"])
+            optimizer.load_state_dict(self.optimizer)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} does not fit the optimizer: {error}") from error
-        put(groups["params"], params)
-        state.update(groups["state"])
-        trainer.history = history
-        trainer.best_epoch = best_epoch
-        trainer.best_params = trainer.best_state = None
-        if groups["best_params"] and trainer.keep_best:
-            trainer.best_params, trainer.best_state = groups["best_params"], groups["best_state"]
-        trainer._best_score = -math.inf if best_score is None else best_score
-        trainer._seconds, trainer._told = seconds, told
+            raise ValueError(f"{self.path} does not fit the optimizer: {error}") from error
 
 
-def _must_agree(trainer: Trainer) -> dict[str, Any]:
-    return {
-        "seed": trainer.seed,
-        "batch_size": trainer.batch_size,
-        "rows": trainer.rows,
-        "dtype": trainer.dtype.name,
-        "optimizer": _name_of(trainer.optimizer),
-    }
+def _groups() -> tuple[str, ...]:
+    """The fields that hold arrays by name."""
+    return tuple(f.name for f in fields(Checkpoint) if f.type == "Arrays")
 
 
-def _name_of(optimizer: object) -> str:
+def optimizer_state(optimizer: Any) -> Arrays:
+    """Return what an optimizer needs to go on; raise TypeError if it cannot say."""
+    if not callable(getattr(optimizer, "state_dict", None)):
+        raise TypeError(f"optimizer must have a `state_dict` method to be saved, but {name_of(optimizer)} has none")
+    state: Arrays = optimizer.state_dict()
+    return state
+
+
+def check_loads_state(optimizer: Any) -> None:
+    """Raise TypeError unless an optimizer can go on from a saved state."""
+    if not callable(getattr(optimizer, "load_state_dict", None)):
+        raise TypeError(f"optimizer must have a `load_state_dict` method, but {name_of(optimizer)} has none")
+
+
+def name_of(optimizer: object) -> str:
+    """Return what an optimizer is called in a checkpoint."""
     return str(getattr(optimizer, "name", checks.type_name(optimizer)))

@@ -1,107 +1,122 @@
-"""Stretches of training inside the compiled backend: whether they can be, and how they are handed over."""
+"""Stretches of iterations inside the backend: whether a training can have them, and how they are handed over."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import active
-from fastnet.backends.spec import Loss, Method, Output, Rule
+from fastnet.backends import TrainingBackend, active
+from fastnet.backends.spec import Batches, GradientKind, Rule, Update
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import as_chain
+from fastnet.networks.chain import Chain, chain_of
 from fastnet.optimizers import OPTIMIZERS, Optimizer
+from fastnet.training.history import History
+from fastnet.training.inputs import TrainingData
 
-METHODS = {"auto": Method.NODAL, "nodal": Method.NODAL, "incremental": Method.INCREMENTAL}
-COMPUTES = ("loss_and_gradient", "numerical_gradient")  # what a network of one's own may do in another way
+NUMERICAL = {"auto": GradientKind.NODAL, "nodal": GradientKind.NODAL, "incremental": GradientKind.INCREMENTAL}
+COMPUTES = ("loss_and_gradient", "numerical_gradient")  # methods that a subclass may compute in another way
+
+
+class NotFusible(ValueError):  # noqa: N818 - a reason to train step by step, not a failure
+    """Why a training has to go step by step."""
 
 
 class FusedTraining:
-    """The minibatches and gradients of one training, and an optimizer's updates, a stretch of iterations at a time.
+    """A training whose stretches of iterations run inside the backend, with the bits of single steps.
 
     Parameters
     ----------
-    net
-    x : ndarray
-        Shape (rows, inputs).
-    t : ndarray
-        Labels (rows,) or targets (rows, outputs).
-    method : Method or None
-        What the gradients come from; None for what only single steps do.
+    net : object
+        The network to train.
+    optimizer : object
+        What changes its parameters.
+    data : TrainingData
+        The rows and targets to train with.
+    gradient : {"backprop", "numerical"}
+    algorithm : str
+        The algorithm of a numerical gradient.
     h : float
         The step of a numerical gradient.
+
+    Raises
+    ------
+    NotFusible
+        If single steps must do: it says why.
     """
 
-    def __init__(self, net: Any, x: FloatArray, t: FloatArray | IntArray, method: Method | None, h: float) -> None:
-        self._net, self._x, self._t, self._method, self._h = net, x, t, method, h
-        self._data: Any = None  # the rows as the backend reads them, from the first stretch on
-
-    def why_not(self, optimizer: Any) -> str | None:
-        """Say why single steps must do, or None where these stretches give the same bits."""
-        net, backend = self._net, active()
-        if backend.name != "cpp":
-            return f"the {backend.name!r} backend does not train by itself"
-        if not isinstance(net, BaseNetwork) or not net._is_chain:
-            return "the network is no chain of affine layers and activations"
+    def __init__(
+        self, net: Any, optimizer: Any, data: TrainingData, *, gradient: str, algorithm: str, h: float
+    ) -> None:
+        backend = active()
+        if not isinstance(backend, TrainingBackend):
+            raise NotFusible(f"the {backend.name!r} backend does not train by itself")
+        chain = chain_of(net)
+        if chain is None:
+            raise NotFusible("the network is not a chain of affine layers and activations")
         if any(getattr(type(net), name) is not getattr(BaseNetwork, name) for name in COMPUTES):
-            return f"{type(net).__name__} computes gradients of its own"
+            raise NotFusible(f"{type(net).__name__} computes gradients of its own")
         if type(optimizer) is not OPTIMIZERS.get(getattr(optimizer, "name", "")):
-            return f"the optimizer, {type(optimizer).__name__}, is none of those of fastnet.optimizers"
-        if self._method is None:
-            return "the algorithm is 'loop'"
-        spec = as_chain(net).spec
-        if self._method != Method.BACKPROP and (spec.output, spec.loss) == (Output.IDENTITY, Loss.CROSS_ENTROPY):
-            return "the loss has no exact difference"
-        present = {id(p) for p in net.params.values() if p.flags.writeable}
-        if not all(id(p) in present for p in spec.parameters):
-            return "a parameter is read-only, not contiguous, or in the byte order of another machine"
-        return None
+            raise NotFusible(f"the optimizer, {type(optimizer).__name__}, is not one of fastnet.optimizers")
+        if gradient == "numerical" and algorithm not in NUMERICAL:
+            raise NotFusible(f"the algorithm is {algorithm!r}")
+        if gradient == "numerical" and not chain.spec.has_exact_difference:
+            raise NotFusible("the loss has no exact difference")
+        in_place = {id(p) for p in net.params.values() if p.flags.writeable}
+        if not all(id(p) in in_place for p in chain.spec.parameters):
+            raise NotFusible("a parameter is read-only, not contiguous, or in the byte order of another machine")
+        self._backend: TrainingBackend = backend
+        self._chain: Chain = chain
+        self._params: Mapping[str, FloatArray] = net.params
+        self._optimizer: Optimizer = optimizer
+        self._data = data
+        self._gradient = GradientKind.BACKPROP if gradient == "backprop" else NUMERICAL[algorithm]
+        self._h = h
 
-    def run(self, optimizer: Optimizer, order: IntArray, batch_size: int, losses: FloatArray, done: IntArray) -> bool:
-        """Make the iterations for the rows in this order, the batches one after the other.
+    def run(self, order: IntArray, batch_size: int, history: History) -> int:
+        """Make the iterations for the rows in this order, batch after batch, and return how many were made.
 
-        `losses` (iterations,) and `done` (1,), the number of iterations made, tell at any time how far it came. A loss
-        that is not finite ends it, before its update. False if nothing was done, because the optimizer has a step in
-        this stretch that it can't make: single steps come to it, and tell.
+        The optimizer and the history count each iteration that was made, whatever ends the stretch. It ends early
+        before an iteration that only a single step can report: one whose loss is not finite, or that the optimizer
+        refuses.
         """
-        from fastnet import _core
-
-        assert self._method is not None
-        net = as_chain(self._net)
-        coefficients = self._coefficients(optimizer, len(losses))
-        if coefficients is None:
-            return False
-        optimizer.prepare(self._net.params)
-        slots = tuple(
-            tuple(optimizer.state[slot][name] for name in net.named(net.spec.parameters)) for slot in optimizer.slots
-        )
-        if self._data is None:
-            self._data = _core.Dataset(self._x)
-        _core.train(
-            net.spec,
-            self._data,
-            self._t,
-            order,
-            batch_size,
-            self._method,
-            self._h,
-            Rule[optimizer.name.upper()],
-            optimizer.constants,
-            coefficients,
-            slots,
-            losses,
-            done,
-        )
-        return True
-
-    def _coefficients(self, optimizer: Optimizer, steps: int) -> FloatArray | None:
-        """Those of the next steps, (steps, coefficients); None where `update` would refuse one of them."""
-        first = optimizer.iteration
+        optimizer = self._optimizer
+        coefficients = self._accepted_coefficients(math.ceil(len(order) / batch_size))
+        if len(coefficients) == 0:
+            return 0
+        optimizer.prepare(self._params)
+        slots = tuple(tuple(optimizer.state[slot][name] for name in self._chain.names) for slot in optimizer.slots)
+        update = Update(Rule[optimizer.name.upper()], optimizer.constants, coefficients, slots)
+        rows = order[: len(coefficients) * batch_size]
+        batches = Batches(self._data.packed(self._backend), self._data.train.t, rows, batch_size)
+        losses = np.full(len(coefficients), np.nan)
+        done = np.zeros(1, np.int64)
         try:
-            optimizer.scalars(self._x.dtype)
-            found = np.array([optimizer.coefficients(first + k) for k in range(steps)], dtype=np.float64)
+            self._backend.train(self._chain.spec, batches, self._gradient, self._h, update, losses, done)
+        finally:
+            with HeldInterrupts():
+                made = int(done[0])
+                optimizer.iteration += made
+                history.add_losses(losses[:made].tolist())
+        return made
+
+    def _accepted_coefficients(self, steps: int) -> FloatArray:
+        """Those of the next steps, shape (steps, coefficients), up to the first step that `update` would refuse."""
+        optimizer, dtype = self._optimizer, self._data.dtype
+        found: list[tuple[float, ...]] = []
+        try:
+            optimizer.scalars(dtype)
+            for step in range(steps):
+                found.append(optimizer.coefficients(optimizer.iteration + step))  # noqa: PERF401 - kept if one raises
         except (TypeError, ValueError):
-            return None
+            pass  # A single step raises the same error, after the steps before it were made.
+        coefficients = np.array(found, dtype=np.float64)
+        if len(found) == 0:
+            return coefficients
         with np.errstate(over="ignore"):
-            return found if np.isfinite(found.astype(self._x.dtype)).all() else None
+            refused = ~np.isfinite(coefficients.astype(dtype)).all(axis=1)
+        return coefficients[: int(np.argmax(refused))] if refused.any() else coefficients

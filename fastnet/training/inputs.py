@@ -1,15 +1,116 @@
-"""What a Trainer checks before it begins."""
+"""What a Trainer is given, checked and converted before it begins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.types import FloatArray
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends import TrainingBackend
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows and their targets, checked.
+
+    Attributes
+    ----------
+    x : ndarray
+        Shape (rows, inputs), in the network's dtype.
+    t : ndarray
+        int64 labels, shape (rows,), or targets (rows, outputs) in the network's dtype.
+    """
+
+    x: FloatArray
+    t: FloatArray | IntArray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Any) -> Rows:
+        return Rows(self.x[rows], self.t[rows])
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data of a training: rows to train with, and rows to measure the accuracy on.
+
+    Attributes
+    ----------
+    train, test : Rows
+        `test` is empty if there are no test data.
+    evaluated : Rows
+        The training rows on which the accuracy is measured.
+    measured : tuple of str
+        What the history records of ``"loss"``, ``"train_accuracy"`` and ``"test_accuracy"``.
+    """
+
+    train: Rows
+    test: Rows
+    evaluated: Rows
+    measured: tuple[str, ...]
+    _packed: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating[Any]]:
+        """The network's dtype."""
+        return self.train.x.dtype
+
+    def packed(self, backend: TrainingBackend) -> Any:
+        """Return the rows to train with, as a backend that trains by itself reads them; prepared once."""
+        if backend.name not in self._packed:
+            self._packed[backend.name] = backend.Dataset(self.train.x)
+        return self._packed[backend.name]
+
+
+def prepare(
+    net: Any,
+    dtype: np.dtype[np.floating[Any]],
+    train: tuple[npt.ArrayLike, npt.ArrayLike],
+    test: tuple[npt.ArrayLike | None, npt.ArrayLike | None],
+    evaluate_train: int | None,
+) -> TrainingData:
+    """Check and convert the data of a training, as `Trainer` describes them."""
+    rows, outputs = _as_rows(net, *train, dtype, ("x_train", "t_train"))
+    x_test, t_test = test
+    if (x_test is None) != (t_test is None):
+        raise ValueError("x_test and t_test go together: give both or neither")
+    test_rows = rows[:0]
+    if x_test is not None and t_test is not None:
+        test_rows, _ = _as_rows(net, x_test, t_test, dtype, ("x_test", "t_test"))
+    count = len(rows) if evaluate_train is None else checks.as_count(evaluate_train, "evaluate_train", least=0)
+    evaluated = rows
+    if count < len(rows):
+        evaluated = rows[np.arange(count) * len(rows) // max(count, 1)]
+    measured = ["loss"]
+    if outputs > 1:  # With one output, every row has the same likeliest class: an accuracy says nothing.
+        measured += ["train_accuracy"] if len(evaluated) else []
+        measured += ["test_accuracy"] if len(test_rows) else []
+    return TrainingData(rows, test_rows, evaluated, tuple(measured))
+
+
+def _as_rows(
+    net: Any, x: npt.ArrayLike, t: npt.ArrayLike, dtype: np.dtype[np.floating[Any]], names: tuple[str, str]
+) -> tuple[Rows, int]:
+    """Return checked rows and the number of the network's outputs for them."""
+    with np.errstate(over="ignore"):  # float64 to float32: infinities are refused below
+        rows = checks.as_floating(x, names[0], dtype)
+    if rows.ndim != 2 or rows.size == 0:
+        raise ValueError(f"{names[0]} must have shape (rows, inputs), neither of them 0, not {rows.shape}")
+    try:
+        outputs: int = net.predict(rows[:1]).shape[1]
+    except ValueError as error:
+        raise ValueError(f"{names[0]} does not fit the network: {error}") from error
+    targets = checks.as_targets(t, len(rows), outputs, dtype, names=names)
+    for name, array in zip(names, (rows, targets), strict=True):
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # needs no array of as many booleans
+            raise ValueError(f"{name} holds NaN or infinities")
+    return Rows(rows, targets), outputs
 
 
 def dtype_of(net: Any, gradient: str) -> np.dtype[np.floating[Any]]:
@@ -34,23 +135,12 @@ def dtype_of(net: Any, gradient: str) -> np.dtype[np.floating[Any]]:
     return checks.as_dtype(params[first].dtype)
 
 
-def as_data(
-    net: Any, x: npt.ArrayLike, t: npt.ArrayLike, dtype: np.dtype[np.floating[Any]], names: tuple[str, str]
-) -> tuple[FloatArray, Any]:
-    """Return rows, shape (rows, inputs), and their targets: of the network's dtype, or int64 labels."""
-    with np.errstate(over="ignore"):  # float64 to float32; infinities are refused below
-        rows = checks.as_floating(x, names[0], dtype)
-    if rows.ndim != 2 or rows.size == 0:
-        raise ValueError(f"{names[0]} must have shape (rows, inputs), neither of them 0, not {rows.shape}")
-    try:
-        answer = net.predict(rows[:1])
-    except ValueError as error:
-        raise ValueError(f"{names[0]} does not fit the network: {error}") from error
-    targets = checks.as_targets(t, len(rows), answer.shape[1], dtype, names=names)
-    for name, array in zip(names, (rows, targets), strict=True):
-        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # without an array of as many truths
-            raise ValueError(f"{name} holds NaN or infinities")
-    return rows, targets
+def check_optimizer(optimizer: object) -> None:
+    """Raise TypeError unless the optimizer can change parameters."""
+    if isinstance(optimizer, type):
+        raise TypeError(f"optimizer must be an object, not the class {optimizer.__name__}")
+    if not callable(getattr(optimizer, "update", None)):
+        raise TypeError(f"optimizer must have an `update` method, but {checks.type_name(optimizer)} has none")
 
 
 def as_iterations(epochs: int | None, iterations: int | None, per_epoch: int) -> int:
@@ -63,8 +153,9 @@ def as_iterations(epochs: int | None, iterations: int | None, per_epoch: int) ->
 
 
 def as_callbacks(callbacks: object) -> tuple[Callable[[Any], object], ...]:
+    """Return callbacks as a tuple; raise TypeError if one of them cannot be called."""
     if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks must be several, as in [callback], not one {checks.type_name(callbacks)}")
+        raise TypeError(f"callbacks must be a list, as in [callback], not one {checks.type_name(callbacks)}")
     several = tuple(callbacks)
     for callback in several:
         if not callable(callback):

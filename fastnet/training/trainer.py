@@ -13,22 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.checks import as_step
 from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.progress import ProgressBar, progress_bar
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends.spec import Method
 from fastnet.networks import ALGORITHMS
 from fastnet.optimizers import SGD
 from fastnet.training import inputs
-from fastnet.training.checkpoint import copies, load_training, put, save_training, state_of
+from fastnet.training.checkpoint import Checkpoint, check_loads_state, name_of, optimizer_state
 from fastnet.training.divergence import DivergenceError
-from fastnet.training.fused import METHODS, FusedTraining
+from fastnet.training.evaluation import accuracy
+from fastnet.training.fused import FusedTraining, NotFusible
 from fastnet.training.history import EpochResult, History
-from fastnet.training.inputs import as_data
+from fastnet.training.inputs import Rows
+from fastnet.training.state import Arrays, copies, put, state_of
 
 STRETCH_SECONDS = 0.2  # how often the progress bar moves
-EVALUATED_AT_ONCE = 1000  # rows, so that their units' values take little memory
 
 
 class Trainer:
@@ -138,60 +137,59 @@ class Trainer:
         self.gradient = checks.as_choice(gradient, "gradient", ("backprop", "numerical"))
         self.algorithm = checks.as_choice(algorithm, "algorithm", ALGORITHMS)
         self.net, self.dtype = net, inputs.dtype_of(net, self.gradient)
-        self.h = as_step(h, self.dtype)
-        self._x, self._t = as_data(net, x_train, t_train, self.dtype, ("x_train", "t_train"))
-        if (x_test is None) != (t_test is None):
-            raise ValueError("x_test and t_test go together: give both or neither")
-        self._test = (self._x[:0], self._t[:0])
-        if x_test is not None and t_test is not None:
-            self._test = as_data(net, x_test, t_test, self.dtype, ("x_test", "t_test"))
+        self.h = checks.as_step(h, self.dtype)
+        self._data = inputs.prepare(net, self.dtype, (x_train, t_train), (x_test, t_test), evaluate_train)
+        self.measured = self._data.measured
         self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
-        if isinstance(self.optimizer, type):
-            raise TypeError(f"optimizer must be an object, not the class {self.optimizer.__name__}")
-        if not callable(getattr(self.optimizer, "update", None)):
-            raise TypeError(f"optimizer must have a method update, which {checks.type_name(optimizer)} has not")
+        inputs.check_optimizer(self.optimizer)
         self.batch_size = checks.as_count(batch_size, "batch_size")
         if self.batch_size > self.rows:
             raise ValueError(f"batch_size is {batch_size}, but x_train has {self.rows} row(s)")
         self.iterations_per_epoch = math.ceil(self.rows / self.batch_size)
         self.iterations = inputs.as_iterations(epochs, iterations, self.iterations_per_epoch)
         self.seed = checks.as_count(seed, "seed", least=0)
-        rows = self.rows if evaluate_train is None else checks.as_count(evaluate_train, "evaluate_train", least=0)
-        self._evaluated = self._x, self._t
-        if rows < self.rows:
-            some = np.arange(rows) * self.rows // max(rows, 1)
-            self._evaluated = self._x[some], self._t[some]
-        several = net.predict(self._x[:1]).shape[1] > 1  # of one output, the likeliest is no news
-        there_are = {"loss": True, "train_accuracy": several and rows, "test_accuracy": several and len(self._test[0])}
-        self.measured = tuple(name for name, data in there_are.items() if data)
         self.keep_best, self.progress, self.fused = keep_best, progress, fused
-        method = Method.BACKPROP if gradient == "backprop" else METHODS.get(algorithm)
-        self._fusion = FusedTraining(net, self._x, self._t, method, self.h)
-        self._check_fused()
-
-        self.history = History(self.iterations_per_epoch)
-        self.best_epoch: float | None = None
-        self.best_params: dict[str, FloatArray] | None = None
-        self.best_state: dict[str, FloatArray] | None = None
-        self._best_score = -math.inf
-        self._order: tuple[int, IntArray] | None = None  # of the rows, and the epoch that it is for
-        self._seconds = 0.0  # of the iterations since the last row
-        self._told = 0  # of how many rows the callbacks know
-        self._stopped = self._running = False
+        self._begin()
+        self._fusion()  # Raises if `fused` is True and it cannot be.
         self.callbacks = inputs.as_callbacks(callbacks)
         for callback in self.callbacks:
             if hasattr(callback, "check"):
                 callback.check(self)
 
-    def _check_fused(self) -> None:
-        reason = self._fusion.why_not(self.optimizer) if self.fused else None
-        if reason is not None:
-            raise ValueError(f"fused is True, but {reason}")
+    def _begin(self) -> None:
+        """Set what changes in the course of a training, apart from the network and the optimizer."""
+        self.history = History(self.iterations_per_epoch)
+        self.best_epoch: float | None = None
+        self.best_params: Arrays | None = None
+        self.best_state: Arrays | None = None
+        self._best_score = -math.inf
+        self._seconds = 0.0  # of the iterations since the last row of the history
+        self._told = 0  # rows of the history that the callbacks have been told of
+        self._order: tuple[int, IntArray] | None = None  # an epoch, and the order of its rows
+        self._stopped = self._running = False
+
+    def _fusion(self) -> FusedTraining | None:
+        """Return the training in fused stretches; None if it has to go step by step."""
+        if self.fused is False:
+            return None
+        try:
+            return FusedTraining(
+                self.net,
+                self.optimizer,
+                self._data,
+                gradient=self.gradient,
+                algorithm=self.algorithm,
+                h=self.h,
+            )
+        except NotFusible as reason:
+            if self.fused:
+                raise ValueError(f"fused is True, but {reason}") from None
+            return None
 
     @property
     def rows(self) -> int:
         """How many rows there are to train with."""
-        return len(self._x)
+        return len(self._data.train)
 
     # The training ------------------------------------------------------------------------------------------
 
@@ -237,7 +235,7 @@ class Trainer:
             raise RuntimeError("fit is running already: a callback may call stop, but not fit")
         if epochs is not None:
             self.iterations = self.iteration + checks.as_count(epochs, "epochs") * self.iterations_per_epoch
-        self._check_fused()
+        self._fusion()
         wanted = sys.stderr.isatty() if self.progress is None else self.progress
         try:
             self._running, self._stopped = True, False
@@ -264,6 +262,7 @@ class Trainer:
 
     def _train(self, end: int, bar: ProgressBar) -> None:
         """Make the iterations of this epoch up to the iteration `end`."""
+        fusion = self._fusion()
         count = 1  # iterations of a stretch
         while self.iteration < end:
             epoch, first = divmod(self.iteration, self.iterations_per_epoch)
@@ -271,7 +270,7 @@ class Trainer:
             rows = self._order_of(epoch)[first * self.batch_size : (first + count) * self.batch_size]
             start = time.perf_counter()
             try:
-                self._run(rows)
+                self._run(rows, fusion)
             finally:
                 seconds = time.perf_counter() - start
                 self._seconds += seconds
@@ -283,45 +282,33 @@ class Trainer:
             self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.rows)
         return self._order[1]
 
-    def _run(self, order: IntArray) -> None:
-        """Make the iterations for the rows in this order, the batches one after the other.
+    def _run(self, order: IntArray, fusion: FusedTraining | None) -> None:
+        """Make the iterations for the rows in this order, batch after batch.
 
-        Whatever ends it early, the parameters, the optimizer and the losses recorded are those after the same number
-        of iterations.
+        Whatever ends it early, the parameters, the optimizer and the recorded losses are those after the same number of
+        iterations.
         """
-        fuses = self.fused is not False and self._fusion.why_not(self.optimizer) is None
-        if not (fuses and self._run_fused(order)):
-            self._run_steps(order)
+        made = 0 if fusion is None else fusion.run(order, self.batch_size, self.history)
+        for first in range(made * self.batch_size, len(order), self.batch_size):
+            self._step(self._data.train[order[first : first + self.batch_size]])
 
-    def _run_fused(self, order: IntArray) -> bool:
-        losses = np.full(math.ceil(len(order) / self.batch_size), np.nan)
-        done = np.zeros(1, np.int64)
+    def _step(self, batch: Rows) -> None:
+        """Make one iteration, or none of it."""
+        made, state = self.iteration, copies(state_of(self.net))
         try:
-            if not self._fusion.run(self.optimizer, order, self.batch_size, losses, done):
-                return False
-        finally:
+            loss, gradients = self._loss_and_gradient(batch.x, batch.t)
+            self._check_loss(loss)
             with HeldInterrupts():
-                made = int(done[0])
-                self.optimizer.iteration += made
-                self.history.add_losses(losses[:made].tolist())
-        if made < len(losses):
-            self._check_loss(float(losses[made]))
-        return True
+                self.optimizer.update(self.net.params, gradients)
+                self.history.add_losses([loss])
+        except BaseException:
+            if self.iteration == made:  # Running statistics and masks belong to an iteration that was not made.
+                state_of(self.net).update(state)
+            raise
 
-    def _run_steps(self, order: IntArray) -> None:
-        for first in range(0, len(order), self.batch_size):
-            rows = order[first : first + self.batch_size]
-            made, state = self.iteration, copies(state_of(self.net))
-            try:
-                loss, gradients = self._loss_and_gradient(self._x[rows], self._t[rows])
-                self._check_loss(loss)
-                with HeldInterrupts():
-                    self.optimizer.update(self.net.params, gradients)
-                    self.history.add_losses([loss])
-            except BaseException:
-                if self.iteration == made:  # running statistics and masks belong to an iteration that was not made
-                    state_of(self.net).update(state)
-                raise
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise self._divergence(f"the loss is {loss}", self.iteration + 1, self._learning_rate(0))
 
     def _loss_and_gradient(self, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
         if self.gradient == "backprop":
@@ -331,10 +318,6 @@ class Trainer:
             self.net.training_loss(x, t)  # the pass that the numerical gradient repeats, which keeps its statistics
         gradients = self.net.numerical_gradient(x, t, h=self.h, algorithm=self.algorithm)
         return float(gradients.diagnostics.loss), gradients
-
-    def _check_loss(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise self._divergence(f"the loss is {loss}", self.iteration + 1, self._learning_rate(0))
 
     def _divergence(self, what: str, iteration: int, rate: float | None) -> DivergenceError:
         best = self.best_epoch if self.keep_best else None
@@ -355,8 +338,8 @@ class Trainer:
                 what = f"params[{name!r}] holds NaN or infinities after the update"
                 raise self._divergence(what, self.iteration, self._learning_rate(1))
         start = time.perf_counter()
-        train = self._accuracy(self._evaluated) if "train_accuracy" in self.measured else None
-        test = self._accuracy(self._test) if "test_accuracy" in self.measured else None
+        train = accuracy(self.net, self._data.evaluated) if "train_accuracy" in self.measured else None
+        test = accuracy(self.net, self._data.test) if "test_accuracy" in self.measured else None
         row = EpochResult(
             epoch=self.epoch,
             iteration=self.iteration,
@@ -375,13 +358,6 @@ class Trainer:
                 self._best_score, self.best_epoch = score, row.epoch
                 if self.keep_best:
                     self.best_params, self.best_state = copies(self.net.params), copies(state_of(self.net))
-
-    def _accuracy(self, data: tuple[FloatArray, Any]) -> float:
-        (x, t), right = data, 0
-        for first in range(0, len(x), EVALUATED_AT_ONCE):
-            rows = x[first : first + EVALUATED_AT_ONCE]
-            right += round(self.net.accuracy(rows, t[first : first + EVALUATED_AT_ONCE]) * len(rows))
-        return right / len(x)
 
     def _call_back(self, bar: ProgressBar) -> None:
         """Call the callbacks, if there is a row that they do not know."""
@@ -433,7 +409,20 @@ class Trainer:
         TypeError
             If the optimizer is not one of `fastnet.optimizers`, and has no ``state_dict``.
         """
-        save_training(self, path)
+        checkpoint = Checkpoint(
+            identity=self._identity(),
+            params=self.net.params,
+            state=state_of(self.net),
+            optimizer=optimizer_state(self.optimizer),
+            history=self.history,
+            best_epoch=self.best_epoch,
+            best_score=self._best_score,
+            best_params=self.best_params or {},
+            best_state=self.best_state or {},
+            seconds=self._seconds,
+            told=self._told,
+        )
+        checkpoint.save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from where `save` was called: `fit` then gives the same bits as an uninterrupted training.
@@ -455,4 +444,26 @@ class Trainer:
         TypeError
             If the optimizer has no ``load_state_dict``.
         """
-        load_training(self, path)
+        check_loads_state(self.optimizer)
+        checkpoint = Checkpoint.load(path, self._identity())
+        checkpoint.check_fits(self.net.params, state_of(self.net))
+        with HeldInterrupts():
+            checkpoint.load_optimizer(self.optimizer, self.net.params)
+            put(checkpoint.params, self.net.params)
+            state_of(self.net).update(checkpoint.state)
+            self.history = checkpoint.history
+            self.best_epoch, self._best_score = checkpoint.best_epoch, checkpoint.best_score
+            self.best_params = self.best_state = None
+            if checkpoint.best_params and self.keep_best:
+                self.best_params, self.best_state = checkpoint.best_params, checkpoint.best_state
+            self._seconds, self._told = checkpoint.seconds, checkpoint.told
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what the Trainer that loads a checkpoint must agree in with the one that saved it."""
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "rows": self.rows,
+            "dtype": self.dtype.name,
+            "optimizer": name_of(self.optimizer),
+        }
