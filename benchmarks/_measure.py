@@ -37,6 +37,7 @@ from fastnet import datasets
 from fastnet._tools.text import format_seconds, three_digits
 from fastnet.backends.spec import Activation, NetworkSpec
 from fastnet.checking.timing import spread
+from fastnet.networks.chain import as_chain
 
 PAUSE_SECONDS = 0.2  # longer than threads spin
 WAKE_SECONDS = 0.002  # of calls before a sample
@@ -47,6 +48,11 @@ THREAD_COUNTS = tuple(range(1, MOST_THREADS + 1))
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 Answer = FloatArray | list[FloatArray]  # an array, or a gradient array by array
+
+
+def spec_of(net: object) -> NetworkSpec:
+    """Return a network as the backends take it."""
+    return as_chain(net).spec
 
 
 class WrongAnswerError(RuntimeError):

@@ -34,6 +34,7 @@ from _measure import (
     sample_of,
     skipped,
     slower,
+    spec_of,
     threads,
 )
 
@@ -51,7 +52,7 @@ Call = Callable[[], Answer]
 
 
 def two_layers(dtype: str = "float64", seed: int = 0) -> NetworkSpec:
-    return fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=seed)._spec()
+    return spec_of(fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=seed))
 
 
 def numerical(
@@ -139,7 +140,7 @@ def descent(effort: Effort) -> Row:
     net = fastnet.TwoLayerNet(784, 50, 10, weight_init_std=1.0, seed=0)
     x, t = digits(1)
     target = np.eye(10)[t[0]]
-    entries, scale = sample_of(net._spec(), effort.loop_entries)
+    entries, scale = sample_of(spec_of(net), effort.loop_entries)
     start = {name: value.copy() for name, value in net.params.items()}
     notes = NotesNet(start)
 

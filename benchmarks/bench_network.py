@@ -25,6 +25,7 @@ from _measure import (
     on,
     sample_of,
     skipped,
+    spec_of,
     threads,
 )
 
@@ -46,7 +47,7 @@ def gradients(dtype: npt.DTypeLike) -> dict[str, Call]:
     numpy = backends.get("numpy")
     return {
         "fastnet": lambda: list(net.gradient(x, t).values()),
-        "numpy": lambda: numpy.gradient(net._spec(), x, t),
+        "numpy": lambda: numpy.gradient(spec_of(net), x, t),
         "lean numpy": lambda: lean_gradient(net.params, x, t),
     }
 
@@ -71,7 +72,7 @@ def forwards(dtype: npt.DTypeLike) -> dict[str, Call]:
     net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
     x, _ = digits(BATCH, dtype)
     numpy = backends.get("numpy")
-    return {"fastnet": lambda: net.predict(x), "numpy": lambda: numpy.forward(net._spec(), x)}
+    return {"fastnet": lambda: net.predict(x), "numpy": lambda: numpy.forward(spec_of(net), x)}
 
 
 def softmaxes(shape: tuple[int, int]) -> dict[str, Call]:
@@ -121,7 +122,7 @@ def loops(effort: Effort, dtype: str, count: int) -> Iterator[Row]:
     if not backends.has_extension():
         yield skipped(what, "the extension was not built")
         return
-    spec = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)._spec()
+    spec = spec_of(fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0))
     x, t = digits(BATCH, dtype)
     entries, scale = sample_of(spec, effort.loop_entries)
 

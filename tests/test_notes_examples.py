@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastnet
+from chains import spec_of
 
 # Two predictions for the digit "2": the first is right.
 T = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -157,7 +158,7 @@ def test_inference_in_batches_is_inference_in_one_call(backend, oracle, digits, 
     whole = net.predict(x)
     pieces = np.concatenate([net.predict(x[first : first + 100]) for first in range(0, len(x), 100)])
     if backend.name == "numpy":
-        exact = oracle.forward(net._spec(), x[::50])
+        exact = oracle.forward(spec_of(net), x[::50])
         exact.assert_holds(whole[::50])
         exact.assert_holds(pieces[::50])
     else:
@@ -190,7 +191,7 @@ def test_two_descent_steps_with_the_numerical_gradient(backend, oracle, digits):
     for _ in range(2):
         numerical, exact = net.numerical_gradient(x, t, h=h, algorithm="loop"), net.gradient(x, t)
         # The loss's rounding hardly changes with a parameter: twice its bound is generous for both sides.
-        rounding = 2 * 2 * float(oracle.loss(net._spec(), x, t).error) / (2 * h)
+        rounding = 2 * 2 * float(oracle.loss(spec_of(net), x, t).error) / (2 * h)
         bound = h**2 / 6 * third_derivative_bound(net) + rounding
         for name, gradient in numerical.items():
             np.testing.assert_allclose(gradient, exact[name], rtol=1e-9, atol=bound, err_msg=name)
@@ -204,7 +205,7 @@ def test_gradients_of_a_batch_agree(core, oracle, digits):
     """A batch of 100 through the full network, on a spread sample of its parameters."""
     x, t = digits[0][:100], digits[1][:100]
     net = random_net(50)
-    spec, h = net._spec(), 1e-4
+    spec, h = spec_of(net), 1e-4
     exact = np.concatenate([g.ravel() for g in core.loss_and_gradient(spec, x, t)[1]])
     entries = np.linspace(0, exact.size - 1, 500).astype(np.int64)
     numerical = core.loop(spec, x, t, h, entries)

@@ -102,9 +102,13 @@ class DatasetView {
 void train(py::handle spec, py::handle batches, int gradient, double h, py::handle update, py::handle losses,
            py::handle done) {
     const py::object data_object = batches.attr("data");
+    if (!py::isinstance<DatasetView>(data_object)) {
+        throw py::type_error("data must be a Dataset, not " +
+                             std::string(py::str(py::type::of(data_object).attr("__name__"))));
+    }
     const auto& dataset = data_object.cast<const DatasetView&>();
     const Index batch_size = batches.attr("size").cast<Index>();
-    const py::array t = as_array(batches.attr("targets"), "targets");
+    const py::array t = as_array(batches.attr("targets"), "t");
     const py::array order = as_array(batches.attr("order"), "order", 1);
     const py::array coefficients = as_array(update.attr("coefficients"), "coefficients", 2);
     with_network_type(spec, [&](auto zero) {
@@ -119,8 +123,8 @@ void train(py::handle spec, py::handle batches, int gradient, double h, py::hand
         const Index count = order.shape(0);
         for (Index i = 0; i < count; ++i) {
             require(rows[i] >= 0 && rows[i] < data.rows(), [&] {
-                return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", but x has " + std::to_string(data.rows()) +
-                       " rows";
+                return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", but x has " +
+                       std::to_string(data.rows()) + " rows";
             });
         }
         require(batch_size > 0, [&] { return "a batch's size must be positive, not " + std::to_string(batch_size); });

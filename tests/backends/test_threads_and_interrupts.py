@@ -84,6 +84,7 @@ NETWORK = """
     import json, os, signal, sys, threading, time, warnings
     import numpy as np
     import fastnet
+    from fastnet.networks.chain import as_chain
 
     net = fastnet.TwoLayerNet(200, 50, 5, weight_init_std=0.1, seed=0)  # enough work for several threads
     rng = np.random.default_rng(0)
@@ -93,7 +94,7 @@ NETWORK = """
 
     def answer():
         pieces = [fastnet.softmax(np.tile(x, (4, 1))), net.predict(x), *net.gradient(x, t).values()]
-        pieces.append(backend.loop(net._spec(), x, t, 1e-4, entries))
+        pieces.append(backend.loop(as_chain(net).spec, x, t, 1e-4, entries))
         return b"".join(piece.tobytes() for piece in pieces).hex()
 """
 

@@ -13,9 +13,9 @@ import pytest
 import fastnet
 from fastnet.backends.spec import Activation
 from fastnet.checking import GradientCheck, check_gradient
-from fastnet.checking.verdict import Layout, compare
+from fastnet.checking.verdict import Layout, judge
 from fastnet.networks import AffineChain, TwoLayerNet
-from fastnet.networks.chain import _Layer
+from fastnet.networks.chain import ChainLayer
 
 Gradients = dict[str, np.ndarray[Any, Any]]
 
@@ -178,7 +178,7 @@ def test_a_step_that_tells_nothing_is_inconclusive() -> None:
 
 
 class ReluNet(AffineChain):
-    _layers = (_Layer("W1", "b1", Activation.RELU), _Layer("W2", "b2", Activation.IDENTITY))
+    _layers = (ChainLayer("W1", "b1", Activation.RELU), ChainLayer("W2", "b2", Activation.IDENTITY))
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -206,7 +206,7 @@ def test_entries_at_a_kink_are_excused(backend: Any) -> None:
 def test_kinks_everywhere_are_inconclusive() -> None:
     layout = Layout({"x": np.ones(3)})
     answer = np.ones(3)
-    check = compare(layout, -answer, answer, h=1e-4, rtol=1e-4, kinked=np.ones(3, bool))
+    check = judge(layout, -answer, answer, h=1e-4, rtol=1e-4, kinked=np.ones(3, bool))
     assert check.inconclusive
     assert check.excused == 3
     assert check.failed == 0

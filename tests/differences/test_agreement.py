@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chains import AGREEMENT, ANSWERS, STEP, I, L, R, S, T, chain, compiled, exact, off, two_layers
+from chains import AGREEMENT, ANSWERS, STEP, I, L, R, S, T, chain, compiled, exact, off, spec_of, two_layers
 from fastnet.backends.spec import Loss, Output
 
 
@@ -20,7 +20,7 @@ def test_the_algorithms_of_each_backend(backend):
 @compiled
 def test_nodal_is_incremental_on_digits(both, dtype, digits):
     x, t = digits
-    difference, of_nodal, of_incremental = both(two_layers(dtype)._spec(), x.astype(dtype), t, STEP[dtype] / 1e2)
+    difference, of_nodal, of_incremental = both(spec_of(two_layers(dtype)), x.astype(dtype), t, STEP[dtype] / 1e2)
     assert difference <= AGREEMENT[dtype]
     assert of_nodal.fallbacks == 0
     assert of_nodal.evaluations == 2 * 3 * 100 * 60  # three nodes, both ways, for each row and unit
@@ -32,7 +32,7 @@ def test_nodal_is_incremental_on_digits(both, dtype, digits):
 def test_nodal_is_incremental_on_unscaled_pixels(both, drawn_digits, h):
     """Moves of up to 2.55: polynomials of few nodes do not do for all of them."""
     x, t = drawn_digits
-    difference, of_nodal, _ = both(two_layers()._spec(), np.round(x[:10] * 255), t[:10], h)
+    difference, of_nodal, _ = both(spec_of(two_layers()), np.round(x[:10] * 255), t[:10], h)
     assert difference <= AGREEMENT["float64"]
     assert (of_nodal.fallbacks > 0) == (h == 1e-2)
     assert of_nodal.kinks == 0
@@ -102,7 +102,7 @@ def test_the_loop_agrees_as_far_as_its_rounding_allows(backend, oracle, dtype, n
 def test_accuracy_in_float64(backend, digits, request):
     """The error is truncation, h² L‴ / 6, and nothing else: no rounding takes its place where h is small."""
     x, t = digits
-    spec = two_layers()._spec()
+    spec = spec_of(two_layers())
     derivative = backend.gradient(spec, x, t)
     for algorithm in exact(backend):
         errors = {h: off(getattr(backend, algorithm)(spec, x, t, h)[0], derivative) for h in (1e-3, 1e-4, 1e-6, 1e-10)}
@@ -122,6 +122,6 @@ def test_accuracy_in_float32(backend, digits):
     wide = two_layers()
     wide.params = {name: p.astype(np.float64) for name, p in net.params.items()}
     x = x.astype(np.float32)
-    derivative = backend.gradient(wide._spec(), x.astype(np.float64), t)
+    derivative = backend.gradient(spec_of(wide), x.astype(np.float64), t)
     for algorithm in exact(backend):
-        assert off(getattr(backend, algorithm)(net._spec(), x, t, 1e-3)[0], derivative) <= 5e-6
+        assert off(getattr(backend, algorithm)(spec_of(net), x, t, 1e-3)[0], derivative) <= 5e-6

@@ -10,6 +10,7 @@ import pytest
 import fastnet
 from fastnet import backends
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
+from fastnet.networks.chain import as_chain
 
 COMPILED = ["cpp-avx512", "cpp-avx2", "cpp-baseline", "numba"]
 # Of `nodal` against `incremental`, relative to the largest entry: some ten roundings of the nodes' values, which the
@@ -30,6 +31,11 @@ R, S, T, L, I = (  # noqa: E741
 )
 
 compiled = pytest.mark.parametrize("backend", COMPILED, indirect=True)  # the reference would take minutes
+
+
+def spec_of(net):
+    """The network as the backends take it."""
+    return as_chain(net).spec
 
 
 def exact(backend):

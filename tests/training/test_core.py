@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastnet import backends, optimizers
-from fastnet.backends.spec import Activation, Loss, Method, NetworkSpec, Output, Rule
+from fastnet.backends.spec import Activation, Batches, GradientKind, Loss, NetworkSpec, Output, Rule, Update
 
 if not backends.has_extension():
     pytest.skip("fastnet was installed without its extension", allow_module_level=True)
@@ -17,7 +17,7 @@ if not backends.has_extension():
 from fastnet import _core
 
 T, V = TypeError, ValueError
-METHODS = {Method.BACKPROP: "backprop", Method.INCREMENTAL: "incremental", Method.NODAL: "nodal"}
+KINDS = {GradientKind.BACKPROP: "backprop", GradientKind.INCREMENTAL: "incremental", GradientKind.NODAL: "nodal"}
 STEP = {"float32": 1e-2, "float64": 1e-4}
 
 
@@ -39,7 +39,7 @@ def data(dtype, rows=150, columns=33, classes=5, zeros=0.7):
     return x.astype(dtype), rng.integers(0, classes, rows)
 
 
-def train(spec, x, t, order, batch_size, method, optimizer):
+def train(spec, x, t, order, batch_size, kind, optimizer):
     """Losses, and how many steps were made; the parameters and the optimizer are changed in place."""
     params = {str(k): p for k, p in enumerate(spec.parameters)}
     optimizer.prepare(params)
@@ -47,35 +47,33 @@ def train(spec, x, t, order, batch_size, method, optimizer):
     coefficients = np.array([optimizer.coefficients(optimizer.iteration + k) for k in range(steps)])
     slots = tuple(tuple(optimizer.state[slot][name] for name in params) for slot in optimizer.slots)
     losses, done = np.full(steps, -1.0), np.zeros(1, np.int64)
-    rule, h = Rule[optimizer.name.upper()], STEP[spec.dtype.name]
-    _core.train(
-        spec, _core.Dataset(x), t, order, batch_size, method, h, rule, optimizer.constants, coefficients, slots,
-        losses, done,
-    )  # fmt: skip
+    batches = Batches(_core.Dataset(x), t, order, batch_size)
+    update = Update(Rule[optimizer.name.upper()], optimizer.constants, coefficients, slots)
+    _core.train(spec, batches, kind, STEP[spec.dtype.name], update, losses, done)
     optimizer.iteration += int(done[0])
     return losses, int(done[0])
 
 
-def train_by_steps(spec, x, t, order, batch_size, method, optimizer):
+def train_by_steps(spec, x, t, order, batch_size, kind, optimizer):
     params = {str(k): p for k, p in enumerate(spec.parameters)}
     losses = []
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
-        if method == Method.BACKPROP:
+        if kind == GradientKind.BACKPROP:
             loss, gradients = _core.loss_and_gradient(spec, x[rows], t[rows])
         else:
-            compute = _core.nodal if method == Method.NODAL else _core.incremental
+            compute = _core.nodal if kind == GradientKind.NODAL else _core.incremental
             gradients, (loss, *_) = compute(spec, x[rows], t[rows], STEP[spec.dtype.name])
         losses.append(loss)
         optimizer.update(params, dict(zip(params, gradients, strict=True)))
     return losses
 
 
-def assert_same_bits(spec, x, t, order, batch_size, method, make):
+def assert_same_bits(spec, x, t, order, batch_size, kind, make):
     ours, theirs = spec.copy(), spec.copy()
     fused, plain = make(), make()
-    losses, done = train(ours, x, t, order, batch_size, method, fused)
-    assert losses.tolist() == train_by_steps(theirs, x, t, order, batch_size, method, plain)
+    losses, done = train(ours, x, t, order, batch_size, kind, fused)
+    assert losses.tolist() == train_by_steps(theirs, x, t, order, batch_size, kind, plain)
     assert done == len(losses)
     for p, q, start in zip(ours.parameters, theirs.parameters, spec.parameters, strict=True):
         assert p.tobytes() == q.tobytes()
@@ -89,33 +87,33 @@ def assert_same_bits(spec, x, t, order, batch_size, method, make):
 def test_every_optimizer(core, dtype, name):
     x, t = data(dtype)
     order = np.random.default_rng(2).permutation(len(x))
-    assert_same_bits(network(dtype), x, t, order, 32, Method.BACKPROP, optimizers.OPTIMIZERS[name])
+    assert_same_bits(network(dtype), x, t, order, 32, GradientKind.BACKPROP, optimizers.OPTIMIZERS[name])
 
 
-@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("zeros", [0, 0.8], ids=["dense", "sparse"])
-def test_every_gradient(core, dtype, with_threads, method, threads, zeros):
+def test_every_gradient(core, dtype, with_threads, kind, threads, zeros):
     with_threads(threads)
     x, t = data(dtype, rows=700, columns=100, zeros=zeros)
     order = np.random.default_rng(2).integers(0, len(x), 1000)  # some rows twice, some never
     spec = network(dtype, (100, 40, 30, 5))
-    assert_same_bits(spec, x, t, order, 300, method, lambda: optimizers.SGD(lr=0.5))  # batches of several chunks
+    assert_same_bits(spec, x, t, order, 300, kind, lambda: optimizers.SGD(lr=0.5))  # batches of several chunks
 
 
-@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 150, 1000])
-def test_batches_of_every_size(core, dtype, method, batch_size):
+def test_batches_of_every_size(core, dtype, kind, batch_size):
     x, t = data(dtype)
     order = np.arange(len(x) if batch_size > 1 else 20)
-    assert_same_bits(network(dtype), x, t, order, batch_size, method, lambda: optimizers.Adam(lr=0.01))
+    assert_same_bits(network(dtype), x, t, order, batch_size, kind, lambda: optimizers.Adam(lr=0.01))
 
 
 @pytest.mark.parametrize("columns", [1, 15, 16, 63, 64, 65, 130])
 def test_rows_of_every_length(core, dtype, columns):
     x, t = data(dtype, columns=columns)
     spec = network(dtype, (columns, 9, 5))
-    assert_same_bits(spec, x, t, np.arange(len(x)), 20, Method.BACKPROP, lambda: optimizers.Momentum(lr=0.1))
+    assert_same_bits(spec, x, t, np.arange(len(x)), 20, GradientKind.BACKPROP, lambda: optimizers.Momentum(lr=0.1))
 
 
 @pytest.mark.parametrize(
@@ -134,28 +132,28 @@ def test_other_networks_and_targets(core, dtype, changes, targets):
     if targets == "rows":
         t = np.random.default_rng(3).random((len(t), 5)).astype(dtype)
     spec = network(dtype, **changes)
-    for method in METHODS:
-        assert_same_bits(spec, x, t, np.arange(len(x)), 40, method, lambda: optimizers.SGD(lr=0.05))
+    for kind in KINDS:
+        assert_same_bits(spec, x, t, np.arange(len(x)), 40, kind, lambda: optimizers.SGD(lr=0.05))
 
 
 def test_a_schedule(core, dtype):
     x, t = data(dtype)
     schedule = optimizers.CosineAnnealing(0.5, iterations=8, warmup=3)
     assert_same_bits(
-        network(dtype), x, t, np.arange(len(x)), 20, Method.BACKPROP, lambda: optimizers.Nesterov(schedule)
+        network(dtype), x, t, np.arange(len(x)), 20, GradientKind.BACKPROP, lambda: optimizers.Nesterov(schedule)
     )
 
 
-@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
-def test_a_loss_that_is_not_finite_ends_it(core, dtype, method):
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
+def test_a_loss_that_is_not_finite_ends_it(core, dtype, kind):
     """The parameters stay those that gave it; so do the optimizer's arrays."""
     x, t = data(dtype)
     x[70, 3] = np.nan
     spec = network(dtype)
     expected, first = spec.copy(), optimizers.Momentum(lr=0.1)
-    train_by_steps(expected, x, t, np.arange(64), 32, method, first)
+    train_by_steps(expected, x, t, np.arange(64), 32, kind, first)
     second = optimizers.Momentum(lr=0.1)
-    losses, done = train(spec, x, t, np.arange(len(x)), 32, method, second)
+    losses, done = train(spec, x, t, np.arange(len(x)), 32, kind, second)
     assert done == 2
     assert np.isfinite(losses[:2]).all()
     assert not np.isfinite(losses[2])
@@ -166,13 +164,13 @@ def test_a_loss_that_is_not_finite_ends_it(core, dtype, method):
         assert array.tobytes() == second.state["velocity"][name].tobytes()
 
 
-@pytest.mark.parametrize("method", METHODS, ids=METHODS.values())
-def test_weights_that_are_not_finite(core, dtype, method):
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
+def test_weights_that_are_not_finite(core, dtype, kind):
     """Zeros of x are not skipped then: 0 times infinity is NaN."""
     x, t = data(dtype)
     spec = network(dtype)
     spec.weights[0][5, 2] = np.inf
-    losses, done = train(spec, x, t, np.arange(len(x)), 32, method, optimizers.SGD(lr=0.1))
+    losses, done = train(spec, x, t, np.arange(len(x)), 32, kind, optimizers.SGD(lr=0.1))
     assert np.isnan(losses[0])
     assert done == 0
 
@@ -181,11 +179,14 @@ def arguments(**changes):
     spec = network("float64")
     x, t = data("float64")
     given = {
-        "spec": spec, "data": _core.Dataset(x), "t": t, "order": np.arange(10), "batch_size": 4, "method": 0,
+        "spec": spec, "data": _core.Dataset(x), "targets": t, "order": np.arange(10), "size": 4, "gradient": 0,
         "h": 1e-4, "rule": 0, "constants": (), "coefficients": np.full((3, 1), 0.1), "slots": (),
         "losses": np.zeros(3), "done": np.zeros(1, np.int64),
     }  # fmt: skip
-    return given | changes
+    given |= changes
+    batches = Batches(*(given.pop(name) for name in ("data", "targets", "order", "size")))
+    update = Update(*(given.pop(name) for name in ("rule", "constants", "coefficients", "slots")))
+    return given | {"batches": batches, "update": update}
 
 
 def read_only(a):
@@ -198,15 +199,15 @@ SLOTS = tuple(np.zeros_like(p) for p in network("float64").parameters)
 MISTAKES = [
     ({"data": _core.Dataset(np.ones((5, 33), "f4"))}, T, "x must be float64, not float32"),
     ({"data": _core.Dataset(np.ones((5, 32)))}, V, "x has 32 columns for a network of 33 inputs"),
-    ({"data": np.ones((150, 33))}, T, "incompatible function arguments"),
-    ({"t": np.zeros(149, np.int64)}, V, "t has shape (149,) for 150 rows of x"),
-    ({"t": np.full(150, 5)}, V, "t[0] is 5, which is no label of 5 classes"),
-    ({"order": np.array([0, 150])}, V, "order[1] is 150, which is no row of 150"),
-    ({"order": np.array([-1])}, V, "order[0] is -1, which is no row of 150"),
+    ({"data": np.ones((150, 33))}, T, "data must be a Dataset, not ndarray"),
+    ({"targets": np.zeros(149, np.int64)}, V, "t has shape (149,) for 150 rows of x"),
+    ({"targets": np.full(150, 5)}, V, "t[0] is 5, which is no label of 5 classes"),
+    ({"order": np.array([0, 150])}, V, "order[1] is 150, but x has 150 rows"),
+    ({"order": np.array([-1])}, V, "order[0] is -1, but x has 150 rows"),
     ({"order": np.arange(10.0)}, T, "order must be int64, not float64"),
     ({"order": np.zeros((2, 5), np.int64)}, V, "order must have 1 dimension(s), not shape (2, 5)"),
-    ({"batch_size": 0}, V, "batch_size must be positive, not 0"),
-    ({"method": 3}, V, "there is no method 3"),
+    ({"size": 0}, V, "a batch's size must be positive, not 0"),
+    ({"gradient": 3}, V, "there is no gradient kind 3"),
     ({"h": 0.0}, V, "h must be positive and finite"),
     ({"h": np.nan}, V, "h must be positive and finite"),
     ({"rule": 6}, V, "there is no rule 6"),
@@ -230,7 +231,7 @@ def test_mistakes(changes, error, message):
     given = arguments(**changes)
     before = [p.copy() for p in given["spec"].parameters]
     with pytest.raises(error) as caught:
-        _core.train(*given.values())
+        _core.train(**given)
     assert message in str(caught.value)
     for p, q in zip(given["spec"].parameters, before, strict=True):
         assert np.array_equal(p, q)
@@ -240,7 +241,7 @@ def test_read_only_parameters_are_refused():
     spec = network("float64")
     read_only(spec.biases[1])
     with pytest.raises(ValueError, match="parameter 4 is read-only"):
-        _core.train(*arguments(spec=spec).values())
+        _core.train(**arguments(spec=spec))
 
 
 @pytest.mark.parametrize("x", [np.ones((0, 3)), np.ones((3, 0)), np.ones(3), np.ones((3, 3), int), [[1.0]]])
@@ -252,7 +253,7 @@ def test_data_that_can_not_be_prepared(x):
 def test_a_dataset_keeps_its_array_alive():
     dataset = _core.Dataset(np.ones((200, 33)))
     junk = [np.full((200, 33), np.nan) for _ in range(20)]
-    given = arguments(data=dataset, t=np.zeros(200, np.int64))
-    _core.train(*given.values())
+    given = arguments(data=dataset, targets=np.zeros(200, np.int64))
+    _core.train(**given)
     assert len(junk) == 20
     assert np.isfinite(given["losses"]).all()

@@ -10,8 +10,9 @@ import pytest
 
 import fastnet
 from fastnet import backends, layers, optimizers
-from fastnet.backends.spec import Method, Rule
+from fastnet.backends.spec import GradientKind, Rule
 from fastnet.training import DivergenceError
+from fastnet.training.fused import FusedTraining
 
 
 def digits(rows: int = 230, classes: int = 10) -> tuple[Any, Any]:
@@ -78,7 +79,7 @@ def test_a_schedule(cpp: None, dtype: str) -> None:
 
 
 def test_it_is_the_default(cpp: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastnet.Trainer, "_run_steps", None)
+    monkeypatch.setattr(fastnet.Trainer, "_step", None)
     trained(chain(), None)
 
 
@@ -93,9 +94,9 @@ class OwnOptimizer(optimizers.SGD):
 
 
 NOT_FUSED = {
-    "the network is no chain": {"net": lambda: chain(use_batchnorm=True)},
+    "the network is not a chain": {"net": lambda: chain(use_batchnorm=True)},
     "OwnGradient computes gradients of its own": {"net": lambda: OwnGradient(784, 5, 10, seed=0)},
-    "the optimizer, OwnOptimizer, is none of those of fastnet.optimizers": {"optimizer": OwnOptimizer(lr=0.1)},
+    "the optimizer, OwnOptimizer, is not one of fastnet.optimizers": {"optimizer": OwnOptimizer(lr=0.1)},
     "the algorithm is 'loop'": {"gradient": "numerical", "algorithm": "loop"},
 }
 
@@ -107,7 +108,7 @@ def test_what_single_steps_must_do(cpp: None, reason: str, monkeypatch: pytest.M
     data = digits(4)
     with pytest.raises(ValueError, match=f"fused is True, but {reason}"):
         trained(make_net(), True, data, batch_size=2, **options)
-    monkeypatch.setattr(fastnet.Trainer, "_run_fused", None)
+    monkeypatch.setattr(FusedTraining, "run", None)
     net = make_net()
     before = {name: p.copy() for name, p in net.params.items()}
     trained(net, None, data, batch_size=2, epochs=1, **options)
@@ -190,7 +191,7 @@ def test_a_schedule_that_fails_within_a_stretch(cpp: None) -> None:
 
 
 def test_the_numbers_of_the_extension() -> None:
-    assert [method.name for method in Method] == ["BACKPROP", "INCREMENTAL", "NODAL"]
+    assert [kind.name for kind in GradientKind] == ["BACKPROP", "INCREMENTAL", "NODAL"]
     assert [rule.name.lower() for rule in Rule] == list(optimizers.OPTIMIZERS)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fastnet import optimizers
 from fastnet.networks import TwoLayerNet
-from fastnet.training import EarlyStopping, History, Trainer
+from fastnet.training import EarlyStopping, History, Trainer, evaluation
 from fastnet.training import trainer as trainer_module
 from trainings import INPUTS, ROWS, T_TEST, X_TEST, T, X, bits_of, make_net, make_trainer
 
@@ -73,7 +73,7 @@ def test_evaluation_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("asked", "rows"), [(None, 53), (53, 53), (1000, 53), (9, 9), (1, 1)])
 def test_on_how_many_rows_to_evaluate(asked: int | None, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "EVALUATED_AT_ONCE", 8)
+    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", 8)
     net, sizes = make_net(), []
     accuracy = net.accuracy
 

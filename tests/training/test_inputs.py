@@ -49,7 +49,7 @@ def read_only() -> Any:
         ({"seed": None}, TypeError, "seed must be an integer, not NoneType"),
         ({"evaluate_train": -1}, ValueError, "evaluate_train must be at least 0, not -1"),
         ({"evaluate_train": False}, TypeError, "evaluate_train must be an integer, not bool"),
-        ({"optimizer": 0.1}, TypeError, "optimizer must have a method update, which float has not"),
+        ({"optimizer": 0.1}, TypeError, "optimizer must have an `update` method, but float has none"),
         ({"optimizer": optimizers.SGD}, TypeError, "optimizer must be an object, not the class SGD"),
         ({"callbacks": EarlyStopping(1)}, TypeError, "callbacks must be several, as in .*, not one EarlyStopping"),
         ({"callbacks": [print, 3]}, TypeError, "callbacks has a int, which can't be called"),

@@ -429,7 +429,7 @@ def test_an_optimizer_of_ones_own(tmp_path: Path) -> None:
     expected.fit()
     for name, p in expected.net.params.items():
         np.testing.assert_allclose(trainer.net.params[name], p, rtol=1e-12)
-    with pytest.raises(TypeError, match="optimizer must have a method state_dict to be saved, which Plain has not"):
+    with pytest.raises(TypeError, match="optimizer must have a `state_dict` method to be saved, but Plain has none"):
         trainer.save(tmp_path / "training.npz")
-    with pytest.raises(TypeError, match="optimizer must have a method load_state_dict, which Plain has not"):
+    with pytest.raises(TypeError, match="optimizer must have a `load_state_dict` method, but Plain has none"):
         trainer.load(tmp_path / "training.npz")

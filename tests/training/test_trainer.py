@@ -288,7 +288,8 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     net = make_net()
     bare = types.SimpleNamespace(**{name: getattr(net, name) for name in ("predict", "accuracy", "loss_and_gradient")})
     bare.params = net.params
-    with pytest.raises(TypeError, match="SaveBest needs a network with save_params, which SimpleNamespace has not"):
+    message = "SaveBest needs a network with a `save_params` method, but SimpleNamespace has none"
+    with pytest.raises(TypeError, match=message):
         make_trainer(bare, callbacks=[SaveBest(tmp_path / "best.npz")])
     with pytest.raises(FileNotFoundError, match=r"SaveBest can't write .*nowhere.*: there is no such folder"):
         make_trainer(callbacks=[SaveBest(tmp_path / "nowhere" / "best.npz")])
