@@ -51,7 +51,7 @@ def read_only() -> Any:
         ({"evaluate_train": False}, TypeError, "evaluate_train must be an integer, not bool"),
         ({"optimizer": 0.1}, TypeError, "optimizer must have an `update` method, but float has none"),
         ({"optimizer": optimizers.SGD}, TypeError, "optimizer must be an object, not the class SGD"),
-        ({"callbacks": EarlyStopping(1)}, TypeError, "callbacks must be several, as in .*, not one EarlyStopping"),
+        ({"callbacks": EarlyStopping(1)}, TypeError, "callbacks must be a list, as in .*, not one EarlyStopping"),
         ({"callbacks": [print, 3]}, TypeError, "callbacks has a int, which can't be called"),
         ({"net": object()}, TypeError, "net must be a network, as TwoLayerNet is: object has no predict"),
         ({"net": broken(W1=[[1.0]])}, TypeError, r"params\['W1'\] must be an array of float32 or float64"),
