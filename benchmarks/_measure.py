@@ -1,12 +1,12 @@
-"""How the benchmarks measure: two or more ways to do one thing, in turn, in one process, on as many threads.
+"""How the benchmarks measure: several ways to do one thing take turns in one process, with the same number of threads.
 
-Absolute times drift with the machine's clock and whatever else it does. What is compared here takes turns
-(A B A B …), so that a slow second hits all sides, and a figure is the ratio of medians; the middle half of the ratios
-of single turns, in brackets, tells how steady it was.
+Absolute times drift with the processor's clock and with the load of the machine. The sides of a comparison therefore
+take turns (A B A B …), so that a slow second hits all of them. A figure is the ratio of the medians. The interquartile
+range of the ratios of single turns stands in brackets and shows how steady the figure is.
 
-Between turns there is a pause. The threads of OpenBLAS, OpenMP and Numba do not go to sleep after a call: they spin,
-waiting for another one (OpenBLAS's for some 90 ms, and without yielding). On two cores that steals a core from whoever
-is measured next. After the pause, calls that are not timed wake the side's own threads and caches.
+Between turns there is a pause. The threads of OpenBLAS, OpenMP and Numba do not sleep after a call: they spin and wait
+for the next one (those of OpenBLAS for about 90 ms, without yielding). With two cores, this takes a core from the side
+that is measured next. After the pause, some calls that are not timed wake the side's own threads and caches.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from fastnet.backends.spec import Activation, NetworkSpec
 from fastnet.checking.timing import spread
 from fastnet.networks.chain import as_chain
 
-PAUSE_SECONDS = 0.2  # longer than threads spin
-WAKE_SECONDS = 0.002  # of calls before a sample
+PAUSE_SECONDS = 0.2  # longer than any library's threads spin
+WAKE_SECONDS = 0.002  # length of the calls that come before a sample and are not timed
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MOST_THREADS = min(2, CORES)
 THREAD_COUNTS = tuple(range(1, MOST_THREADS + 1))
@@ -56,7 +56,7 @@ def spec_of(net: object) -> NetworkSpec:
 
 
 class WrongAnswerError(RuntimeError):
-    """Two ways to compute one thing do not agree: there is nothing to time."""
+    """Two ways to compute the same thing disagree, so their times mean nothing."""
 
 
 # Timing ---------------------------------------------------------------------------------------------------
@@ -69,17 +69,17 @@ class Effort:
     Attributes
     ----------
     rounds : int
-        How many turns each side takes, if that does not exceed `budget`; three at least.
+        Turns of each side, at least three; fewer if they would exceed `budget`.
     sample_seconds : float
-        What a turn takes at least: quick calls are repeated.
+        Least length of a turn, in seconds: short calls are repeated.
     budget : float
         Seconds for one comparison.
     loop_entries : int
-        At how many of the parameters the textbook's loop is timed.
+        Number of parameters for which the textbook's loop is timed.
     deep_batch : int
-        The rows of data for the deep network.
+        Batch size for the deep network.
     batches : tuple of int
-        Over which the cost of a perturbed sample is to be constant.
+        Batch sizes for which the cost of a perturbed sample should be the same.
     """
 
     rounds: int = 15
@@ -95,15 +95,15 @@ QUICK = Effort(3, 0.005, 0.0, 200, 4, (10, 100, 1000))
 
 
 class Side(NamedTuple):
-    """One of the things that are compared.
+    """One side of a comparison.
 
     Attributes
     ----------
     call : callable
     threads : int, optional
-        For its turns alone; else those of the caller.
+        Threads for this side's turns; by default those of the caller.
     scale : float
-        What it stands for, over what `call` does: the whole of a sample, or as many flops.
+        Factor by which the time of `call` is multiplied: a call may do only a part of the work, or other flops.
     """
 
     call: Callable[[], object]
@@ -133,7 +133,7 @@ def _pools() -> threadpoolctl.ThreadpoolController:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Have fastnet, NumPy's BLAS and OpenMP compute with `count` threads, for the length of a ``with`` block."""
+    """Make fastnet, NumPy's BLAS and OpenMP use `count` threads within a ``with`` block."""
     if count is None:
         yield
         return
@@ -147,7 +147,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def interleave(effort: Effort, *sides: Side | Callable[[], object]) -> list[Timing]:
-    """Time the sides in turn, after one call of each that compiles and loads what it needs."""
+    """Time the sides in turn, after a first call of each that compiles and loads what it needs."""
     runs = [side if isinstance(side, Side) else Side(side) for side in sides]
     expected = [_warm_up(run) for run in runs]
     turns = [max(seconds, effort.sample_seconds) + PAUSE_SECONDS for seconds in expected]
@@ -160,7 +160,7 @@ def interleave(effort: Effort, *sides: Side | Callable[[], object]) -> list[Timi
 
 
 def _warm_up(side: Side) -> float:
-    """Return about what a call takes, at the least."""
+    """Return the shortest time of a few calls, in seconds."""
     with threads(side.threads):
         side.call()
         seconds = timeit.timeit(side.call, number=1)
@@ -183,20 +183,20 @@ def _sample(side: Side, expected: float, least: float) -> float:
 def _digits() -> tuple[FloatArray, IntArray, str]:
     if datasets.find_mnist() is None:
         x, t = datasets.make_digits(max(FULL.batches), seed=0)
-        return x, t, "drawn digits (`make_digits`): no MNIST was found"
+        return x, t, "drawn digits (`make_digits`), because MNIST was not found"
     (x, t), _ = datasets.load_mnist()
     return x, t, "MNIST"
 
 
 def digits(count: int, dtype: npt.DTypeLike = np.float64, first: int = 0) -> tuple[FloatArray, IntArray]:
-    """Return x (count, 784), from 0 to 1, and labels t (count,): MNIST, or drawn digits where there is none."""
+    """Return x (count, 784), from 0 to 1, and labels t (count,): MNIST, or drawn digits if it is not found."""
     x, t, _ = _digits()
     rows = slice(first, first + count)
     return np.ascontiguousarray(x[rows], dtype), np.ascontiguousarray(t[rows], np.int64)
 
 
 def deep_network(seed: int = 0) -> NetworkSpec:
-    """Return a 784-[100]×6-10 sigmoid chain, with weights that let the signal through: N(0, 1/inputs)."""
+    """Return a 784-[100]×6-10 sigmoid chain, with weights drawn from N(0, 1/inputs) so that the signal gets through."""
     rng = np.random.default_rng(seed)
     units = [784, *[100] * 6, 10]
     shapes = list(itertools.pairwise(units))
@@ -208,14 +208,14 @@ def deep_network(seed: int = 0) -> NetworkSpec:
 
 
 def sample_of(spec: NetworkSpec, count: int) -> tuple[IntArray, float]:
-    """Return the flat numbers of `count` parameters, spread over all arrays, and what scales them up to all."""
+    """Return `count` flat parameter numbers, spread over all arrays, and the factor from this sample to all of them."""
     sizes = [parameter.size for parameter in spec.parameters]
     entries = spread(sizes, count)
     return entries, sum(sizes) / len(entries)
 
 
 def flat(answer: Answer) -> FloatArray:
-    """Return a gradient's arrays as one, by flat number: for comparisons, never within what is timed."""
+    """Return a gradient as one flat array. This is for comparisons and is never timed."""
     return np.concatenate([array.ravel() for array in answer]) if isinstance(answer, list) else answer
 
 
@@ -233,11 +233,11 @@ def check(what: str, ours: Answer, theirs: Answer, tolerance: float) -> None:
         )
 
 
-# What comes out -------------------------------------------------------------------------------------------
+# The tables ----------------------------------------------------------------------------------------------
 
 
 class Row(NamedTuple):
-    """A line of a table; `passed` is None where nothing was promised, or nothing could be measured."""
+    """A line of a table; `passed` is None if there is no target or nothing could be measured."""
 
     what: str
     ours: str
@@ -248,7 +248,7 @@ class Row(NamedTuple):
 
 
 def faster(what: str, ours: Timing, theirs: Timing, at_least: float | None = None) -> Row:
-    """Compare two times; the ratio is how many times faster ours is."""
+    """Compare two times; the ratio is theirs over ours."""
     ratio = theirs.median / ours.median
     target = "" if at_least is None else f"≥ {at_least:,g}×"
     passed = None if at_least is None else ratio >= at_least
@@ -256,7 +256,7 @@ def faster(what: str, ours: Timing, theirs: Timing, at_least: float | None = Non
 
 
 def slower(what: str, ours: Timing, theirs: Timing, at_most: float | None = None) -> Row:
-    """Compare two times; the ratio is how many times theirs ours takes."""
+    """Compare two times; the ratio is ours over theirs."""
     ratio = ours.median / theirs.median
     target = "" if at_most is None else f"≤ {at_most:,g}×"
     passed = None if at_most is None else ratio <= at_most
@@ -264,7 +264,7 @@ def slower(what: str, ours: Timing, theirs: Timing, at_most: float | None = None
 
 
 def accurate(what: str, error: float, at_most: float | None) -> Row:
-    """Hold an error against its limit, if it has one."""
+    """Compare an error with its limit, if there is one."""
     if at_most is None:
         return Row(what, power_of_ten(error))
     return Row(what, power_of_ten(error), "", "", f"≤ {power_of_ten(at_most)}", error <= at_most)
@@ -281,7 +281,7 @@ def on(count: int) -> str:
 
 
 def skipped(what: str, why: str) -> Row:
-    """Say what was not measured."""
+    """Make the row of something that was not measured."""
     return Row(what, "skipped", why)
 
 
@@ -292,10 +292,10 @@ def _ratio(ratio: float, over: Timing, under: Timing) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Write the rows in Markdown."""
-    reached = {True: "yes", False: "**no**", None: ""}
-    head = ["what", "ours", "theirs", "ratio", "to reach", "reached"]
-    cells = [head, *([*row[:5], reached[row.passed]] for row in rows)]
+    """Write the rows as a table in Markdown."""
+    met = {True: "yes", False: "**no**", None: ""}
+    head = ["what", "ours", "theirs", "ratio", "target", "met"]
+    cells = [head, *([*row[:5], met[row.passed]] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     lines = (" | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells)
@@ -303,14 +303,14 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def verdict(rows: Iterable[Row]) -> str:
-    """Say how many targets were reached, and which were not."""
+    """Say how many targets were met, and list the others."""
     promised = [row for row in rows if row.passed is not None]
-    missed = [f"- {row.what}: {row.ratio or row.ours}, to reach {row.target}" for row in promised if not row.passed]
-    return "\n".join([f"{len(promised) - len(missed)} of {len(promised)} targets reached.", *missed])
+    missed = [f"- {row.what}: {row.ratio or row.ours}, target {row.target}" for row in promised if not row.passed]
+    return "\n".join([f"{len(promised) - len(missed)} of {len(promised)} targets met.", *missed])
 
 
 def environment() -> str:
-    """Describe what the figures hold for."""
+    """Describe the machine, the versions and the data."""
     info = fastnet.build_info()
     blas = [pool for pool in _pools().info() if pool["user_api"] == "blas"]
     libraries = [
@@ -323,7 +323,7 @@ def environment() -> str:
         f"load average at the start: {_load()}",
         f"fastnet {info['version']}, backend {info['backend']}: {info['isa']}, {info['compiler']}, {info['threading']}",
         f"Python {platform.python_version()}, {', '.join(libraries)}",
-        f"{on(MOST_THREADS)} on every side, where a line does not say otherwise",
+        f"{on(MOST_THREADS)} on every side, unless a line says otherwise",
         f"data: {_digits()[2]}",
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -341,17 +341,17 @@ def _load() -> str:
     if not hasattr(os, "getloadavg"):
         return "unknown"
     load = os.getloadavg()[0]
-    return f"{load:.1f}" + (" (**busy: figures with several threads mean nothing**)" if load > 0.5 * CORES else "")
+    return f"{load:.1f}" + (" (**busy: figures with several threads are not reliable**)" if load > 0.5 * CORES else "")
 
 
 NOTES = """\
-Times are medians of turns taken in one process; they drift from run to run, their ratios do not. The ratio is theirs
-over ours where it is to be large (≥), ours over theirs where it is to be small (≤); in brackets the middle half of the
-ratios of single turns. * marks what was measured on a part and scaled up."""
+Times are medians of turns taken in one process. They drift from run to run; their ratios do not. With a target ≥ the
+ratio is theirs over ours, with a target ≤ it is ours over theirs. The interquartile range of the ratios of single turns
+is in brackets. * marks a time that was measured on a part of the work and scaled up."""
 
 
 def measure(rows: Callable[[Effort], Iterator[Row]], effort: Effort) -> list[Row]:
-    """Measure all rows of a benchmark, on `MOST_THREADS`, and say on stderr which is done."""
+    """Measure all rows of a benchmark with `MOST_THREADS` threads and report each on stderr."""
     done = []
     with threads(MOST_THREADS):
         for row in rows(effort):
@@ -363,7 +363,7 @@ def measure(rows: Callable[[Effort], Iterator[Row]], effort: Effort) -> list[Row
 def main(title: str, rows: Callable[[Effort], Iterator[Row]]) -> None:
     """Run one benchmark as a script."""
     parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--quick", action="store_true", help="few turns, small samples: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="few turns and small samples, to see that it works")
     quick = parser.parse_args().quick
     machine = environment()
     done = measure(rows, QUICK if quick else FULL)

@@ -58,7 +58,7 @@ def two_layers(dtype: str = "float64", seed: int = 0) -> NetworkSpec:
 def numerical(
     algorithm: str, spec: NetworkSpec, x: FloatArray, t: IntArray, h: float = H, backend: str | None = None
 ) -> Call:
-    """Return what computes the numerical gradient, array by array."""
+    """Return a function that computes the numerical gradient as a list of arrays."""
     chosen = backends.active() if backend is None else backends.get(backend)
     compute = getattr(chosen, algorithm)
     return lambda: compute(spec, x, t, h)[0]
@@ -107,7 +107,7 @@ def ladder(effort: Effort) -> Iterator[Row]:
 
 
 class NotesNet:
-    """The program of the notes: every parameter in turn is moved by ±h, and the whole network computed anew."""
+    """The program of the notes: it moves every parameter in turn by ±h and computes the whole network again."""
 
     def __init__(self, params: dict[str, FloatArray]) -> None:
         self.params = {name: value.copy() for name, value in params.items()}
@@ -119,7 +119,7 @@ class NotesNet:
         return float(-np.sum(t * np.log(e / e.sum() + 1e-7)))
 
     def numerical_gradient(self, x: FloatArray, t: FloatArray, entries: IntArray) -> FloatArray:
-        """Return the derivatives by the parameters of these flat numbers, ascending."""
+        """Return the derivatives with respect to the parameters with these flat numbers, which ascend."""
         gradient, start = [], 0
         for value in self.params.values():
             of_array = entries[(start <= entries) & (entries < start + value.size)] - start
@@ -151,7 +151,7 @@ def descent(effort: Effort) -> Row:
             for name, value in net.params.items():
                 value -= 0.06 * gradient[name]
 
-    def theirs() -> FloatArray:  # one gradient; the two descents' other work is nothing beside it
+    def theirs() -> FloatArray:  # one gradient; the other work of the two steps is negligible
         return notes.numerical_gradient(x[0], target, entries)
 
     check("the notes' gradient", flat(list(net.numerical_gradient(x, t).values()))[entries], theirs(), 1e-6)
@@ -168,7 +168,7 @@ def descent(effort: Effort) -> Row:
 
 
 def constant_cost(effort: Effort) -> Iterator[Row]:
-    """Tell the time per evaluation: of the loss of one row of data after one perturbation that changes it.
+    """Measure the time per evaluation of the loss of one row of data after one perturbation that changes it.
 
     Inputs of 0 change nothing, and equal inputs of a row change it equally: neither is evaluated twice.
     """
@@ -287,7 +287,7 @@ def numba(effort: Effort) -> Iterator[Row]:
 
 
 def accuracy(effort: Effort) -> Iterator[Row]:
-    """Hold the worst over several networks, each with a batch of its own, against its limit."""
+    """Compare the worst error over several networks, each with its own batch, with its limit."""
     seeds = range(max(3, effort.rounds // 2))
     worst: dict[str, tuple[float, float | None]] = {}
 
@@ -303,7 +303,7 @@ def accuracy(effort: Effort) -> Iterator[Row]:
             note(f"{what}: incremental against backprop", incremental, reference, limit)
             note(f"{what}: nodal against backprop", nodal, reference, limit)
             note(f"{what}: nodal against incremental", nodal, incremental, 1e-13)
-        # What is left of the error at 1e-4 when the central difference's own h² term is taken away.
+        # The error at 1e-4 without the h² term of the central difference itself.
         once, half = (flat(numerical("incremental", spec, x, t, h)()) for h in (1e-4, 5e-5))
         what = "784-50-10, float64, h = 1e-4: incremental without its truncation, (4·D(h/2) − D(h))/3"
         note(what, (4 * half - once) / 3, reference, None)
@@ -329,11 +329,11 @@ def accuracy(effort: Effort) -> Iterator[Row]:
 # series that give full accuracy at h = 1e-4. expm1(|δ|) is the same for all units, and not counted.
 SIGMOID_DIFFERENCE = 8  # s·c·u / (1 + w·u): two products, the reciprocal's series of degree 5, a product
 LOSS_DIFFERENCE = 14  # log1p(R·(q_t − r)/(1 + r)): two series of degree 3, a reciprocal of 3, a product, log1p of 4
-COMBINE = 1  # both directions subtracted and scaled, half of it for each
+COMBINE = 1  # the subtraction and scaling of both directions, half for each
 
 
 def limits(effort: Effort) -> Iterator[Row]:
-    """Compare with what the algorithm's arithmetic takes at this machine's peak: NumPy's best on 1500×1500 matrices.
+    """Compare with the time of the arithmetic at this machine's peak, NumPy's best on 1500×1500 matrices.
 
     The least that the algorithm needs is counted: matrix products, on nonzeros, and the formulas of each move. Neither
     loads and stores are, nor what is done once per unit and row of data: exponentials, the sums over classes behind

@@ -17,7 +17,7 @@ DTYPES = ("float64", "float32")
 
 
 class Product(NamedTuple):
-    """The shapes of both factors as they lie in memory, which of them is transposed, and what is to be reached."""
+    """The shapes of both factors in memory, which of them is transposed, and the target."""
 
     left: tuple[int, int]
     right: tuple[int, int]
@@ -48,7 +48,7 @@ Multiply = Callable[[], FloatArray]
 
 
 def sides(product: Product, dtype: npt.DTypeLike) -> dict[str, Multiply]:
-    """Return what computes the product of two dense random matrices, by library."""
+    """Return a function for each library that computes the product of two dense random matrices."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype(dtype) for shape in (product.left, product.right))
     left, right = a.T if product.transpose_a else a, b.T if product.transpose_b else b

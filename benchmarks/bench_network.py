@@ -1,4 +1,4 @@
-"""The 784-50-10 network: backprop and forward pass against NumPy, the textbook's loop, and what a small call costs."""
+"""The 784-50-10 network: backprop and forward pass against NumPy, the textbook's loop, and the cost of a small call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Call = Callable[[], Answer]
 
 
 def gradients(dtype: npt.DTypeLike) -> dict[str, Call]:
-    """Return what computes the gradient by backprop, by library: the same formulas, on the same arrays."""
+    """Return a function for each library that computes the gradient by backprop: same formulas, same arrays."""
     net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
     x, t = digits(BATCH, dtype)
     numpy = backends.get("numpy")
@@ -53,7 +53,7 @@ def gradients(dtype: npt.DTypeLike) -> dict[str, Call]:
 
 
 def lean_gradient(params: dict[str, FloatArray], x: FloatArray, t: IntArray) -> list[FloatArray]:
-    """Backprop of this one network as one writes it for speed: nothing checked, nothing general, no sigmoid twice."""
+    """Backprop of this one network, written for speed: no checks, nothing general, no sigmoid computed twice."""
     W1, b1, W2, b2 = params.values()
     rows = np.arange(len(t))
     z = 1 / (1 + np.exp(-(x @ W1 + b1)))
@@ -68,7 +68,7 @@ def lean_gradient(params: dict[str, FloatArray], x: FloatArray, t: IntArray) -> 
 
 
 def forwards(dtype: npt.DTypeLike) -> dict[str, Call]:
-    """Return what passes a batch through the network, by library."""
+    """Return a function for each library that passes a batch through the network."""
     net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
     x, _ = digits(BATCH, dtype)
     numpy = backends.get("numpy")
@@ -76,7 +76,7 @@ def forwards(dtype: npt.DTypeLike) -> dict[str, Call]:
 
 
 def softmaxes(shape: tuple[int, int]) -> dict[str, Call]:
-    """Return what applies softmax to rows, by library."""
+    """Return a function for each library that applies softmax to rows."""
     x = np.random.default_rng(0).standard_normal(shape)
     numpy = backends.get("numpy")
     return {"fastnet": lambda: fastnet.softmax(x), "numpy": lambda: numpy.softmax(x)}
@@ -90,7 +90,7 @@ def rows(effort: Effort) -> Iterator[Row]:
     for count in THREAD_COUNTS:
         for dtype in DTYPES:
             with threads(count):
-                # The promise is for float32; in float64 NumPy's time is nearer to that of the arithmetic alone.
+                # The target is for float32. In float64 NumPy's time is nearer to that of the arithmetic alone.
                 least = 3 if dtype == "float32" else None
                 yield from compare(effort, f"backprop, {dtype}, {on(count)}", gradients(dtype), dtype, least)
     for count in THREAD_COUNTS:
@@ -107,7 +107,7 @@ def rows(effort: Effort) -> Iterator[Row]:
 def compare(
     effort: Effort, what: str, calls: dict[str, Call], dtype: str, at_least: float | None = None
 ) -> Iterator[Row]:
-    """Compare fastnet with the other libraries; the promise is against the first of them."""
+    """Compare fastnet with the other libraries; the target is for the first of them."""
     for answer in calls.values():
         check(what, calls["fastnet"](), answer(), tolerance(dtype))
     ours, *theirs = interleave(effort, *calls.values())
@@ -127,7 +127,7 @@ def loops(effort: Effort, dtype: str, count: int) -> Iterator[Row]:
     entries, scale = sample_of(spec, effort.loop_entries)
 
     def loop(name: str) -> Call:
-        backend = backends.get(name)  # with the threads of now
+        backend = backends.get(name)  # with the present number of threads
         return lambda: backend.loop(spec, x, t, H[dtype], entries)
 
     calls = [loop(name) for name in ("cpp", "numba", "numpy")]
@@ -140,7 +140,7 @@ def loops(effort: Effort, dtype: str, count: int) -> Iterator[Row]:
 
 
 def overhead(effort: Effort) -> Row:
-    """Tell what a call of softmax costs beyond its arithmetic: the larger of two estimates.
+    """Measure the cost of a call of softmax beyond its arithmetic: the larger of two estimates.
 
     The arithmetic is in proportion to the rows, all else is the same for 100 and for 900: a straight line through
     both, at no rows, is what a call costs by itself. So, almost, is a call with a single row.

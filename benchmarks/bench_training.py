@@ -39,31 +39,33 @@ Params = list[FloatArray]  # W1, b1, W2, b2, …
 
 @functools.cache
 def _data() -> tuple[FloatArray, IntArray, FloatArray, IntArray]:
-    """Return x_train, t_train, x_test, t_test in float32: MNIST, or drawn digits where there is none."""
+    """Return x_train, t_train, x_test, t_test in float32: MNIST, or drawn digits if it is not found."""
     if datasets.find_mnist() is None:
         (x, t), (x_test, t_test) = datasets.make_digits(60_000, seed=0), datasets.make_digits(10_000, seed=1)
     else:
         (x, t), (x_test, t_test) = datasets.load_mnist()
-    return tuple(np.ascontiguousarray(a, np.float32 if a.ndim == 2 else np.int64) for a in (x, t, x_test, t_test))  # type: ignore[return-value]
+    inputs = [np.ascontiguousarray(a, np.float32) for a in (x, x_test)]
+    labels = [np.ascontiguousarray(a, np.int64) for a in (t, t_test)]
+    return inputs[0], labels[0], inputs[1], labels[1]
 
 
 def network(hidden: list[int]) -> Any:
-    """Return the network: sigmoid with one hidden layer, as in the textbook, else ReLU."""
+    """Return the network: sigmoid for one hidden layer, as in the textbook, and ReLU for more."""
     activation = "sigmoid" if len(hidden) == 1 else "relu"
     return fastnet.MultiLayerNet(784, hidden, 10, activation=activation, dtype="float32", seed=0)
 
 
 def order_of(batch: int) -> IntArray:
-    """Return the rows of the steps of a turn, (steps, batch): those of a Trainer's first epoch."""
+    """Return the rows of each step of a turn, (steps, batch): those of a Trainer's first epoch."""
     steps = len(_data()[0]) // batch
     return np.random.default_rng((0, 0)).permutation(steps * batch).reshape(steps, batch)
 
 
-# An epoch by each library: the losses -------------------------------------------------
+# An epoch by each library: the losses -----------------------------------------------------------------------
 
 
 def by_fastnet(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
-    """Return what trains for one more epoch at each call, and gives its losses."""
+    """Return a function that trains for one more epoch at each call and returns its losses."""
     x, t, _, _ = _data()
     steps = len(x) // batch
     options = {"optimizer": optimizers.SGD(lr=LR), "batch_size": batch, "evaluate_train": 0, "keep_best": False}
@@ -76,7 +78,7 @@ def prepared(net: Any, x: FloatArray, t: IntArray, iterations: int, options: dic
 
 
 def by_numpy(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
-    """Backprop and SGD as one writes them for speed: nothing checked, nothing general."""
+    """Backprop and SGD, written for speed: no checks, nothing general."""
     x, t, _, _ = _data()
     start = list(network(hidden).params.values())
     order, sigmoid, lr = order_of(batch), len(hidden) == 1, np.float32(LR)
@@ -179,7 +181,7 @@ def rows(effort: Effort) -> Iterator[Row]:
 
 
 def steps(effort: Effort, hidden: list[int], batch: int, count: int, at_least: dict[str, float]) -> Iterator[Row]:
-    """Compare one step of SGD, batch gathered, gradient, update, in float32."""
+    """Compare one step of SGD in float32: the batch is gathered, its gradient computed, the parameters updated."""
     sizes = "-".join(map(str, [784, *hidden, 10]))
     scale = 1 / len(order_of(batch))
     for library, least in at_least.items():
@@ -189,7 +191,7 @@ def steps(effort: Effort, hidden: list[int], batch: int, count: int, at_least: d
             yield skipped(what, f"{module} is not installed")
             continue
         if module == "jax" and count != MOST_THREADS:
-            continue  # it has one pool of threads for the process, of all cores
+            continue  # it has one pool of threads for the whole process, with all cores
         with library_threads(module, count):
             theirs = make(hidden, batch)
             ours = by_fastnet(hidden, batch)
@@ -199,7 +201,7 @@ def steps(effort: Effort, hidden: list[int], batch: int, count: int, at_least: d
 
 
 def library_threads(module: str, count: int) -> Any:
-    """Have PyTorch compute with so many threads too."""
+    """Make PyTorch use the same number of threads."""
     if module == "torch":
         import torch
 
@@ -208,14 +210,14 @@ def library_threads(module: str, count: int) -> Any:
 
 
 def check_losses(what: str, ours: FloatArray, theirs: FloatArray) -> None:
-    """Raise unless both learn the same at first: rounding, and the 1e-7 in our logarithm, grow from step to step."""
+    """Raise unless the first losses agree. Later the effects of rounding and of the 1e-7 in our logarithm grow."""
     off = float(np.abs(ours - theirs)[:100].max())
     if not off < 2e-3:
         raise WrongAnswerError(f"{what}: a loss is off by {off:.1e}")
 
 
 def textbook(effort: Effort) -> Iterator[Row]:
-    """Run the textbook's loop by numerical gradients, and by backprop: time and test accuracy."""
+    """Run the textbook's training by numerical gradients and by backprop: time and test accuracy."""
     iterations = 10_000 if effort.sample_seconds > 0.01 else 600
     x, t, x_test, t_test = _data()
     name = f"784-50-10, init 0.01, lr 0.1, batch 100, {iterations:,} iterations"
@@ -230,7 +232,7 @@ def textbook(effort: Effort) -> Iterator[Row]:
         accuracy = net.accuracy(x_test, t_test)
         least = 0.94 if gradient == "numerical" and iterations == 10_000 else None
         what = f"{name}, by {gradient} gradients in {dtype}: test accuracy"
-        yield reached(what, accuracy, least, f"in {seconds[gradient, dtype]:.2f} s")
+        yield accuracy_row(what, accuracy, least, f"in {seconds[gradient, dtype]:.2f} s")
     what = f"{name}: numerical gradients in float32 against PyTorch's backprop, float32, eager"
     if importlib.util.find_spec("torch") is None:
         yield skipped(what, "torch is not installed")
@@ -255,11 +257,11 @@ def deep(effort: Effort) -> Iterator[Row]:
     trainer.fit()
     what = f"784-[100]×6-10, ReLU, He, Adam (0.001, cosine annealing), batch 100, float32, {epochs} epochs: accuracy"
     least = 0.973 if epochs == 10 else None
-    yield reached(what, net.accuracy(x_test, t_test), least, f"in {time.perf_counter() - start:.2f} s")
+    yield accuracy_row(what, net.accuracy(x_test, t_test), least, f"in {time.perf_counter() - start:.2f} s")
 
 
-def reached(what: str, accuracy: float, at_least: float | None, note: str) -> Row:
-    """Hold an accuracy against what it should be."""
+def accuracy_row(what: str, accuracy: float, at_least: float | None, note: str) -> Row:
+    """Compare an accuracy with its target."""
     target, passed = ("", None) if at_least is None else (f"≥ {at_least:.1%}", accuracy >= at_least)
     return Row(what, f"{accuracy:.2%}", note, "", target, passed)
 

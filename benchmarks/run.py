@@ -1,14 +1,14 @@
-"""Run all benchmarks and write RESULTS.md.
+"""Run all benchmarks and write their results to ``benchmarks/RESULTS.md``.
 
-Install with the benchmarks' own requirements, let nothing else run, and give MNIST a folder::
+Install the benchmarks' requirements, stop everything else on the machine, and say where MNIST is::
 
     pip install -e '.[bench]'
-    export FASTNET_DATA_DIR=path/to/mnist    # drawn digits take its place where there is none
-    python benchmarks/run.py                 # some ten minutes; writes RESULTS.md
-    python benchmarks/run.py --quick         # a minute, to see that all works; writes nothing
+    export FASTNET_DATA_DIR=path/to/mnist    # without it, drawn digits are used
+    python benchmarks/run.py                 # about ten minutes; writes RESULTS.md beside this file
+    python benchmarks/run.py --quick         # a minute, to see that everything works; writes nothing
 
-Each part is a script too, as in ``python benchmarks/bench_matmul.py [--quick]``, which prints its table. For a history
-on one machine, there are tests for pytest-benchmark in the same files::
+Each part is also a script of its own, which prints its table: ``python benchmarks/bench_matmul.py [--quick]``. For a
+history on one machine, the same files have tests for pytest-benchmark::
 
     pytest benchmarks/bench_matmul.py benchmarks/bench_network.py benchmarks/bench_differences.py --benchmark-autosave
     pytest-benchmark compare
@@ -30,9 +30,9 @@ PARTS = (bench_differences, bench_training, bench_network, bench_matmul)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run all benchmarks and write RESULTS.md.")
-    parser.add_argument("--quick", action="store_true", help="few turns, small samples; print, and write nothing")
-    parser.add_argument("--output", type=Path, help="the file to write (default: RESULTS.md beside pyproject.toml)")
+    parser = argparse.ArgumentParser(description="Run all benchmarks and write their results to a file.")
+    parser.add_argument("--quick", action="store_true", help="few repeats, small samples; print, write no file")
+    parser.add_argument("--output", type=Path, help="the file to write (default: RESULTS.md beside this script)")
     options = parser.parse_args()
     machine, sections, all_rows = environment(), [], []
     for part in PARTS:
@@ -42,7 +42,7 @@ def main() -> None:
     kind = "quick run, not for quoting" if options.quick else "full run"
     head = f"# Benchmark results\n\nOf {datetime.date.today()}, {kind}, by `benchmarks/run.py`.\n\n{machine}\n"
     text = "\n".join([head, f"{NOTES}\n", f"{verdict(all_rows)}\n", *sections])
-    output = options.output or (None if options.quick else Path(__file__).parents[1] / "RESULTS.md")
+    output = options.output or (None if options.quick else Path(__file__).parent / "RESULTS.md")
     if output is None:
         print(text)
     else:
