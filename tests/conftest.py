@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -20,6 +19,8 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+
+import oracle as oracle_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # where there is no extension, the import says so
@@ -144,33 +145,18 @@ def with_threads() -> Iterator[Callable[[int], None]]:
 # Helpers --------------------------------------------------------------------------------------------------
 
 
-def _load(name: str) -> ModuleType:
-    # By its path: with --import-mode=importlib, tests are no package to import from. Afterwards they can import it.
-    spec = importlib.util.spec_from_file_location(f"fastnet_tests{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses and annotations look there
-    spec.loader.exec_module(module)
-    return module
-
-
-_SUPPORT = _load("_support")
-_load("_trainings")
-
-
 @pytest.fixture(scope="session")
 def oracle() -> ModuleType:
-    """The networks and functions of `_support.py`, in a long double that is wider than float64."""
-    if not _SUPPORT.IS_WIDE:
+    """The module `oracle`, where long double is wider than float64."""
+    if not oracle_module.IS_WIDE:
         pytest.skip("long double is no wider than float64 on this platform: there is no oracle")
-    return _SUPPORT
+    return oracle_module
 
 
 @pytest.fixture(scope="session")
 def cases() -> ModuleType:
-    """The networks and batches of `_support.py`."""
-    return _SUPPORT
+    """The module `oracle`, for its networks and batches alone, which any platform has."""
+    return oracle_module
 
 
 @pytest.fixture(scope="session")

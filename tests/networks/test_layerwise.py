@@ -1,4 +1,4 @@
-"""Networks of layers: fused against the same layers one by one, Dropout and BatchNorm, layers of one's own."""
+"""Networks of layers: fused against the same layers one by one, Dropout and BatchNorm, parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import layers
 from fastnet.layers import (
     Affine,
     BatchNorm,
@@ -22,19 +21,10 @@ from fastnet.layers import (
     Step,
     Tanh,
 )
+from layer_networks import affine, assert_same, batch_of, everything, snapshot
 
 STEP = {"float64": 1e-4, "float32": 1e-2}
 NAMES = ("identity", "step", "sigmoid", "tanh", "relu", "leaky_relu")
-
-
-def batch_of(rows=20, inputs=6, classes=4, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((rows, inputs)), rng.integers(0, classes, rows)
-
-
-def affine(rng, inputs, outputs, dtype="float64", biased=True):
-    W = (rng.standard_normal((inputs, outputs)) / np.sqrt(inputs)).astype(dtype)
-    return Affine(W, rng.standard_normal(outputs).astype(dtype) if biased else None)
 
 
 def layer_by_layer(net):
@@ -43,24 +33,6 @@ def layer_by_layer(net):
     twin._chain = None
     assert not twin._is_chain
     return twin
-
-
-def everything():
-    """A network with all that a chain has not."""
-    return fastnet.MultiLayerNet(
-        6, [5, 4], 3, "tanh", weight_decay_lambda=0.1, use_batchnorm=True, dropout_ratio=0.3, seed=0
-    )
-
-
-def snapshot(net):
-    return {name: array.copy() for name, array in (net.params | net.state).items()}
-
-
-def assert_same(net, before):
-    after = net.params | net.state
-    assert list(after) == list(before)
-    for name, array in after.items():
-        assert array.tobytes() == before[name].tobytes(), name
 
 
 # Fused and layer by layer ---------------------------------------------------------------------------------
@@ -175,100 +147,6 @@ def test_layers_with_different_slopes(backend):
     y = np.where(z > 0, z, 0.5 * z) @ net.params["W2"] + net.params["b2"]
     np.testing.assert_allclose(net.predict(x), np.where(y > 0, y, 0.1 * y), rtol=0, atol=1e-14)
     assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
-
-
-# MultiLayerNet --------------------------------------------------------------------------------------------
-
-
-def test_names_and_shapes(dtype):
-    net = fastnet.MultiLayerNet(7, [5, 6], 3, use_batchnorm=True, dropout_ratio=0.5, dtype=dtype, seed=0)
-    assert {name: p.shape for name, p in net.params.items()} == {
-        "W1": (7, 5),
-        "b1": (5,),
-        "gamma1": (5,),
-        "beta1": (5,),
-        "W2": (5, 6),
-        "b2": (6,),
-        "gamma2": (6,),
-        "beta2": (6,),
-        "W3": (6, 3),
-        "b3": (3,),
-    }
-    assert {name: a.shape for name, a in net.state.items()} == {
-        "running_mean1": (5,),
-        "running_var1": (5,),
-        "masks1": (3,),
-        "running_mean2": (6,),
-        "running_var2": (6,),
-        "masks2": (3,),
-    }
-    assert all(p.dtype == dtype for p in net.params.values())
-    kinds = [Affine, BatchNorm, ReLU, Dropout] * 2 + [Affine]
-    assert [type(layer) for layer in net.layers] == kinds
-    assert type(net.last_layer) is SoftmaxWithLoss
-    assert not any(net.params[name].any() for name in ("b1", "b2", "b3", "beta1", "beta2"))
-    assert (net.params["gamma1"] == 1).all()
-
-
-STDS = {"he": 2, "relu": 2, "He": 2, "xavier": 1, "sigmoid": 1}
-
-
-@pytest.mark.parametrize("std", [*STDS, 0.3, 0])
-def test_the_scale_of_the_weights(std):
-    net = fastnet.MultiLayerNet(400, [300, 200], 100, weight_init_std=std, seed=0)
-    for name, inputs in (("W1", 400), ("W2", 300), ("W3", 200)):
-        W = net.params[name]
-        wanted = np.sqrt(STDS[std] / inputs) if isinstance(std, str) else std
-        # The sample standard deviation of n normal numbers is within 5 of its own standard errors, 1/sqrt(2n).
-        assert W.std() == pytest.approx(wanted, rel=5 / np.sqrt(2 * W.size))
-        assert abs(W.mean()) <= 5 * wanted / np.sqrt(W.size)
-
-
-def test_seeds():
-    x, t = batch_of(classes=3)
-    nets = [
-        fastnet.MultiLayerNet(6, [5], 3, dropout_ratio=0.5, use_batchnorm=batchnorm, seed=seed)
-        for batchnorm, seed in ((False, 7), (False, 7), (True, 7), (False, 8), (False, None), (False, None))
-    ]
-    grads = [net.gradient(x, t) for net in nets]
-    for name in ("W1", "W2"):
-        for k, same in ((1, True), (2, True), (3, False), (4, False)):
-            assert np.array_equal(nets[0].params[name], nets[k].params[name]) == same
-        assert not np.array_equal(nets[4].params[name], nets[5].params[name])
-        np.testing.assert_array_equal(grads[0][name], grads[1][name])
-    plain = fastnet.MultiLayerNet(6, [5], 3, seed=7)
-    np.testing.assert_array_equal(plain.params["W2"], nets[0].params["W2"])
-    single = fastnet.MultiLayerNet(6, [5], 3, seed=7, dtype="float32")
-    np.testing.assert_array_equal(single.params["W1"], plain.params["W1"].astype(np.float32))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_activations_by_name(backend, name):
-    functions = {"relu": fastnet.relu, "leaky_relu": fastnet.leaky_relu, "sigmoid": fastnet.sigmoid}
-    functions |= {"tanh": fastnet.tanh, "step": fastnet.step_function, "identity": fastnet.identity_function}
-    net = fastnet.MultiLayerNet(6, [5], 4, name, seed=0)
-    x, _ = batch_of()
-    hidden = functions[name](x @ net.params["W1"] + net.params["b1"])
-    expected = fastnet.softmax(hidden @ net.params["W2"] + net.params["b2"])
-    np.testing.assert_allclose(net.predict(x), expected, rtol=1e-13)
-
-
-def test_weight_decay(backend, dtype):
-    x, t = batch_of()
-    for batchnorm in (False, True):
-        plain, decayed = (
-            fastnet.MultiLayerNet(6, [5], 4, weight_decay_lambda=decay, use_batchnorm=batchnorm, dtype=dtype, seed=0)
-            for decay in (0, 0.5)
-        )
-        penalty = 0.25 * sum(float((plain.params[name].astype(float) ** 2).sum()) for name in ("W1", "W2"))
-        assert decayed.loss(x, t) == pytest.approx(plain.loss(x, t) + penalty, rel=1e-14)
-        assert decayed.training_loss(x, t) == pytest.approx(plain.training_loss(x, t) + penalty, rel=1e-14)
-        without = plain.gradient(x, t)
-        for name, gradient in decayed.gradient(x, t).items():
-            share = 0.5 * plain.params[name] if name[0] == "W" else 0  # biases, gamma and beta are not decayed
-            # Two roundings: of the product (exact for 0.5) and of the sum.
-            atol = 2 * np.finfo(dtype).eps * max(abs(gradient).max(), abs(without[name]).max())
-            np.testing.assert_allclose(gradient, without[name] + share, rtol=0, atol=atol)
 
 
 # Training and inference -----------------------------------------------------------------------------------
@@ -449,136 +327,6 @@ def test_a_network_may_have_no_parameters():
     net = fastnet.Network([Tanh()], SoftmaxWithLoss())
     np.testing.assert_allclose(net.predict([0.0, 0.0]), [0.5, 0.5])
     assert net.gradient([0.0, 0.0], 1) == {}
-
-
-# Layers and losses of one's own ---------------------------------------------------------------------------
-
-
-class Scale(layers.Layer):
-    """x·factors, written as the docstring of `Layer` tells."""
-
-    def __init__(self, factors):
-        self.params = {"factors": factors}
-
-    def forward(self, x):
-        self.x = x
-        return x * self.params["factors"]
-
-    def backward(self, dout):
-        self.grads = {"factors": (dout * self.x).sum(axis=0)}
-        return dout * self.params["factors"]
-
-
-class Noise(layers.Layer):
-    """Random numbers in training, whose generator's position is state."""
-
-    decayed = ("size",)
-
-    def __init__(self, size):
-        self.params = {"size": np.array([size])}
-        self.state = {"position": np.zeros(1, int)}
-
-    def forward(self, x, train_flg=True):
-        if not train_flg:
-            return x
-        self.noise = np.random.default_rng(int(self.state["position"][0])).standard_normal(x.shape)
-        self.state["position"] += 1  # in place: the network passes a copy
-        return x + self.params["size"] * self.noise
-
-    def backward(self, dout):
-        self.grads["size"] = np.array([(dout * self.noise).sum()])
-        return dout
-
-
-class Flatten(layers.Layer):
-    """Images as rows."""
-
-    def forward(self, x):
-        self.shape = x.shape
-        return x.reshape(len(x), -1)
-
-    def backward(self, dout):
-        return dout.reshape(self.shape)
-
-
-class AbsoluteError(layers.LossLayer):
-    def forward(self, x, t):
-        self.sign, self.n = np.sign(x - t), len(x)
-        return np.abs(x - t).sum() / self.n
-
-    def backward(self, dout):
-        return dout * self.sign / self.n
-
-
-def test_layers_of_ones_own(backend):
-    rng = np.random.default_rng(0)
-    stack = [Scale(rng.standard_normal(6)), affine(rng, 6, 5), Noise(0.1), Scale(rng.standard_normal(5)), Tanh()]
-    net = fastnet.Network([*stack, affine(rng, 5, 4)], SoftmaxWithLoss(), weight_decay_lambda=0.2)
-    assert list(net.params) == ["factors1", "W1", "b1", "size1", "factors2", "W2", "b2"]
-    assert list(net.state) == ["position1"]
-    x, t = batch_of()
-    for _ in range(2):
-        check = fastnet.check_gradient(net, net.gradient(x, t), (x, t))
-        assert check.passed, str(check)
-    assert net.state["position1"] == 2
-    assert net.loss(x, t) != net.training_loss(x, t)
-    net.params["factors1"] = np.zeros(6)
-    np.testing.assert_allclose(net.gradient(x, t)["W1"], 0.2 * net.params["W1"], rtol=1e-13)
-
-
-def test_a_loss_of_ones_own(backend):
-    rng = np.random.default_rng(0)
-    net = fastnet.Network([affine(rng, 6, 5), Sigmoid(), affine(rng, 5, 2)], AbsoluteError())
-    x, t = batch_of()[0], rng.standard_normal((20, 2))
-    expected = abs(net.predict(x) - t).sum() / 20
-    assert net.loss(x, t) == pytest.approx(expected, rel=1e-14)
-    assert type(net.loss(x, t)) is float
-    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
-
-
-def test_batches_of_images(backend):
-    rng = np.random.default_rng(0)
-    x, t = rng.standard_normal((8, 2, 3)), rng.integers(0, 4, 8)
-    net = fastnet.Network([Flatten(), affine(rng, 6, 4)], SoftmaxWithLoss())
-    np.testing.assert_allclose(
-        net.predict(x), fastnet.Network([net.layers[1]], SoftmaxWithLoss()).predict(x.reshape(8, 6)), rtol=1e-13
-    )
-    assert net.accuracy(x, net.predict(x).argmax(axis=1), 3) == 1
-    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
-
-
-def test_names_are_numbered():
-    rng = np.random.default_rng(0)
-    stack = [Affine(rng.standard_normal((6, 6))), affine(rng, 6, 6), Affine(rng.standard_normal((6, 6)))]
-    stack += [BatchNorm(np.ones(6), np.zeros(6)), affine(rng, 6, 6)]
-    net = fastnet.Network(stack, SoftmaxWithLoss())
-    assert list(net.params) == ["W1", "W2", "b2", "W3", "gamma1", "beta1", "W4", "b4"]
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("at", [1, 2, 3, 30, 31])
-def test_whatever_ends_a_numerical_gradient_leaves_the_network_as_it_was(error, at):
-    class Fails(Flatten):
-        calls = 0
-
-        def forward(self, x):
-            self.calls += 1
-            if self.calls == at:
-                raise error
-            return x
-
-    rng = np.random.default_rng(0)
-    norm, failing = BatchNorm(np.ones(5), np.zeros(5)), Fails()
-    net = fastnet.Network([affine(rng, 6, 5), norm, Dropout(seed=0), failing, affine(rng, 5, 3)], SoftmaxWithLoss())
-    x, t = batch_of(classes=3)
-    for call in (net.numerical_gradient, net.gradient, net.training_loss):
-        before = snapshot(net)
-        failing.calls = 0 if call == net.numerical_gradient else at - 1
-        with pytest.raises(error):
-            call(x, t)
-        assert_same(net, before)
-        assert norm.running_mean is net.state["running_mean1"]
-        assert net.layers[0].W is net.params["W1"]
 
 
 # What only chains have ------------------------------------------------------------------------------------

@@ -396,6 +396,14 @@ def case(number: int, dtype: str) -> Case:
     return Case(spec, x, t)
 
 
+def sampled_entries(spec: NetworkSpec, most: int = 24) -> npt.NDArray[np.int64]:
+    """The first and last entry of every parameter array, and others spread between."""
+    ends = np.cumsum([p.size for p in spec.parameters])
+    entries = {0, *(ends - 1).tolist(), *(ends[:-1]).tolist()}
+    entries |= set(np.linspace(0, ends[-1] - 1, most).astype(int).tolist())
+    return np.array(sorted(entries), np.int64)
+
+
 cached_gradient = functools.cache(lambda number, dtype: gradient(*case(number, dtype)))
 cached_forward = functools.cache(lambda number, dtype: forward(case(number, dtype).spec, case(number, dtype).x))
 cached_loss = functools.cache(lambda number, dtype: loss(*case(number, dtype)))

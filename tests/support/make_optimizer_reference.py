@@ -1,7 +1,7 @@
 """Writes tests/data/optimizers.npz: what PyTorch's optimizers and schedulers make of a sequence of gradients.
 
-Run it by ``pip install torch==2.13.0 numpy`` and ``python tests/make_optimizer_reference.py``. The tests need the file
-alone, not PyTorch.
+Run it by ``pip install torch==2.13.0 numpy`` and ``python tests/support/make_optimizer_reference.py``. The tests need
+the file alone, not PyTorch.
 
 The file holds ``cases`` and ``schedules`` (JSON: names, and the settings as fastnet's classes take them), the steps
 after which parameters are stored (``after``), ``start/<parameter>`` and ``gradients/<parameter>`` (float32, one row for
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-FILE = Path(__file__).parent / "data" / "optimizers.npz"
+FILE = Path(__file__).parents[1] / "data" / "optimizers.npz"
 STEPS = 200
 AFTER = [1, 2, 3, 10, 50, 200]
 SHAPES = {"W1": (3, 4), "b1": (4,), "W2": (4, 2), "b2": (2,), "scale": ()}

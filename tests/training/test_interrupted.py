@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastnet_tests_trainings import (
+
+import fastnet
+from fastnet import backends, optimizers, saving
+from fastnet.networks import MultiLayerNet, TwoLayerNet
+from fastnet.training import DivergenceError, Trainer
+from trainings import (
     CLASSES,
     INPUTS,
     OPTIMIZERS,
@@ -26,11 +31,6 @@ from fastnet_tests_trainings import (
     make_net,
     make_trainer,
 )
-
-import fastnet
-from fastnet import backends, optimizers, saving
-from fastnet.networks import MultiLayerNet, TwoLayerNet
-from fastnet.training import DivergenceError, Trainer
 
 # Divergence -----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import pytest
 from fastnet import backends
 
 NM, OBJDUMP = shutil.which("nm"), shutil.which("objdump")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def object_files():

@@ -6,21 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastnet_tests_trainings import (
-    CLASSES,
-    ROWS,
-    T_TEST,
-    X_TEST,
-    T,
-    X,
-    make_net,
-    make_trainer,
-)
 
 import fastnet
 from fastnet import backends, optimizers
 from fastnet.networks import TwoLayerNet
 from fastnet.training import EarlyStopping, Trainer
+from trainings import CLASSES, ROWS, T_TEST, X_TEST, T, X, make_net, make_trainer
 
 # Bad input ------------------------------------------------------------------------------------------------
 
