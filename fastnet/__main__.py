@@ -1,4 +1,4 @@
-"""``python -m fastnet``: the command line."""
+"""Run the command line: ``python -m fastnet``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Central differences of any Python function, and gradient descent on them."""
+"""Central differences of any Python function, and gradient descent with them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,12 @@ from fastnet._tools import checks
 
 __all__ = ["derivative", "gradient_descent", "numerical_gradient", "numerical_jacobian"]
 
-# Any: what users' functions take and give back is theirs; it is checked where it arrives.
+# Any: users' functions take and return what they like; the returned values are checked at run time.
 Function: TypeAlias = Callable[[Any], Any]
 
 
-def _check_function(f: object, argument: str = "x") -> None:
-    if not callable(f):
-        raise TypeError(
-            f"f must be a function of {argument}, not {checks.type_name(f)} ({f!r}): pass the function itself, as in "
-            f"`lambda W: net.loss(x, t)`, not its value `net.loss(x, t)`"
-        )
-
-
 def _number(value: Any) -> float:
-    """What a scalar function gave back, as a number."""
+    """The value that a scalar function returned, as a number."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise TypeError(
@@ -35,20 +27,8 @@ def _number(value: Any) -> float:
     return float(array.reshape(())[()])
 
 
-def _check_perturbable(x: object) -> None:
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {checks.type_name(x)}")
-    if x.dtype.kind != "f":
-        raise TypeError(
-            f"x must be an array of floating-point numbers, not {x.dtype}: a step of h would be rounded away; "
-            f"pass x.astype(float)"
-        )
-    if not x.flags.writeable:
-        raise ValueError("x is read-only, but its elements are changed one at a time and restored: pass x.copy()")
-
-
 def _central_difference(f: Callable[[], Any], x: npt.NDArray[Any], at: tuple[int, ...], h: float) -> Any:
-    """(f(x + h) − f(x − h)) / 2h with h at one element of `x`, which is restored whatever happens."""
+    """(f(x + h) − f(x − h)) / 2h with h added to one element of `x`, which is always restored."""
     value = x[at]
     try:
         x[at] = value + h
@@ -68,14 +48,14 @@ def derivative(f: Function, x: npt.ArrayLike, h: float = 1e-4) -> Any:
     f : callable
         Takes a number and returns one; or, for an array `x`, works element by element.
     x : float or array_like
-        Where to differentiate.
+        The point at which to differentiate.
     h : float, default 1e-4
-        The step; the error is about h²/6·f‴(x) plus rounding of about 1e-16·|f(x)|/h.
+        The step; the error is about h²/6·f‴(x) plus a rounding error of about 1e-16·|f(x)|/h.
 
     Returns
     -------
     float or ndarray
-        The shape of what `f` returns.
+        The shape of the value of `f`.
 
     Raises
     ------
@@ -90,7 +70,7 @@ def derivative(f: Function, x: npt.ArrayLike, h: float = 1e-4) -> Any:
     >>> round(fastnet.derivative(lambda x: 0.01 * x**2 + 0.1 * x, 5.0), 9)
     0.2
     """
-    _check_function(f)
+    checks.check_function(f)
     step = checks.as_positive(h, "h")
     point = checks.as_floating(x, "x")
     if point.ndim == 0:
@@ -100,12 +80,12 @@ def derivative(f: Function, x: npt.ArrayLike, h: float = 1e-4) -> Any:
 
 
 def numerical_gradient(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt.NDArray[Any]:
-    """The gradient of a scalar function by central differences, one element of `x` after the other.
+    """The gradient of a scalar function by central differences, one element of `x` at a time.
 
-    `x` itself is changed, one element at a time, and passed to `f`; each element is restored before the next one,
-    also when `f` raises. So a function may ignore its argument and read `x` where it lives, as in
+    `x` itself is changed in place, one element at a time, and passed to `f`; each element is restored before the next
+    one is changed, even if `f` raises. So `f` may ignore its argument and use the array elsewhere, as in
     ``numerical_gradient(lambda W: net.loss(x, t), net.params["W1"])``. For a network's own parameters,
-    ``net.numerical_gradient(x, t)`` gives the same numbers and takes a fraction of the time.
+    ``net.numerical_gradient(x, t)`` returns the same numbers in a fraction of the time.
 
     Parameters
     ----------
@@ -124,8 +104,8 @@ def numerical_gradient(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
     Raises
     ------
     TypeError
-        If `f` is not callable (say, its value was passed), if it returns anything but one real number, or if `x` is
-        no array of floating-point numbers.
+        If `f` is not callable (for example, its value was passed), if it returns anything but one real number, or
+        if `x` is not an array of floating-point numbers.
     ValueError
         If `h` is not positive and finite, or `x` is read-only.
 
@@ -135,9 +115,9 @@ def numerical_gradient(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
     >>> fastnet.numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3.0, 4.0])).round(9)
     array([6., 8.])
     """
-    _check_function(f)
+    checks.check_function(f)
     step = checks.as_positive(h, "h")
-    _check_perturbable(x)
+    checks.check_perturbable(x)
     gradient = np.empty(x.shape, dtype=x.dtype.newbyteorder("="))
     for at in np.ndindex(x.shape):
         gradient[at] = _central_difference(lambda: _number(f(x)), x, at, step)
@@ -150,7 +130,7 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
     Parameters
     ----------
     f : callable
-        Takes `x` and returns an array (or a number), of one shape at every call.
+        Takes `x` and returns an array or a number, of the same shape at every call.
     x : ndarray
         Floating-point numbers, any shape, writeable; changed in place and restored as by `numerical_gradient`.
     h : float, default 1e-4
@@ -159,23 +139,23 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
     Returns
     -------
     ndarray
-        Shape ``f(x).shape + x.shape``: the derivative of each element of ``f(x)`` by each element of `x`.
+        Shape ``f(x).shape + x.shape``: the derivative of each element of ``f(x)`` with respect to each of `x`.
 
     Raises
     ------
     TypeError
-        If `f` is not callable or returns anything but real numbers, or `x` is no array of floating-point numbers.
+        If `f` is not callable or returns anything but real numbers, or `x` is not an array of floating-point numbers.
     ValueError
         If `h` is not positive and finite, `x` is read-only, or `f` returns arrays of different shapes.
     """
-    _check_function(f)
+    checks.check_function(f)
     step = checks.as_positive(h, "h")
-    _check_perturbable(x)
+    checks.check_perturbable(x)
 
     shape: tuple[int, ...] | None = None
 
     def value() -> npt.NDArray[Any]:
-        # A copy: f may well return (a view of) the array that is changed next.
+        # A copy, since f may return the array that is changed next, or a view of it.
         array = np.array(checks.as_numbers(f(x), "the value of f"), dtype=np.float64)
         if shape is not None and array.shape != shape:
             raise ValueError(f"f returned arrays of shapes {shape} and {array.shape}")
@@ -189,23 +169,23 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: float = 1e-4) -> npt
 
 
 def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_num: int = 100) -> npt.NDArray[Any]:
-    """Minimise `f` by steps of ``-lr`` times its numerical gradient.
+    """Minimise `f` with steps of ``-lr`` times its numerical gradient.
 
     Parameters
     ----------
     f : callable
         Takes an array and returns one real number.
     init_x : array_like
-        Where to start; not modified.
+        The starting point; not modified.
     lr : float, default 0.01
         The learning rate.
     step_num : int, default 100
-        The number of steps; 0 returns the start.
+        The number of steps; with 0, the starting point is returned.
 
     Returns
     -------
     ndarray
-        Where it ended: the shape of `init_x`.
+        The final point: the shape of `init_x`.
 
     Raises
     ------
@@ -221,7 +201,7 @@ def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_
     >>> bool(np.abs(x).max() < 1e-9)
     True
     """
-    _check_function(f)
+    checks.check_function(f)
     rate = checks.as_positive(lr, "lr")
     steps = checks.as_count(step_num, "step_num", least=0)
     x: npt.NDArray[Any] = checks.as_floating(init_x, "init_x").copy()

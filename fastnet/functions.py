@@ -1,7 +1,7 @@
-"""Activations, losses and matrix products on arrays, by the names of *Deep Learning from Scratch*.
+"""Activations, losses and matrix products of arrays, named as in *Deep Learning from Scratch*.
 
-All take anything that NumPy takes for an array. float32 stays float32; integers and lists become float64. NaN and
-infinities go through as in NumPy, without a warning. Nothing passed in is modified.
+All of them accept anything that NumPy can convert to an array. float32 stays float32; integers and lists become
+float64. NaN and infinities propagate as in NumPy, without a warning. Arguments are not modified.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.types import FloatArray, IntArray
+from fastnet._tools.types import FloatArray
 from fastnet.backends import active
 from fastnet.backends.spec import Activation
 
@@ -37,7 +37,7 @@ def _activation(kind: Activation, x: npt.ArrayLike, leaky_slope: float = 0.01) -
 
 
 def identity_function(x: npt.ArrayLike) -> Any:
-    """`x` itself, as a new array.
+    """A copy of `x`.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def softmax(x: npt.ArrayLike) -> FloatArray:
     Returns
     -------
     ndarray
-        The shape of `x`; float32 or float64; each row's sum is 1. A row that holds NaN or +inf, or nothing but -inf,
+        The shape of `x`; float32 or float64; each row's sum is 1. A row that contains NaN or +inf, or only -inf,
         becomes NaN.
 
     Raises
@@ -166,14 +166,6 @@ def softmax(x: npt.ArrayLike) -> FloatArray:
     return active().softmax(array.reshape(-1, array.shape[-1])).reshape(array.shape)
 
 
-def _answers_and_targets(y: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
-    array = checks.as_floating(y, "y")
-    rows = checks.as_rows(array, "y")
-    if len(rows) == 0:
-        raise ValueError(f"y of shape {array.shape} is an empty batch")
-    return rows, checks.as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
-
-
 def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     """½·Σ(y − t)² over the classes, averaged over the batch.
 
@@ -182,7 +174,7 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     y : array_like
         Answers, shape (classes,) or (batch, classes).
     t : array_like
-        Targets: the shape of `y`, or integer labels of shape (batch,), which stand for one-hot rows.
+        Targets: the shape of `y`, or integer labels of shape (batch,), which mean one-hot rows.
 
     Returns
     -------
@@ -191,7 +183,7 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the shapes do not fit, a label is out of range, or the batch is empty.
+        If the shapes do not match, a label is out of range, or the batch is empty.
     TypeError
         If labels are not integers.
 
@@ -202,7 +194,7 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(fastnet.mean_squared_error(y, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), 4)
     0.0975
     """
-    return active().mean_squared_error(*_answers_and_targets(y, t))
+    return active().mean_squared_error(*checks.as_rows_and_targets(y, t, "y"))
 
 
 def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -223,22 +215,15 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the shapes do not fit, a label is out of range, or the batch is empty.
+        If the shapes do not match, a label is out of range, or the batch is empty.
     TypeError
         If labels are not integers.
     """
-    return active().cross_entropy_error(*_answers_and_targets(y, t))
-
-
-def _matrix(x: npt.ArrayLike, name: str) -> FloatArray:
-    array = checks.as_floating(x, name)
-    if array.ndim != 2:
-        raise ValueError(f"{name} must have two dimensions, not shape {array.shape}")
-    return array
+    return active().cross_entropy_error(*checks.as_rows_and_targets(y, t, "y"))
 
 
 def matmul(a: npt.ArrayLike, b: npt.ArrayLike, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:
-    """The matrix product of `a` and `b`, either of them transposed on the way.
+    """The matrix product of `a` and `b`, either of which can be transposed.
 
     Parameters
     ----------
@@ -251,14 +236,14 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, transpose_a: bool = False, transp
     Returns
     -------
     ndarray
-        Shape (m, n); float64 if either factor is, else float32.
+        Shape (m, n); float64 if either factor is float64, else float32.
 
     Raises
     ------
     ValueError
-        If a factor has not two dimensions, or the inner dimensions differ.
+        If a factor does not have two dimensions, or the inner dimensions differ.
     """
-    left, right = _matrix(a, "a"), _matrix(b, "b")
+    left, right = checks.as_matrix(a, "a"), checks.as_matrix(b, "b")
     if left.dtype != right.dtype:
         left, right = left.astype(np.float64, copy=False), right.astype(np.float64, copy=False)
     inner_left, inner_right = left.shape[0 if transpose_a else 1], right.shape[1 if transpose_b else 0]
@@ -271,7 +256,7 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, transpose_a: bool = False, transp
 
 
 def add_bias(x: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
-    """`b` added to every row of `x`.
+    """Add `b` to every row of `x`.
 
     Parameters
     ----------
@@ -288,9 +273,9 @@ def add_bias(x: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not match.
     """
-    rows = _matrix(x, "x")
+    rows = checks.as_matrix(x, "x")
     bias = checks.as_floating(b, "b", rows.dtype)
     if bias.shape != rows.shape[1:]:
         raise ValueError(f"b must have shape ({rows.shape[1]},) for x of shape {rows.shape}, not {bias.shape}")

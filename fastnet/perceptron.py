@@ -1,4 +1,4 @@
-"""Logic gates as perceptrons: a weighted sum of two inputs, and a step."""
+"""Logic gates as perceptrons: a step function of a weighted sum of two inputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def NAND(x1: float, x2: float) -> int:  # noqa: N802
 
 
 def OR(x1: float, x2: float) -> int:  # noqa: N802
-    """1 if an input is 1, else 0."""
+    """1 if at least one input is 1, else 0."""
     return _perceptron(x1, x2, 0.5, -0.2)
 
 
 def XOR(x1: float, x2: float) -> int:  # noqa: N802
-    """1 if exactly one input is 1, else 0: no perceptron, but two layers of them."""
+    """1 if exactly one input is 1, else 0: not a single perceptron, but two layers of them."""
     return AND(NAND(x1, x2), OR(x1, x2))

@@ -1,18 +1,17 @@
-"""Pictures. Matplotlib is imported when the first one is asked for."""
+"""Plots of comparisons and training histories; Matplotlib is imported at the first plot."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.text import format_seconds, three_digits
-from fastnet.checking import GradientComparison, MethodResult
-from fastnet.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,32 +19,116 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_comparison", "plot_history"]
 
-NUMERICAL, BACKPROP = "#4c78a8", "#e08a2e"  # the bars' colours
-TRAIN, TEST = "#4c78a8", "#e08a2e"  # the curves'
+NUMERICAL, BACKPROP = "#4c78a8", "#e08a2e"  # The colours of the bars.
+TRAIN, TEST = "#4c78a8", "#e08a2e"  # The colours of the curves.
 INK, FAINT, GRID = "#26323f", "#6b7785", "#e6eaee"
 
 
-def plot_comparison(comparison: GradientComparison, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Draw the time that one gradient takes by each method as horizontal bars, on a logarithmic scale.
+class PlottableMethod(Protocol):
+    """What `plot_comparison` draws of one method: `fastnet.checking.comparison.MethodResult` has it.
+
+    Attributes
+    ----------
+    name : str
+    seconds : float
+        The time of one gradient.
+    times_faster : float or None
+        The speed relative to the NumPy loop.
+    sampled : bool
+        Whether the time is scaled up from a sample of the parameters.
+    check : object or None
+        None for backprop, which gets a colour of its own.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def times_faster(self) -> float | None: ...
+    @property
+    def sampled(self) -> bool: ...
+    @property
+    def check(self) -> object | None: ...
+
+
+class PlottableComparison(Protocol):
+    """What `plot_comparison` draws: `fastnet.GradientComparison` has it.
+
+    Attributes
+    ----------
+    rows : sequence of PlottableMethod
+        A bar for each method.
+    network : str
+        The numbers of units, as in ``784-50-10``.
+    parameters : int
+        The number of parameters.
+    batch : int
+        The number of rows of the batch.
+    dtype : str
+    build_info : dict
+        With ``num_threads``.
+    """
+
+    @property
+    def rows(self) -> Sequence[PlottableMethod]: ...
+    @property
+    def network(self) -> str: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def build_info(self) -> Mapping[str, object]: ...
+
+
+class PlottableHistory(Protocol):
+    """What `plot_history` draws: `fastnet.History` has it.
+
+    ``history["epoch"]``, ``history["train_accuracy"]`` and ``history["test_accuracy"]`` are arrays with a number for
+    each epoch, NaN where the accuracy was not measured.
+
+    Attributes
+    ----------
+    iteration : int
+        The number of iterations.
+    iterations_per_epoch : int
+    losses : ndarray
+        The loss of each iteration, shape (iterations,).
+    """
+
+    iterations_per_epoch: int
+
+    @property
+    def iteration(self) -> int: ...
+    @property
+    def losses(self) -> npt.NDArray[np.float64]: ...
+    def __getitem__(self, name: str, /) -> npt.NDArray[np.float64]: ...
+
+
+def plot_comparison(comparison: PlottableComparison, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw the time of one gradient by each method as horizontal bars, on a logarithmic scale.
 
     Parameters
     ----------
     comparison : GradientComparison
-        What `compare_gradients` returned.
+        The result of `compare_gradients`.
     path : path-like, optional
-        Where to save the picture; the suffix tells the format: ``.png``, ``.svg``, ``.pdf`` and others.
+        Where to save the plot; the suffix selects the format: ``.png``, ``.svg``, ``.pdf`` and others.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Drawn without pyplot: no display is needed, and there is nothing to close.
+        A figure without pyplot: no display is needed, and there is nothing to close.
 
     Raises
     ------
     ImportError
         If Matplotlib is not installed.
     ValueError
-        If the suffix of `path` is none that Matplotlib knows.
+        If Matplotlib does not know the suffix of `path`.
     OSError
         If `path` can't be written.
     """
@@ -62,7 +145,7 @@ def plot_comparison(comparison: GradientComparison, path: str | os.PathLike[str]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, sizes in inches.
+    """Return an empty figure; sizes are in inches.
 
     Raises
     ------
@@ -73,25 +156,25 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        raise ImportError('a picture needs Matplotlib: pip install "fastnet[plot]"') from error
+        raise ImportError('a plot needs Matplotlib: pip install "fastnet[plot]"') from error
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise as `plot_comparison` does if a picture can't be saved in the format that `path` asks for."""
+    """Raise the exceptions of `plot_comparison` if the format that the suffix of `path` selects can't be saved."""
     known = new_figure(1.0, 1.0).canvas.get_supported_filetypes()
     suffix = Path(path).suffix.lower()
     if suffix[1:] not in known:
         formats = ", ".join(f".{name}" for name in sorted(known))
-        raise ValueError(f"a picture's name must end in one of {formats}, not {suffix!r}")
+        raise ValueError(f"a plot's file name must end in one of {formats}, not {suffix!r}")
 
 
 def _draw_scale(axes: Axes, seconds: list[float]) -> None:
     """Draw a line at every power of ten from below the shortest time up to the longest."""
-    first = math.floor(math.log10(min(seconds) / 2))  # so that the shortest bar is seen, too
+    first = math.floor(math.log10(min(seconds) / 2))  # Half, so that the shortest bar is visible.
     last = math.log10(max(seconds))
     axes.set_xscale("log")
-    axes.set_xlim(10.0**first, 10.0 ** (last + 0.45 * (last - first)))  # room for words beside the longest bar
+    axes.set_xlim(10.0**first, 10.0 ** (last + 0.45 * (last - first)))  # There is room for text beside the longest bar.
     ticks = [10.0**power for power in range(first, math.floor(last) + 1)]
     axes.set_xticks(ticks, [format_seconds(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
@@ -103,7 +186,7 @@ def _draw_scale(axes: Axes, seconds: list[float]) -> None:
     axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
-def _draw_bars(axes: Axes, rows: tuple[MethodResult, ...]) -> None:
+def _draw_bars(axes: Axes, rows: Sequence[PlottableMethod]) -> None:
     left = axes.get_xlim()[0]
     for place, row in enumerate(rows):
         colour = BACKPROP if row.check is None else NUMERICAL
@@ -131,7 +214,7 @@ def _draw_bars(axes: Axes, rows: tuple[MethodResult, ...]) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _describe(axes: Axes, comparison: GradientComparison) -> None:
+def _describe(axes: Axes, comparison: PlottableComparison) -> None:
     threads = comparison.build_info["num_threads"]
     details = (
         f"{comparison.parameters:,} parameters, batch of {comparison.batch:,}, {comparison.dtype}, "
@@ -146,39 +229,39 @@ def _describe(axes: Axes, comparison: GradientComparison) -> None:
 
 # Training -------------------------------------------------------------------------------------------------
 
-SMOOTHED_BY = 100  # the running mean is over that part of all iterations
-WIDE = 30  # losses that differ by more than this factor are shown on a logarithmic scale
-LABEL_GAP = 0.1  # of the axes' height: between the words at the curves' ends
+SMOOTHED_BY = 100  # The running mean is over one part in this many of all iterations.
+WIDE = 30  # Losses that differ by more than this factor get a logarithmic scale.
+LABEL_GAP = 0.1  # The least distance of labels at the curves' ends, as a share of the axes' height.
 
 
-def plot_history(history: History, path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_history(history: PlottableHistory, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw the loss of every iteration with its running mean, and below it the accuracies after every epoch.
 
     Parameters
     ----------
     history : History
-        What `Trainer.fit` returned, or ``trainer.history``.
+        The result of `Trainer.fit`, or ``trainer.history``.
     path : path-like, optional
-        Where to save the picture; the suffix tells the format: ``.png``, ``.svg``, ``.pdf`` and others.
+        Where to save the plot; the suffix selects the format: ``.png``, ``.svg``, ``.pdf`` and others.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Drawn without pyplot: no display is needed, and there is nothing to close.
+        A figure without pyplot: no display is needed, and there is nothing to close.
 
     Raises
     ------
     ImportError
         If Matplotlib is not installed.
     ValueError
-        If there is no iteration to draw, or the suffix of `path` is none that Matplotlib knows.
+        If there is no iteration to plot, or Matplotlib does not know the suffix of `path`.
     OSError
         If `path` can't be written.
     """
     if path is not None:
         check_format(path)
     if history.iteration == 0:
-        raise ValueError("history has no iteration: there is nothing to draw")
+        raise ValueError("history has no iterations: there is nothing to plot")
     curves = (("training data", history["train_accuracy"], TRAIN), ("test data", history["test_accuracy"], TEST))
     measured = [(name, column, colour) for name, column, colour in curves if np.isfinite(column).any()]
     figure = new_figure(8.0, 6.0 if measured else 3.5)
@@ -194,7 +277,7 @@ def plot_history(history: History, path: str | os.PathLike[str] | None = None) -
     return figure
 
 
-def _draw_losses(axes: Axes, history: History) -> None:
+def _draw_losses(axes: Axes, history: PlottableHistory) -> None:
     losses = history.losses
     window = max(1, len(losses) // SMOOTHED_BY)
     epochs = np.arange(1, len(losses) + 1) / history.iterations_per_epoch
@@ -203,7 +286,8 @@ def _draw_losses(axes: Axes, history: History) -> None:
     if window > 1:
         axes.plot(epochs, losses, color=TRAIN, alpha=0.3, linewidth=0.7)
     axes.plot(epochs, smooth, color=TRAIN, linewidth=1.8, marker="o" if len(losses) == 1 else None, clip_on=False)
-    low, high = float(smooth.min()), max(float(smooth.max()), float(np.percentile(losses, 99.5)))  # but a few spikes
+    # A few spikes may exceed the axes.
+    low, high = float(smooth.min()), max(float(smooth.max()), float(np.percentile(losses, 99.5)))
     if 0 < WIDE * low < high:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.5, 1.3 * high)
@@ -217,7 +301,7 @@ def _draw_losses(axes: Axes, history: History) -> None:
 def _draw_accuracies(axes: Axes, epochs: npt.NDArray[Any], measured: list[tuple[str, npt.NDArray[Any], str]]) -> None:
     _prepare_curves(axes, "Accuracy", "after each epoch")
     size = 3.5 if len(epochs) <= 40 else 0
-    for _, column, colour in measured:  # NaN where it was not measured
+    for _, column, colour in measured:  # NaN where the accuracy was not measured.
         axes.plot(epochs, column, color=colour, linewidth=1.8, marker="o", markersize=size, clip_on=False)
     lowest = min(float(np.nanmin(column)) for _, column, _ in measured)
     axes.set_ylim(math.floor(10 * min(lowest, 0.99)) / 10, 1.0)
@@ -227,7 +311,7 @@ def _draw_accuracies(axes: Axes, epochs: npt.NDArray[Any], measured: list[tuple[
 
 
 def _prepare_curves(axes: Axes, title: str, what: str) -> None:
-    axes.set_title(" ", pad=9)  # its height
+    axes.set_title(" ", pad=9)  # The empty title reserves the height.
     words = axes.annotate(
         title, (0, 1), (0, 9), "axes fraction", "offset points", color=INK, fontweight="bold", size="large"
     )
@@ -240,7 +324,7 @@ def _prepare_curves(axes: Axes, title: str, what: str) -> None:
 
 
 def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
-    """Write beside the right end of one or two curves what they are, apart from each other where the ends are close."""
+    """Label one or two curves at their right ends; labels of close ends are moved apart."""
     to_axes = axes.transData + axes.transAxes.inverted()
     labels = sorted(labels)
     heights = [float(to_axes.transform((0, value))[1]) for value, _, _ in labels]
@@ -261,7 +345,7 @@ def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
 
 
 def _running_mean(values: npt.NDArray[Any], window: int) -> npt.NDArray[Any]:
-    """Return the mean of the `window` values around each place, or of as many as there are; the same shape."""
+    """Return the mean of the `window` values around each element, or of fewer at the ends; the same shape."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     at = np.arange(len(values))
     first = np.maximum(at - window // 2, 0)

@@ -1,4 +1,4 @@
-"""Files of named arrays: written whole or not at all, and read without ever running what is in them."""
+"""Files of named arrays: written completely or not at all, and read without executing their contents."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ __all__ = ["check_fits", "load_arrays", "save_arrays"]
 
 Array = npt.NDArray[Any]
 
-_ABOUT = "about"  # the entry that is no array of the caller's
+_ABOUT = "about"  # The one entry that is not an array of the caller's.
 _FORMAT, _VERSION = "fastnet", 1
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
-    """Write arrays to a file, so that a crash or a full disk leaves what was there before.
+    """Write arrays to a file; a crash or a full disk leaves the old file unchanged.
 
     The file is an uncompressed ``.npz``, which `numpy.load` reads too. It is written under another name in the same
-    folder, brought to the disk, and then put in its place, all at once: whoever reads `path` finds the old file or
-    the new one, whole. After an exception nothing else is left; a process that is killed can leave a
+    folder, flushed to the disk, and then renamed in one step: a reader of `path` finds the complete old file or the
+    complete new one. After an exception no other file is left; a process that is killed can leave a
     ``.fastnet-….tmp``.
 
     Parameters
     ----------
     path : path-like
-        The file, named exactly so, whatever its suffix. A file that exists is replaced and its permissions are kept
-        (its owner and other hard links to it are not); a new one gets those that any new file gets. Of a symbolic
-        link, the file that it leads to is replaced, and the link stays.
+        The file's exact name; no suffix is added. An existing file is replaced and its permissions are kept (its owner
+        and other hard links to it are not); a new file gets the default permissions. If `path` is a symbolic link, the
+        link stays and the file it points to is replaced.
     arrays : dict of str to ndarray
-        Arrays of real numbers, of any shape. A name may have slashes, but not be empty or ``"about"``, nor have
-        backslashes.
+        Arrays of real numbers, of any shape. A name may contain slashes but no backslashes, and must not be empty or
+        ``"about"``.
     about : dict
-        What else is to be kept, as JSON has it: strings as keys; numbers, strings, None, lists and dicts as values.
+        Other data to store, as JSON: strings as keys; numbers, strings, None, lists and dicts as values.
 
     Raises
     ------
     TypeError
         If an argument or an entry is of the wrong type.
     ValueError
-        If a name can't be used, or `about` refers to itself.
+        If a name can't be used, or `about` contains itself.
     OSError
-        If the file can't be written; it names `path`. That includes a file that is marked read-only, and a `path` that
-        is a folder or a device.
+        If the file can't be written, for example because it is read-only, or `path` is a folder or a device. The
+        exception names `path`.
     """
     named = _as_path(path)
     data = _pack(arrays, about)
@@ -63,9 +63,9 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array], about
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Read a file of `save_arrays`.
+    """Read a file that `save_arrays` wrote.
 
-    Nothing in the file is run, and its checksums and sizes are verified before an array is made.
+    Nothing in the file is executed, and its checksums and sizes are verified before an array is created.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[st
     Returns
     -------
     arrays : dict of str to ndarray
-        The arrays, in memory of their own.
+        The arrays, each in its own memory.
     about : dict
 
     Raises
@@ -82,7 +82,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[st
     TypeError
         If `path` is not path-like.
     ValueError
-        If the file is truncated or damaged, or was not written by `save_arrays`; it names `path`.
+        If the file is truncated or damaged, or was not written by `save_arrays`. The exception names `path`.
     OSError
         If it can't be read: FileNotFoundError if there is none.
     """
@@ -93,27 +93,27 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[st
         return _unpack(data)
     except MemoryError:
         raise
-    except Exception as error:  # whatever the readers of zip, npy and JSON raise at nonsense
-        raise ValueError(f"{named} is not a file of fastnet's, or it is damaged: {error}") from error
+    except Exception as error:  # Whatever the readers of zip, npy and JSON raise for invalid data.
+        raise ValueError(f"{named} is not a fastnet file, or it is damaged: {error}") from error
 
 
 def check_fits(found: Mapping[str, Array], expected: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
-    """Raise unless the arrays of a file can be put in the place of others without a loss.
+    """Raise unless the arrays of a file can replace other arrays exactly.
 
     Parameters
     ----------
     found : dict of str to ndarray
-        The arrays of the file.
+        The arrays in the file.
     expected : dict of str to ndarray
-        Those to be replaced. Each must be in `found`, and no others, with its shape, and with its kind of numbers in
-        at most its precision: float32 for float64 is exact, float64 for float32 is not.
+        The arrays to be replaced. `found` must have the same names and shapes, and dtypes that convert to these without
+        rounding: float32 to float64 is exact, float64 to float32 is not.
     path : path-like
-        The file, for the message.
+        The file that the message names.
 
     Raises
     ------
     ValueError
-        If they do not fit, with every name that is missing, unexpected or does not match.
+        If they do not match; the message lists every name that is missing, unexpected or different.
     """
     wrong = [f"{name!r} is missing" for name in expected if name not in found]
     wrong += [f"{name!r} is unexpected" for name in found if name not in expected]
@@ -135,12 +135,12 @@ def _as_path(path: object) -> str:
 
 
 def _is_storable(name: str) -> bool:
-    """Whether a zip file can hold the name: there it ends at a 0, may get slashes for backslashes, and is UTF-8."""
+    """Whether a zip file can hold the name: it is cut off at a NUL, backslashes may become slashes, and it is UTF-8."""
     if name in ("", _ABOUT) or "\0" in name or "\\" in name:
         return False
     try:
-        return len(name.encode()) < 65_000  # bytes, of the 65,535 that fit
-    except UnicodeEncodeError:  # half of a surrogate pair
+        return len(name.encode()) < 65_000  # Zip files allow 65,535 bytes.
+    except UnicodeEncodeError:  # The name has half of a surrogate pair.
         return False
 
 
@@ -157,24 +157,24 @@ def _pack(arrays: Mapping[str, Array], about: Mapping[str, Any]) -> bytes:
             raise TypeError(f"{argument} must be a dict, not {type(value).__name__}")
         for name in value:
             if not isinstance(name, str):
-                raise TypeError(f"{argument} must have names that are strings, not {name!r}")
+                raise TypeError(f"{argument} must have strings as names, not {name!r}")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(f"arrays[{name!r}] must be a NumPy array, not {type(array).__name__}")
         if not _is_real(array.dtype):
-            raise TypeError(f"arrays[{name!r}] must hold real numbers of at most 64 bits, not {array.dtype}")
+            raise TypeError(f"arrays[{name!r}] must contain real numbers of at most 64 bits, not {array.dtype}")
         if not _is_storable(name):
             raise ValueError(f"arrays can't have the name {name!r}")
     try:
         text = json.dumps({"format": _FORMAT, "version": _VERSION, "names": list(arrays), "about": dict(about)})
     except (TypeError, ValueError) as error:
-        raise type(error)(f"about must hold what JSON can: {error}") from error
+        raise type(error)(f"about can't be written as JSON: {error}") from error
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, array in {_ABOUT: np.array(text), **arrays}.items():
             entry = io.BytesIO()
             np.lib.format.write_array(entry, np.asarray(array), version=(1, 0), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue())  # ZipInfo's date is always the same
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue())  # ZipInfo's date is constant.
     return packed.getvalue()
 
 
@@ -187,19 +187,19 @@ def _unpack(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
         entries = {info.filename: info for info in archive.infolist()}
         if f"{_ABOUT}.npy" not in entries:
             raise ValueError(f"it has no entry {_ABOUT!r}")
-        # Not compressed, and not larger together than the file: nothing here can fill the memory.
+        # Entries are uncompressed, and together no larger than the file, so reading them can't exhaust the memory.
         if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
             raise ValueError("it has compressed entries")
         if sum(info.file_size for info in entries.values()) > len(data):
             raise ValueError("its entries overlap")
-        # ZipFile.read() reads to the end of an entry, where its checksum is compared.
+        # ZipFile.read() reads to the end of an entry and verifies its checksum.
         text = _read_array(archive.read(entries.pop(f"{_ABOUT}.npy")), text=True)
         header = json.loads(str(text))
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
-            raise ValueError(f"its entry {_ABOUT!r} is of another kind")
+            raise ValueError(f"its entry {_ABOUT!r} is of another format")
         if header.get("version") != _VERSION:
-            raise ValueError(f"it has version {header.get('version')} of the format; this fastnet knows {_VERSION}")
-        # The names are in no checksum of the zip file, only in this list.
+            raise ValueError(f"it has version {header.get('version')} of the format, but this fastnet reads {_VERSION}")
+        # The zip file's checksums do not cover the names, so they are compared with this list.
         names = header["names"]
         if sorted(entries) != sorted(f"{name}.npy" for name in names):
             raise ValueError(f"it has the entries {sorted(entries)} for the names {sorted(names)}")
@@ -207,7 +207,7 @@ def _unpack(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def _read_array(data: bytes, text: bool = False) -> Array:
-    """The array of a .npy file: real numbers, or text. NumPy's own reader would believe any shape."""
+    """The array of a .npy file: real numbers, or text. NumPy's own reader would trust any shape."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
@@ -234,7 +234,7 @@ def _replace(target: str, data: bytes) -> None:
         if not stat.S_ISREG(mode):
             number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
             raise OSError(number, f"{os.strerror(number)} (only a regular file can be replaced)")
-        if not os.access(target, os.W_OK):  # a rename would not care
+        if not os.access(target, os.W_OK):  # A rename ignores this permission.
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     temporary = os.path.join(os.path.dirname(target), f".fastnet-{os.urandom(8).hex()}.tmp")
     try:
@@ -245,7 +245,7 @@ def _replace(target: str, data: bytes) -> None:
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
-    except BaseException:  # KeyboardInterrupt too
+    except BaseException:  # KeyboardInterrupt, too.
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

@@ -1,1 +1,1 @@
-"""The ground floor: types, checks, text, progress and interrupts, for the package alone."""
+"""Private helpers of the whole package: types, checks, text, progress and interrupts."""

@@ -1,4 +1,4 @@
-"""Every check of what users pass in: one exception for one mistake, whatever the backend."""
+"""The checks of users' arguments: the same mistake raises the same exception everywhere."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def as_numbers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     try:
         array = np.asarray(x)
     except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from error
+        raise ValueError(f"{name} is not an array: {error}") from error
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, not {type_name(x)} of dtype {array.dtype}")
+        raise TypeError(f"{name} must contain real numbers, not {type_name(x)} of dtype {array.dtype}")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float32 or float64, not {array.dtype}")
     return array
 
 
 def native(array: FloatArray) -> np.dtype[np.floating[Any]]:
-    """float32 or float64, whichever `array` holds, in this machine's byte order."""
+    """The dtype of `array`, float32 or float64, in this machine's byte order."""
     return _FLOAT32 if array.dtype.itemsize == 4 else _FLOAT64
 
 
 def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] | None = None) -> FloatArray:
-    """`x` as a C-contiguous array of `dtype`; by default float32 and float16 become float32, all else float64."""
+    """`x` as a C-contiguous array of `dtype`; by default float32 and float16 become float32, all others float64."""
     if (
         type(x) is np.ndarray
         and x.flags.c_contiguous
         and (x.dtype is dtype if dtype is not None else x.dtype is _FLOAT64 or x.dtype is _FLOAT32)
     ):
-        return x  # the usual case, without a detour
+        return x  # The usual case: nothing to check or convert.
     array = as_numbers(x, name)
     if dtype is None:
         dtype = _FLOAT32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOAT64
@@ -51,7 +51,7 @@ def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] |
 
 
 def as_parameter(value: object, name: str, ndim: int | None = None) -> FloatArray:
-    """`value` itself, which must be an array of float32 or float64 with elements, and `ndim` dimensions if given."""
+    """`value` itself, which must be a nonempty array of float32 or float64, with `ndim` dimensions if given."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, not {type_name(value)}")
     if value.dtype.kind != "f" or value.dtype.itemsize not in (4, 8):
@@ -62,18 +62,29 @@ def as_parameter(value: object, name: str, ndim: int | None = None) -> FloatArra
     return value
 
 
-def as_rows(x: npt.ArrayLike, name: str) -> FloatArray:
-    """`x` of shape (columns,) or (rows, columns) as two-dimensional."""
+def as_matrix(x: npt.ArrayLike, name: str) -> FloatArray:
+    """`x` as a two-dimensional array."""
     array = as_floating(x, name)
-    if array.ndim == 1:
-        array = array[np.newaxis]
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"{name} must have shape (n,) or (rows, n) with n >= 1, not {array.shape}")
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions, not shape {array.shape}")
     return array
 
 
+def check_perturbable(x: object) -> None:
+    """Raise unless central differences can change the elements of `x` in place."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {type_name(x)}")
+    if x.dtype.kind != "f":
+        raise TypeError(
+            f"x must be an array of floating-point numbers, not {x.dtype}: a step of h would be rounded away; "
+            f"pass x.astype(float)"
+        )
+    if not x.flags.writeable:
+        raise ValueError("x is read-only, but its elements are changed one at a time and restored: pass x.copy()")
+
+
 def as_batch(x: npt.ArrayLike, inputs: int, dtype: np.dtype[np.floating[Any]]) -> FloatArray:
-    """`x` of shape (batch, inputs), or (inputs,) for a batch of one, in the dtype of the network."""
+    """`x` of shape (batch, inputs), or (inputs,) for a batch of one, as a (batch, inputs) array of `dtype`."""
     array = as_floating(x, "x", dtype)
     if array.ndim == 1:
         array = array[np.newaxis]
@@ -96,8 +107,8 @@ def as_targets(
 ) -> FloatArray | IntArray:
     """`t` as int64 labels of shape (rows,), or as targets of shape (rows, classes) in `dtype`.
 
-    With `single`, the one row was given without its batch dimension, and `t` may be too: one label, or one row of
-    targets. `names` are those of the rows and of `t`.
+    With `single`, the rows are one row given without its batch dimension, and `t` may have none either: it may be one
+    label or one row of targets. `names` are the arguments' names, of the rows and of `t`.
     """
     x_name, t_name = names
     array = as_numbers(t, t_name)
@@ -114,11 +125,36 @@ def as_targets(
         raise TypeError(f"{t_name} has labels of dtype {array.dtype}: class labels must be integers")
     if len(array) != rows:
         raise ValueError(f"{t_name} has {len(array)} labels for {rows} rows of {x_name}")
-    few = rows <= 16  # where NumPy's reductions take longer than Python
-    if not (all(0 <= t < classes for t in array.tolist()) if few else array.min() >= 0 and array.max() < classes):
+    if not _are_labels(array, classes):
         wrong = int(np.flatnonzero((array < 0) | (array >= classes))[0])
-        raise ValueError(f"{t_name}[{wrong}] is {array[wrong]}, which is no label of {classes} classes")
+        raise ValueError(f"{t_name}[{wrong}] is {array[wrong]}, which is not a label of {classes} classes")
     return np.asarray(array, dtype=np.int64, order="C")
+
+
+def _are_labels(array: npt.NDArray[Any], classes: int) -> bool:
+    if len(array) <= 16:  # For so few, Python is faster than NumPy's reductions.
+        return all(0 <= label < classes for label in array.tolist())
+    return bool(array.min() >= 0 and array.max() < classes)
+
+
+def as_rows_and_targets(x: npt.ArrayLike, t: npt.ArrayLike, name: str) -> tuple[FloatArray, FloatArray | IntArray]:
+    """`x` of shape (classes,) or (batch, classes) as (batch, classes), and its targets as `as_targets` returns them."""
+    array = as_floating(x, name)
+    rows = array[np.newaxis] if array.ndim == 1 else array
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise ValueError(f"{name} must have shape (n,) or (rows, n) with n >= 1, not {rows.shape}")
+    if len(rows) == 0:
+        raise ValueError(f"{name} of shape {array.shape} is an empty batch")
+    return rows, as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
+
+
+def check_function(f: object) -> None:
+    """Raise unless `f` can be called."""
+    if not callable(f):
+        raise TypeError(
+            f"f must be a function of x, not {type_name(f)} ({f!r}): pass the function itself, as in "
+            f"`lambda W: net.loss(x, t)`, not its value `net.loss(x, t)`"
+        )
 
 
 def as_real(value: object, name: str) -> float:
@@ -127,7 +163,7 @@ def as_real(value: object, name: str) -> float:
         raise TypeError(f"{name} must be a number, not {type_name(value)}")
     try:
         number = float(value)
-    except OverflowError:  # an int beyond all floats
+    except OverflowError:  # An int larger than every float.
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, not {value}")
@@ -135,7 +171,7 @@ def as_real(value: object, name: str) -> float:
 
 
 def as_positive(value: object, name: str) -> float:
-    """A positive, finite number."""
+    """A positive and finite number."""
     number = as_real(value, name)
     if number <= 0:
         raise ValueError(f"{name} must be positive, not {value}")
@@ -143,10 +179,10 @@ def as_positive(value: object, name: str) -> float:
 
 
 def as_not_negative(value: object, name: str) -> float:
-    """A finite number that is not negative."""
+    """A finite number of at least 0."""
     number = as_real(value, name)
     if number < 0:
-        raise ValueError(f"{name} must not be negative, not {value}")
+        raise ValueError(f"{name} must be at least 0, not {value}")
     return number
 
 
@@ -159,6 +195,7 @@ def as_ratio(value: object, name: str) -> float:
 
 
 def as_fraction(value: object, name: str) -> float:
+    """A number from 0 to less than 1."""
     number = as_real(value, name)
     if not 0 <= number < 1:
         raise ValueError(f"{name} must be at least 0 and less than 1, not {value}")
@@ -173,7 +210,7 @@ def as_flag(value: object, name: str) -> bool:
 
 
 def as_count(value: object, name: str, least: int = 1) -> int:
-    """A whole number of at least `least`."""
+    """An integer of at least `least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, not {type_name(value)}")
     if value < least:
@@ -182,7 +219,7 @@ def as_count(value: object, name: str, least: int = 1) -> int:
 
 
 def as_seed(seed: object) -> int | None:
-    """A whole number that is not negative, or None for another one each time."""
+    """An integer of at least 0, or None for a different seed each time."""
     return None if seed is None else as_count(seed, "seed", least=0)
 
 
@@ -205,7 +242,7 @@ def as_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
 
 
 def as_step(h: object, dtype: np.dtype[Any]) -> float:
-    """Return the step `h`; by default 1e-4, or 1e-2 for float32, where 1e-4 is too small for the loop."""
+    """The step `h`; by default 1e-4, or 1e-2 for float32, where 1e-4 is too small for the loop."""
     if h is None:
         return 1e-4 if dtype.itemsize >= 8 else 1e-2
     step = as_positive(h, "h")

@@ -1,4 +1,4 @@
-"""Ctrl-C at a time that suits."""
+"""Delay Ctrl-C until a block has finished."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from types import FrameType, TracebackType
 
 
 class HeldInterrupts:
-    """Within the ``with`` block Ctrl-C waits; it comes at its end.
+    """Delay Ctrl-C during the ``with`` block; it takes effect at the block's end.
 
-    Only the main thread is ever interrupted, and only it may say what a signal does: elsewhere nothing is held.
+    Python interrupts only the main thread, and only that thread may set signal handlers: in other threads this does
+    nothing.
     """
 
     def __enter__(self) -> None:
@@ -19,7 +20,7 @@ class HeldInterrupts:
         in_main = threading.current_thread() is threading.main_thread()
         self._handler = handler if in_main and callable(handler) else None
         if self._handler is not None:
-            signal.signal(signal.SIGINT, self._hold)  # from here on nothing can come between this and the block
+            signal.signal(signal.SIGINT, self._hold)  # No Ctrl-C can interrupt from here on.
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         self._came = number, frame

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, where tqdm is installed, and nothing elsewhere."""
+"""A progress bar, shown if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 
 class ProgressBar:
-    """What is being done, and how much of it is done; `bar` is tqdm's, or None to show nothing."""
+    """The current task and its progress; `bar` is a tqdm bar, or None to show nothing."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
 
     def show(self, name: str, new: int, total: int) -> None:
-        """Show what is being done, how many steps are new, and of how many in all; 0 where that is not known."""
+        """Show the task `name` and add `new` steps; `total` is the number of all steps, or 0 if unknown."""
         if self._bar is not None:
             self._bar.total = total or None
             self._bar.set_description_str(name, refresh=not new)
             self._bar.update(new)
 
     def hide(self) -> None:
-        """Give the line free for what others print, until the next `show`."""
+        """Clear the line so that others can print, until the next `show`."""
         if self._bar is not None:
             self._bar.clear()
 
 
 @contextlib.contextmanager
 def progress_bar(wanted: bool, done: int = 0, width: int = 40) -> Iterator[ProgressBar]:
-    """Give a bar that begins at `done` steps and goes when the work ends."""
+    """Yield a bar that starts at `done` steps and disappears at the end of the block."""
     if not wanted or importlib.util.find_spec("tqdm") is None:
         yield ProgressBar()
         return

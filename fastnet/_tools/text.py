@@ -1,15 +1,15 @@
-"""Numbers and tables as plain text."""
+"""Format numbers and tables as plain text."""
 
 from __future__ import annotations
 
 
 def three_digits(value: float) -> str:
-    """Write a number to three significant digits, as in ``168,000``."""
+    """Format a number to three significant digits, as in ``168,000``."""
     return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a time to three significant digits, as in ``6.67 s`` or ``312 µs``."""
+    """Format a time to three significant digits, as in ``6.67 s`` or ``312 µs``."""
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if float(f"{seconds:.3g}") >= size:
             return f"{three_digits(seconds / size)} {unit}"
@@ -17,7 +17,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def align(lines: list[list[str]], sides: str) -> list[str]:
-    """Write cells in columns, a rule under the first line; `sides` has ``<`` or ``>`` for each column."""
+    """Align cells in columns, with a rule under the first line; `sides` has ``<`` or ``>`` for each column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip()

@@ -1,4 +1,4 @@
-"""Names of array types."""
+"""Type aliases for arrays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,4 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
-
-
 IntArray: TypeAlias = npt.NDArray[np.int64]

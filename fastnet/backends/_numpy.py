@@ -140,6 +140,19 @@ def mean_squared_error(y: FloatArray, t: FloatArray | IntArray) -> float:
 
 
 @quietly
+def loss_derivative(kind: Loss, y: FloatArray, t: FloatArray) -> FloatArray:
+    """The derivative of each row's loss with respect to its answers y; all shapes (batch, classes)."""
+    return -t / (y + y.dtype.type(EPSILON)) if kind == Loss.CROSS_ENTROPY else y - t
+
+
+@quietly
+def softmax_backward(y: FloatArray, dy: FloatArray) -> FloatArray:
+    """The derivative with respect to x, where y = softmax(x), from `dy`, that with respect to y."""
+    dx: FloatArray = y * (dy - (y * dy).sum(axis=1, keepdims=True))
+    return dx
+
+
+@quietly
 def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
     """The network's answer, shape (batch, classes)."""
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
@@ -181,10 +194,9 @@ def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
         after.append(activation(kind, a, spec.leaky_slope))
     y = softmax(after[-1]) if spec.output == Output.SOFTMAX else after[-1]
 
-    rows = target_rows(t, y)
-    dy = -rows / (y + y.dtype.type(EPSILON)) if spec.loss == Loss.CROSS_ENTROPY else y - rows
+    dy = loss_derivative(spec.loss, y, target_rows(t, y))
     if spec.output == Output.SOFTMAX:
-        dy = y * (dy - (y * dy).sum(axis=1, keepdims=True))
+        dy = softmax_backward(y, dy)
     dz = dy / y.dtype.type(len(x))
 
     reversed_gradients: list[FloatArray] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import numbers
 import os
 import warnings
 from types import TracebackType
 from typing import Any, Protocol, cast, runtime_checkable
 
+from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, NetworkSpec, Update
 
@@ -184,15 +184,11 @@ def set_num_threads(count: int) -> None:
         If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
     """
     global _num_threads
-    given: object = count
-    if isinstance(given, bool) or not isinstance(given, numbers.Integral):
-        raise TypeError(f"count must be an int, not {type(given).__name__}")
-    if count < 1:
-        raise ValueError(f"count must be at least 1, not {count}")
-    if count > MOST_THREADS:
-        raise ValueError(f"count must be at most {MOST_THREADS:,}, not {count}")
-    active().set_num_threads(int(count))
-    _num_threads = int(count)
+    threads = checks.as_count(count, "count")
+    if threads > MOST_THREADS:
+        raise ValueError(f"count must be at most {MOST_THREADS:,}, not {threads}")
+    active().set_num_threads(threads)
+    _num_threads = threads
 
 
 if not has_extension() and not os.environ.get("FASTNET_BACKEND"):

@@ -1,4 +1,4 @@
-"""What the commands share: types of arguments, the data, the files they write, and NumPy's threads."""
+"""What the commands share: argument types, data, output files, and NumPy's threads."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Value = TypeVar("Value", int, float)
 
 
 class UsageError(Exception):
-    """What the user asked for can't be done; the message says why."""
+    """The arguments can't be used; the message says why."""
 
 
 class CommandError(Exception):
-    """The work could not be done as it was asked for; the message says why."""
+    """The command failed while it was running; the message says why."""
 
 
 # Arguments -------------------------------------------------------------------------------------------------
 
 
 def number(kind: type[Value], check: Callable[[object, str], Value]) -> Callable[[str], Value]:
-    """Return a type of argument: what `check` accepts, with the message that it has for the rest."""
+    """Return an argument type for argparse that accepts what `check` accepts, and reports its messages."""
 
     def parse(text: str) -> Value:
         try:
@@ -52,15 +52,15 @@ positive = number(float, checks.as_positive)
 
 def add_data_arguments(add: Callable[..., Any]) -> None:
     choices = ("auto", "mnist", "digits")
-    add("--data", choices=choices, default="auto", help="auto, the default: MNIST if it is there, else drawn digits")
-    add("--data-dir", metavar="DIR", type=Path, help="where the MNIST files are")
+    add("--data", choices=choices, default="auto", help="auto (default): MNIST if it is found, otherwise drawn digits")
+    add("--data-dir", metavar="DIR", type=Path, help="the folder of the MNIST files")
 
 
 # Data ------------------------------------------------------------------------------------------------------
 
 
 def wants_mnist(options: argparse.Namespace) -> bool:
-    """Tell whether to load MNIST, and not to draw digits."""
+    """Whether to load MNIST; otherwise digits are drawn."""
     folder = options.data_dir
     if folder is not None and not folder.is_dir():
         raise UsageError(f"argument --data-dir: there is no folder {str(folder)!r}")
@@ -72,14 +72,14 @@ def wants_mnist(options: argparse.Namespace) -> bool:
 
 
 def load_mnist(folder: Path | None) -> Any:
-    """Return what `datasets.load_mnist` does."""
+    """Load MNIST, or raise UsageError."""
     try:
         return datasets.load_mnist(data_dir=folder)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(f"can't load MNIST: {error}") from error
 
 
-def drawn(options: argparse.Namespace) -> str:
+def describe_digits(options: argparse.Namespace) -> str:
     """Say that digits are drawn, and why."""
     return "digits drawn by fastnet" + (
         "" if options.data == "digits" else ", since there is no MNIST (see --data-dir)"
@@ -90,7 +90,7 @@ def drawn(options: argparse.Namespace) -> str:
 
 
 def check_writable(options: argparse.Namespace, *names: str) -> None:
-    """Refuse now the files of the options `names` that could not be written after the work."""
+    """Raise UsageError if a file that one of the options `names` names can't be written."""
     for name in names:
         path = getattr(options, name)
         if path is None:
@@ -105,7 +105,7 @@ def check_writable(options: argparse.Namespace, *names: str) -> None:
 
 
 def check_picture(path: Path | None) -> None:
-    """Refuse now a picture that could not be drawn after the work."""
+    """Raise UsageError if the plot can't be written in the format of its suffix."""
     if path is None:
         return
     from fastnet.plotting import check_format
@@ -125,11 +125,11 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def blas_threads(count: int | None) -> Iterator[None]:
-    """Let NumPy's matrix product have no more threads than the others, where threadpoolctl can see to it."""
+    """Limit NumPy's matrix products to `count` threads, if threadpoolctl is installed; None sets no limit."""
     if count is None:
         yield
     elif importlib.util.find_spec("threadpoolctl") is None:
-        print("NumPy's matrix product keeps its own number of threads: threadpoolctl is not installed")
+        print("NumPy's matrix products keep their own number of threads: threadpoolctl is not installed")
         yield
     else:
         threadpoolctl = importlib.import_module("threadpoolctl")

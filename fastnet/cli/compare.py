@@ -1,4 +1,4 @@
-"""``fastnet compare``: every method's gradient of one batch, and a replay of the program that it began with."""
+"""``fastnet compare``: the gradient of one batch by every method, and a replay of the notes' program."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from fastnet.networks.base import BaseNetwork
 
 PIXELS, CLASSES = 784, 10
 REPLAY_HIDDEN, REPLAY_STEPS, REPLAY_RATE = 50, 2, 0.06
-REPLAY_REPEATS, REPLAY_SECONDS = 5, 0.5  # its time is a median of so many, or of what fits into so long
+REPLAY_REPEATS, REPLAY_SECONDS = 5, 0.5  # The time is the median of 5 runs, or of fewer in 0.5 s.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Compute the gradient of one batch by every method: the time of each, and how far it is from backprop. "
+        "Compute the gradient of one batch by every method, and report its time and its difference from backprop. "
         "Then replay the program that this library started from: two steps of gradient descent on one image."
     )
     count, positive = arguments.count, arguments.positive
     add = parser.add_argument
     arguments.add_data_arguments(add)
-    add("--batch", metavar="N", type=count, default=100, help="how many images (default: 100)")
-    add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="hidden layers' units (default: 50)")
+    add("--batch", metavar="N", type=count, default=100, help="number of images (default: 100)")
+    add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
     add("--dtype", choices=("float64", "float32"), default="float64", help="default: float64")
-    add("--threads", metavar="N", type=count, help="default: one for each processor")
-    add("--h", metavar="H", type=positive, help="the step (default: 1e-4; 1e-2 for float32)")
+    add("--threads", metavar="N", type=count, help="number of threads (default: one for each processor)")
+    add("--h", metavar="H", type=positive, help="step of the differences (default: 1e-4; 1e-2 for float32)")
     seed = arguments.count_or_zero
-    add("--seed", metavar="N", type=seed, default=0, help="of the weights and of drawn digits (default: 0)")
-    add("--full", action="store_true", help="time every method on every parameter, which takes minutes")
-    add("--steps", action="store_true", help="instead: the error by step, of the loop and of exact differences")
-    add("--json", metavar="FILE", type=Path, help="write the results there, too")
-    add("--plot", metavar="FILE", type=Path, help="draw the times there: a .png, .svg, .pdf or other picture")
+    add("--seed", metavar="N", type=seed, default=0, help="seed of the weights and the drawn digits (default: 0)")
+    add("--full", action="store_true", help="time every method on every parameter; this takes minutes")
+    add("--steps", action="store_true", help="instead, show the error by step, of the loop and of exact differences")
+    add("--json", metavar="FILE", type=Path, help="also write the results to this file")
+    add("--plot", metavar="FILE", type=Path, help="plot the times to this file: .png, .svg, .pdf or other")
     parser.set_defaults(run=run)
 
 
 class _Data(NamedTuple):
-    """Images, shape (batch, 784), their labels, and what they are in words."""
+    """Images, shape (batch, 784), their labels, and a description."""
 
     x: npt.NDArray[np.float32]
     t: npt.NDArray[np.int64]
@@ -63,12 +63,12 @@ class _Data(NamedTuple):
 
 @dataclass(frozen=True)
 class _Replay:
-    """What the notes' program printed, and what it took."""
+    """The results and times of the notes' program."""
 
-    image: int  # its number in the batch
-    losses: tuple[float, ...]  # at the start, and after every step
+    image: int  # Its index in the batch.
+    losses: tuple[float, ...]  # At the start, and after every step.
     seconds: float
-    loop_seconds: float  # of the same by the NumPy loop
+    loop_seconds: float  # The time of the same steps by the NumPy loop.
     loop_sampled: bool
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class _Replay:
         network = f"{PIXELS}-{REPLAY_HIDDEN}-{CLASSES}"
         return "\n".join(
             [
-                f"The notes' program: a {network} network with all parameters from N(0, 1), one image (number",
+                f"The notes' program: a {network} network with all parameters from N(0, 1), one image (index",
                 f"{self.image} of these), {REPLAY_STEPS} steps of the numerical gradient at lr {REPLAY_RATE}",
                 "",
                 *lines,
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError(f"argument --h: {error}") from error
     arguments.check_writable(options, "json", "plot")
     if options.plot is not None and options.steps:
-        raise UsageError("argument --plot: there is no picture of --steps")
+        raise UsageError("argument --plot: --steps has no plot")
     arguments.check_picture(options.plot)
     data = _load(options)
     print(f"data: {data.name}", flush=True)
@@ -130,7 +130,7 @@ def _finite(replay: dict[str, Any]) -> dict[str, Any]:
 def _load(options: argparse.Namespace) -> _Data:
     count = options.batch
     if not arguments.wants_mnist(options):
-        return _Data(*datasets.make_digits(count, seed=options.seed), f"{count:,} {arguments.drawn(options)}")
+        return _Data(*datasets.make_digits(count, seed=options.seed), f"{count:,} {arguments.describe_digits(options)}")
     (x, t), _ = arguments.load_mnist(options.data_dir)
     if count > len(x):
         raise UsageError(f"argument --batch: MNIST has {len(x):,} training images, not {count:,}")
@@ -140,7 +140,7 @@ def _load(options: argparse.Namespace) -> _Data:
 def _network(hidden: Sequence[int], dtype: str, seed: int) -> BaseNetwork:
     if len(hidden) == 1:
         return TwoLayerNet(PIXELS, hidden[0], CLASSES, dtype=dtype, seed=seed)
-    # With 0.01, nothing would reach the first layer.
+    # With the default of 0.01, almost no gradient would reach the first layer.
     return MultiLayerNet(
         PIXELS, hidden, CLASSES, activation="sigmoid", weight_init_std="xavier", dtype=dtype, seed=seed
     )
@@ -149,8 +149,8 @@ def _network(hidden: Sequence[int], dtype: str, seed: int) -> BaseNetwork:
 def _replay(data: _Data, options: argparse.Namespace) -> _Replay:
     """Run the notes' program: gradient descent on one image with the numerical gradient.
 
-    It takes the image whose loss is nearest to that of a guess, log 10. Networks with such weights misjudge many
-    images beyond hope: a probability below the 1e-7 inside the logarithm has no gradient to descend.
+    It takes the image whose loss is nearest to log 10, that of a guess. With such weights, the probability of the right
+    digit is below the 1e-7 in the logarithm for many images, where there is almost no gradient.
     """
     net = TwoLayerNet(PIXELS, REPLAY_HIDDEN, CLASSES, dtype=options.dtype)
     rng = np.random.default_rng(options.seed)
@@ -171,7 +171,7 @@ def _replay(data: _Data, options: argparse.Namespace) -> _Replay:
 
 
 def _descend(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> tuple[list[float], float]:
-    """Return the losses at the start and after every step, and what it took."""
+    """Return the losses at the start and after every step, and the time in seconds."""
     start = time.perf_counter()
     losses = [net.loss(x, t)]
     for _ in range(REPLAY_STEPS):

@@ -1,4 +1,4 @@
-"""Which command is meant, and the exit code."""
+"""The entry point: run the chosen command and return the exit code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastnet.backends import build_info
 from fastnet.cli import compare, train
 from fastnet.cli.arguments import CommandError, UsageError
 
-FAILED = 1  # the exit code of a command that could not be done to its end
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended: 128 + SIGINT
+FAILED = 1  # The exit code of a command that failed while it was running.
+INTERRUPTED = 130  # The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,21 +23,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments; those of the process by default.
+        The arguments; by default those of the process.
 
     Returns
     -------
     int
-        The exit code: 0; 1 if a training diverged or a file could not be written after all; 130 after Ctrl-C.
+        The exit code: 0; 1 if a training diverged or a file could not be written at the end; 130 after Ctrl-C.
 
     Raises
     ------
     SystemExit
-        With code 2 and one line on stderr for arguments that can't be used; with 0 for ``--help`` and
+        With code 2 and one line on stderr if the arguments can't be used; with code 0 for ``--help`` and
         ``--version``.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without µ and × shows ? instead
+        sys.stdout.reconfigure(errors="replace")  # A terminal without µ and × shows ? instead.
     parser = _parser()
     options = parser.parse_args(argv)
     try:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _activate(threads: int | None) -> None:
-    """Choose the backend and its threads now, since the environment may ask for what is not there."""
+    """Choose the backend and its threads now, since the environment may name a backend that is not available."""
     try:
         backends.active()
     except ValueError as error:
@@ -66,11 +66,11 @@ def _activate(threads: int | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fastnet", description="The numerical gradient of a neural network, beside backprop."
+        prog="fastnet", description="Numerical gradients of neural networks, compared with backprop."
     )
     parser.add_argument("--version", action="version", version=f"fastnet {version('fastnet')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    compare.add_arguments(commands.add_parser("compare", help="time every method's gradient and check it"))
+    compare.add_arguments(commands.add_parser("compare", help="time and check the gradient by every method"))
     train.add_arguments(commands.add_parser("train", help="train a network on handwritten digits"))
     info = commands.add_parser("info", help="show which backend, instruction set and threads are in use")
     info.set_defaults(run=_info)

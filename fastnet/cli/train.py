@@ -1,4 +1,4 @@
-"""``fastnet train``: a network that learns digits, by backprop or by numerical gradients alone."""
+"""``fastnet train``: train a network on digits, by backprop or by numerical gradients alone."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
 
 CLASSES = 10
-DRAWN_ROWS = 5000, 1000  # to train and to test with, where digits are drawn
-SGD_RATE = 0.1  # the notes'; that of the other optimizers is their own default
-STEPS = 3  # of the step schedule, each at a tenth of the rate before
+DRAWN_ROWS = 5000, 1000  # The number of drawn digits, to train and to test with.
+SGD_RATE = 0.1  # The notes' learning rate; other optimizers use their own defaults.
+STEPS = 3  # The number of steps of the step schedule, each with a tenth of the previous learning rate.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train a network on handwritten digits: a line for each epoch, and its accuracy on the test images. "
-        "Ctrl-C ends the training and keeps what was learnt."
+        "Train a network on handwritten digits, and print the accuracy on the test images after each epoch. "
+        "Ctrl-C ends the training and keeps what was learned."
     )
     count, count_or_zero, positive = arguments.count, arguments.count_or_zero, arguments.positive
-    fraction = arguments.number(float, _as_fraction)
+    fraction = arguments.number(float, checks.as_fraction)
     add = parser.add_argument_group("data").add_argument
     arguments.add_data_arguments(add)
     for what, rows in zip(("train", "test"), DRAWN_ROWS, strict=True):
-        words = f"how many images to {what} with, the first ones (default: all of MNIST; {rows:,} drawn digits)"
+        words = f"{what} with the first N images (default: all of MNIST, or {rows:,} drawn digits)"
         add(f"--{what}-size", metavar="N", type=count, help=words)
 
     add = parser.add_argument_group("network").add_argument
-    add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="hidden layers' units (default: 50)")
+    add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
     add("--activation", choices=tuple(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)")
-    add("--init", metavar="STD", type=_init, help="of the weights: he, xavier or a number (default: he for relu)")
+    add("--init", metavar="STD", type=_init, help="initial weights: he, xavier or a number (default: he for relu)")
     add("--weight-decay", metavar="L", type=arguments.number(float, checks.as_not_negative), default=0.0)
-    add("--batchnorm", action="store_true", help="after each hidden affine layer")
-    add("--dropout", metavar="SHARE", type=fraction, default=0.0, help="of the hidden units (default: 0)")
+    add("--batchnorm", action="store_true", help="add batch normalization after each hidden affine layer")
+    add("--dropout", metavar="RATIO", type=fraction, default=0.0, help="in the hidden layers (default: 0)")
     add("--dtype", choices=("float64", "float32"), default="float32", help="default: float32")
 
     group = parser.add_argument_group("training")
     add = group.add_argument
     add("--gradient", choices=("backprop", "numerical"), default="backprop", help="default: backprop")
-    add("--algorithm", choices=ALGORITHMS, help="of the numerical gradient (default: auto)")
-    add("--h", metavar="H", type=positive, help="its step (default: 1e-2; 1e-4 for float64)")
+    add("--algorithm", choices=ALGORITHMS, help="algorithm of the numerical gradient (default: auto)")
+    add("--h", metavar="H", type=positive, help="step of the numerical gradient (default: 1e-2; 1e-4 for float64)")
     add("--optimizer", choices=tuple(optimizers.OPTIMIZERS), default="adam", help="default: adam")
     add(
         "--lr",
@@ -63,30 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="learning rate (default: 0.1 for sgd, 0.001 for adam, else 0.01)",
     )
-    add("--momentum", metavar="M", type=fraction, help="of momentum and nesterov (default: 0.9)")
+    add("--momentum", metavar="M", type=fraction, help="momentum of momentum and nesterov (default: 0.9)")
     add("--schedule", choices=("constant", "step", "cosine"), default="constant", help="default: constant")
-    add("--warmup", metavar="N", type=count_or_zero, help="iterations in which it rises, with --schedule cosine")
+    add("--warmup", metavar="N", type=count_or_zero, help="iterations of rising rate, for --schedule cosine")
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", metavar="N", type=count, help="how often to see every image (default: 10)")
-    length.add_argument("--iterations", metavar="N", type=count, help="or how many updates to make")
-    add("--batch", metavar="N", type=count, default=100, help="images for each update (default: 100)")
-    add("--seed", metavar="N", type=count_or_zero, default=0, help="of weights, order and drawn digits (default: 0)")
-    add("--threads", metavar="N", type=count, help="default: one for each processor")
+    length.add_argument("--epochs", metavar="N", type=count, help="number of epochs (default: 10)")
+    length.add_argument("--iterations", metavar="N", type=count, help="number of updates, instead of --epochs")
+    add("--batch", metavar="N", type=count, default=100, help="images in each batch (default: 100)")
+    add("--seed", metavar="N", type=count_or_zero, default=0, help="of weights, shuffling, drawn digits (default: 0)")
+    add("--threads", metavar="N", type=count, help="number of threads (default: one for each processor)")
 
     add = parser.add_argument_group("files").add_argument
-    add("--save", metavar="FILE", type=Path, help="write the parameters there, those of the best epoch: an .npz")
-    add("--checkpoint", metavar="FILE", type=Path, help="write there, after each epoch, what is needed to go on")
-    add("--resume", metavar="FILE", type=Path, help="go on from such a file, with the same other options")
-    add("--json", metavar="FILE", type=Path, help="write the results there, too")
-    add("--plot", metavar="FILE", type=Path, help="draw loss and accuracy there: a .png, .svg, .pdf or other picture")
+    add("--save", metavar="FILE", type=Path, help="write the parameters of the best epoch to this .npz file")
+    add("--checkpoint", metavar="FILE", type=Path, help="write a checkpoint to this file after each epoch")
+    add("--resume", metavar="FILE", type=Path, help="continue from this checkpoint; give the other options as before")
+    add("--json", metavar="FILE", type=Path, help="also write the results to this file")
+    add("--plot", metavar="FILE", type=Path, help="plot loss and accuracy to this file: .png, .svg, .pdf or other")
     parser.set_defaults(run=run)
-
-
-def _as_fraction(value: object, name: str) -> float:
-    number = checks.as_not_negative(value, name)
-    if number >= 1:
-        raise ValueError(f"{name} must be less than 1, not {number}")
-    return number
 
 
 def _init(text: str) -> str | float:
@@ -94,7 +87,7 @@ def _init(text: str) -> str | float:
 
 
 class _Data(NamedTuple):
-    """Images, shape (rows, 784), their labels, to train and to test with, and what they are in words."""
+    """Images, shape (rows, 784), and labels to train and to test with, and a description."""
 
     train: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
     test: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
@@ -102,7 +95,7 @@ class _Data(NamedTuple):
 
 
 class _Table:
-    """A line for each epoch, printed as soon as it has ended."""
+    """A callback that prints a line for each epoch when it has ended."""
 
     def __init__(self) -> None:
         self.printed = 0
@@ -118,7 +111,8 @@ def run(options: argparse.Namespace) -> None:
     data = _load(options)
     print(f"data: {data.name}", flush=True)
     with arguments.blas_threads(options.threads):
-        trainer = _trainer(options, data)
+        table = _Table()
+        trainer = _trainer(options, data, table)
         if options.resume is not None:
             _resume(trainer, options.resume)
         print(_describe(trainer, options), end="\n\n")
@@ -129,10 +123,11 @@ def run(options: argparse.Namespace) -> None:
                 trainer.fit()
             except (DivergenceError, KeyboardInterrupt) as error:
                 failure = error
+            table(trainer)  # Ctrl-C can come between the end of an epoch and its printing.
             _finish(trainer, data, options, failure)
         except OSError as error:
             raise CommandError(f"can't write: {error}") from error
-        except ValueError as error:  # what only the first iteration can tell: an algorithm that is not for this network
+        except ValueError as error:  # Only the first iteration tells whether the algorithm suits the network.
             raise UsageError(str(error)) from error
     if isinstance(failure, DivergenceError):
         raise CommandError(str(failure)) from failure
@@ -141,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what does not go together, and files that could not be written after the work."""
+    """Raise UsageError for options that exclude each other, and for files that can't be written."""
     for name in ("algorithm", "h"):
         if getattr(options, name) is not None and options.gradient != "numerical":
             raise UsageError(f"argument --{name}: it is for --gradient numerical")
@@ -162,10 +157,10 @@ def _check(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace) -> _Data:
     if not arguments.wants_mnist(options):
         sizes = options.train_size or DRAWN_ROWS[0], options.test_size or DRAWN_ROWS[1]
-        # Even seeds to train with, odd ones to test with: no digit is ever in both.
+        # Training uses even seeds and tests use odd ones, so that no digit is in both sets.
         train = datasets.make_digits(sizes[0], seed=2 * options.seed)
         test = datasets.make_digits(sizes[1], seed=2 * options.seed + 1)
-        name = f"{sizes[0]:,} {arguments.drawn(options)}, to train with; {sizes[1]:,} to test with"
+        name = f"{sizes[0]:,} {arguments.describe_digits(options)}, to train with; {sizes[1]:,} to test with"
     else:
         sets = arguments.load_mnist(options.data_dir)
         wanted = options.train_size, options.test_size
@@ -179,7 +174,7 @@ def _load(options: argparse.Namespace) -> _Data:
     return _Data(train, test, name)
 
 
-def _trainer(options: argparse.Namespace, data: _Data) -> Trainer:
+def _trainer(options: argparse.Namespace, data: _Data, table: _Table) -> Trainer:
     pixels = data.train[0].shape[1]
     init = options.init
     if init is None:
@@ -198,7 +193,7 @@ def _trainer(options: argparse.Namespace, data: _Data) -> Trainer:
     )
     per_epoch = math.ceil(len(data.train[0]) / options.batch)
     iterations = options.iterations or (options.epochs or 10) * per_epoch
-    callbacks: list[Callable[[Trainer], object]] = [_Table()]
+    callbacks: list[Callable[[Trainer], object]] = [table]
     if options.save is not None:
         callbacks.append(SaveBest(options.save))
     if options.checkpoint is not None:
@@ -242,11 +237,11 @@ def _resume(trainer: Trainer, path: Path) -> None:
         trainer.load(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"argument --resume: {error}") from error
-    print(f"going on after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs), from {path}")
+    print(f"continuing after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs), from {path}")
 
 
 def _describe(trainer: Trainer, options: argparse.Namespace) -> str:
-    """Say which network is trained, and how."""
+    """Describe the network and how it is trained."""
     sizes = "-".join(map(str, [trainer.net.params["W1"].shape[0], *options.hidden, CLASSES]))
     parameters = sum(p.size for p in trainer.net.params.values())
     words = [f"{sizes} network of {parameters:,} parameters", options.dtype, options.activation]
@@ -262,9 +257,8 @@ def _describe(trainer: Trainer, options: argparse.Namespace) -> str:
 
 
 def _finish(trainer: Trainer, data: _Data, options: argparse.Namespace, failure: BaseException | None) -> None:
-    """Write the files, and say how it ended; the last line is the accuracy."""
+    """Write the files and print how the training ended; the last line is the accuracy."""
     history, net = trainer.history, trainer.net
-    trainer.callbacks[0](trainer)  # a row that Ctrl-C kept from being printed
     diverged = isinstance(failure, DivergenceError)
     accuracy = None if diverged else net.accuracy(*data.test, batch_size=1000)
     results = {

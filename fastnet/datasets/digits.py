@@ -1,11 +1,13 @@
-"""Drawn digits, for where there is no MNIST."""
+"""Draw images of digits, for machines without MNIST."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-# The pen's way through each digit, in a box from (0, 0), top left, to (1, 1).
+from fastnet._tools import checks
+
+# The pen's path through each digit, in a box from (0, 0), top left, to (1, 1).
 _STROKES = (
     ((0.50, 0.10), (0.28, 0.22), (0.22, 0.50), (0.30, 0.80), (0.50, 0.90), (0.70, 0.80), (0.78, 0.50), (0.72, 0.22),
      (0.50, 0.10)),
@@ -26,7 +28,7 @@ _STROKES = (
 
 
 def _polyline(points: tuple[tuple[float, float], ...], length: int) -> npt.NDArray[np.float64]:
-    """The curve through `points` (Catmull-Rom), at `length` places: shape (length, 2)."""
+    """`length` points on the Catmull-Rom curve through `points`, shape (length, 2)."""
     p = np.array([points[0], *points, points[-1]])
     place = np.linspace(0, len(points) - 1, length)
     i = np.minimum(place.astype(int), len(points) - 2)
@@ -37,12 +39,12 @@ def _polyline(points: tuple[tuple[float, float], ...], length: int) -> npt.NDArr
 
 
 def _draw(curves: npt.NDArray[np.float64], radius: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Pen strokes of the given radius, in pixels, along curves (n, points, 2): ink from 0 to 1, shape (n, 28, 28)."""
+    """Draw pen strokes of a radius in pixels along curves (n, points, 2); the ink is 0 to 1, shape (n, 28, 28)."""
     at = np.arange(28) + 0.5
     start, along = curves[:, :-1], np.diff(curves, axis=1)
     squares = np.maximum((along**2).sum(axis=2), 1e-12)
     nearest = np.full((len(curves), 28, 28), np.inf)
-    for k in range(along.shape[1]):  # the distance of every pixel from each piece of the curve
+    for k in range(along.shape[1]):  # The squared distance of every pixel from each piece of the curve.
         x = at[np.newaxis, np.newaxis, :] - start[:, k, 0, np.newaxis, np.newaxis]
         y = at[np.newaxis, :, np.newaxis] - start[:, k, 1, np.newaxis, np.newaxis]
         dx, dy = along[:, k, 0, np.newaxis, np.newaxis], along[:, k, 1, np.newaxis, np.newaxis]
@@ -53,37 +55,34 @@ def _draw(curves: npt.NDArray[np.float64], radius: npt.NDArray[np.float64]) -> n
 
 
 def make_digits(n: int, seed: int | None = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Draw `n` digits that look like MNIST's to a network: for when the real ones are not at hand.
+    """Draw `n` images of digits that resemble MNIST, for use when MNIST is not available.
 
-    Ten classes, equally often; bent, turned, slanted, shifted, thin and thick; about four fifths of the pixels are
-    exactly 0, and the others are multiples of 1/255.
+    The ten classes are equally frequent. The digits are bent, rotated, slanted, shifted, thin or thick. About four
+    fifths of the pixels are exactly 0, and the others are multiples of 1/255.
 
     Parameters
     ----------
     n : int
-        How many, at least 1.
+        The number of images, at least 1.
     seed : int or None, default 0
-        For the same digits each time; None for others each time.
+        The same seed gives the same digits; None gives different ones each time.
 
     Returns
     -------
     x : ndarray of float32, shape (n, 784)
         Pixels from 0 to 1.
     t : ndarray of int64, shape (n,)
-        Which digits they are.
+        The digits, 0 to 9.
 
     Raises
     ------
     TypeError
-        If `n` is not an integer.
+        If `n` or `seed` is not an integer.
     ValueError
-        If `n` is less than 1.
+        If `n` is less than 1, or `seed` is negative.
     """
-    if isinstance(n, (bool, np.bool_)) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"n must be an integer, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
-    rng = np.random.default_rng(seed)
+    n = checks.as_count(n, "n")
+    rng = np.random.default_rng(checks.as_seed(seed))
     t = rng.permutation(np.arange(n, dtype=np.int64) % 10)
     pieces = 20
     fonts = np.stack([_polyline(stroke, pieces + 1) for stroke in _STROKES]) - 0.5
@@ -91,7 +90,7 @@ def make_digits(n: int, seed: int | None = 0) -> tuple[npt.NDArray[np.float32], 
     for first in range(0, n, 256):
         digits = t[first : first + 256]
         count = len(digits)
-        # A hand's unsteadiness is smooth along the curve: a few slow waves.
+        # A hand trembles smoothly along the curve, as a few slow waves.
         wave = np.sin(np.linspace(0, 3, pieces + 1) * rng.uniform(0.5, 2, (count, 1)) + rng.uniform(0, 6.3, (count, 1)))
         curve = fonts[digits] + 0.05 * wave[..., np.newaxis] * rng.standard_normal((count, 1, 2))
         angle, slant = rng.normal(0, 0.13, count), rng.normal(0.1, 0.15, count)

@@ -1,4 +1,4 @@
-"""MNIST: its files read, found or downloaded."""
+"""Find, download and read the files of MNIST."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# The four files, in the order of what `load_mnist` returns, and the MD5 of the .gz that the mirrors serve.
+# The four files, in the order in which `load_mnist` returns them, and the MD5 of the mirrors' .gz files.
 _FILES = {
     "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -30,10 +30,10 @@ Labels = npt.NDArray[Any]
 
 
 def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read an array from a file in the IDX format, packed by gzip or not.
+    """Read an array from a file in the IDX format, compressed with gzip or not.
 
-    The format is a header of two zero bytes, the code of the element type, the number of dimensions and the
-    big-endian sizes of these, and then the elements (Y. LeCun, C. Cortes and C. Burges, *The MNIST database*).
+    The header has two zero bytes, the code of the element type, the number of dimensions, and the size of each
+    dimension, big-endian; the elements follow (Y. LeCun, C. Cortes and C. Burges, *The MNIST database*).
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     Returns
     -------
     ndarray
-        The array, in the machine's byte order.
+        The array, in this machine's byte order.
 
     Raises
     ------
     ValueError
-        If the file is no IDX file, or ends too early or too late for its header.
+        If the file is not an IDX file, or its length does not match its header.
     OSError
         If it can't be read.
     """
@@ -61,7 +61,7 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     if len(data) < 4:
         raise ValueError(f"{file} has {len(data)} bytes: too few for an IDX header")
     if data[:2] != b"\0\0":
-        raise ValueError(f"{file} is no IDX file: it begins with the bytes {data[:4].hex(' ')}, not with 00 00")
+        raise ValueError(f"{file} is not an IDX file: it begins with the bytes {data[:4].hex(' ')}, not with 00 00")
     if data[2] not in _IDX_TYPES:
         raise ValueError(f"{file} has the unknown IDX element type 0x{data[2]:02x}")
     dtype, ndim = np.dtype(_IDX_TYPES[data[2]]), data[3]
@@ -81,7 +81,7 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
 
 def cache_dir() -> Path:
-    """The folder that downloads are kept in: ``fastnet`` in the user's cache folder."""
+    """The folder for downloads: ``fastnet`` in the user's cache folder."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -92,7 +92,7 @@ def cache_dir() -> Path:
 
 
 def _find_file(folder: Path, name: str) -> Path | None:
-    # Both spellings are in circulation.
+    # The files exist under both spellings.
     spellings = (name, name.replace("-idx", ".idx"))
     return next((p for s in spellings for p in (folder / f"{s}.gz", folder / s) if p.is_file()), None)
 
@@ -102,12 +102,12 @@ def _has_mnist(folder: Path) -> bool:
 
 
 def find_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Where `load_mnist` finds MNIST without a download.
+    """Find the folder from which `load_mnist` loads MNIST without a download.
 
     Parameters
     ----------
     data_dir : path-like, optional
-        The only folder to look in; by default ``FASTNET_DATA_DIR`` if that is set, then the user's cache.
+        The only folder to look in; by default ``FASTNET_DATA_DIR`` if it is set, then the user's cache.
 
     Returns
     -------
@@ -129,17 +129,17 @@ def _download(folder: Path) -> None:
     except ImportError as error:
         raise ImportError(
             "MNIST is not on this machine, and the download needs pooch: pip install 'fastnet[download]', or name the "
-            "folder of the four files by data_dir or FASTNET_DATA_DIR"
+            "folder of the four files in data_dir or FASTNET_DATA_DIR"
         ) from error
     for name, md5 in _FILES.items():
         if _find_file(folder, name):
             continue
         failures = []
         for mirror in _MIRRORS:
-            try:  # pooch checks the sum of a temporary file before it gives it its name
+            try:  # pooch verifies the checksum of a temporary file before renaming it.
                 pooch.retrieve(f"{mirror}{name}.gz", known_hash=f"md5:{md5}", fname=f"{name}.gz", path=folder)
                 break
-            except Exception as error:  # whatever the network and its libraries raise: the next mirror may do
+            except Exception as error:  # Whatever the network libraries raise, the next mirror may work.
                 failures.append(f"{mirror}: {error}")
         else:
             raise OSError(f"{name}.gz could not be downloaded to {folder}: " + "; ".join(failures))
@@ -155,10 +155,10 @@ def _read_split(folder: Path, images_name: str, labels_name: str) -> tuple[Image
     images, labels = read_idx(paths[0]), read_idx(paths[1])
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
         raise ValueError(
-            f"{paths[0]} holds {images.dtype} of shape {images.shape}: MNIST's images are uint8 of shape (n, 28, 28)"
+            f"{paths[0]} contains {images.dtype} of shape {images.shape}: MNIST's images are uint8 of shape (n, 28, 28)"
         )
     if labels.dtype != np.uint8 or labels.ndim != 1:
-        raise ValueError(f"{paths[1]} holds {labels.dtype} of shape {labels.shape}: MNIST's labels are uint8 (n,)")
+        raise ValueError(f"{paths[1]} contains {labels.dtype} of shape {labels.shape}: MNIST's labels are uint8 (n,)")
     if len(images) != len(labels):
         raise ValueError(f"{paths[1]} has {len(labels)} labels for the {len(images)} images of {paths[0]}")
     if len(labels) and labels.max() > 9:
@@ -173,19 +173,19 @@ def load_mnist(
     one_hot_label: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
-    """Load the MNIST database of handwritten digits: 60,000 images to train with and 10,000 to test.
+    """Load the MNIST database of handwritten digits: 60,000 training and 10,000 test images.
 
     Parameters
     ----------
     normalize : bool, default True
-        Give pixels as float32 from 0 to 1; else as uint8 from 0 to 255.
+        Return pixels as float32 from 0 to 1; otherwise as uint8 from 0 to 255.
     flatten : bool, default True
-        Give images of shape (784,); else (1, 28, 28).
+        Return images of shape (784,); otherwise (1, 28, 28).
     one_hot_label : bool, default False
-        Give labels as rows of ten, 1 at the digit and 0 elsewhere, uint8; else as int64.
+        Return labels as one-hot rows of ten, uint8; otherwise as integers, int64.
     data_dir : path-like, optional
-        The folder of the four IDX files, packed by gzip or not. By default ``FASTNET_DATA_DIR`` if that is set, then
-        the user's cache, to which they are downloaded if they are in neither (which needs ``fastnet[download]``).
+        The folder of the four IDX files, compressed with gzip or not. By default ``FASTNET_DATA_DIR`` if it is set,
+        otherwise the user's cache, to which missing files are downloaded (this needs ``fastnet[download]``).
 
     Returns
     -------
@@ -195,11 +195,11 @@ def load_mnist(
     Raises
     ------
     FileNotFoundError
-        If `data_dir` or ``FASTNET_DATA_DIR`` names a folder that lacks a file.
+        If a file is missing from the folder that `data_dir` or ``FASTNET_DATA_DIR`` names.
     ValueError
-        If a file is damaged, or holds something else than its name says.
+        If a file is damaged, or does not contain what its name says.
     ImportError, OSError
-        If a download is needed and pooch is missing, or no mirror answers with the right files.
+        If a download is needed and pooch is not installed, or no mirror serves the right files.
     """
     named = data_dir if data_dir is not None else os.environ.get("FASTNET_DATA_DIR")
     folder = Path(named) if named else cache_dir() / "mnist"

@@ -1,9 +1,9 @@
-"""Layers: each computes forward and takes the gradient back, by the names of *Deep Learning from Scratch*.
+"""Layers with a forward and a backward pass, named as in *Deep Learning from Scratch*.
 
-Kept in a list, they are a network: `forward` in order, `backward` in reverse, as `fastnet.Network` does. float32 stays
-float32; integers and lists become float64. Nothing passed in is modified. Every `backward` raises RuntimeError if
-`forward` was not called before, and ValueError if `dout`, the derivative of the loss by what `forward` gave last, has
-not the shape of that.
+A list of them is a network: `forward` in order, `backward` in reverse, as `fastnet.Network` does. float32 stays
+float32; integers and lists become float64. Arguments are not modified. Every `backward` takes `dout`, the
+derivative of the loss with respect to the last output of `forward`. It raises RuntimeError if `forward` was not called
+before, and ValueError if `dout` does not have the shape of that output.
 """
 
 from fastnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Step, Tanh

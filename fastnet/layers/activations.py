@@ -1,4 +1,4 @@
-"""Activation layers: functions of each number by itself."""
+"""Activation layers: functions applied to each element."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet.backends import active
 from fastnet.backends.spec import Activation
-from fastnet.layers.base import Layer, as_gradient, quietly
+from fastnet.layers.base import Layer, Widths, as_gradient, quietly
 
 
 class _ActivationLayer(Layer):
-    """A function of each number by itself: what all activations share."""
+    """A function applied to each element: what all activations share."""
 
     kind: ClassVar[Activation]
-    _slope = 0.01  # of a leaky ReLU
+    _slope = 0.01  # Only LeakyReLU uses it.
 
     def forward(self, x: npt.ArrayLike) -> Any:
-        """The activation of each number.
+        """Apply the activation to each element.
 
         Parameters
         ----------
@@ -34,21 +34,24 @@ class _ActivationLayer(Layer):
         Raises
         ------
         TypeError
-            If `x` does not hold real numbers.
+            If `x` does not contain real numbers.
         """
         array = checks.as_floating(x, "x")
         self._saved = array
         return active().activation(self.kind, array, self._slope)[()]
 
+    def widths(self) -> Widths:
+        return "same"
+
     @quietly
     def backward(self, dout: npt.ArrayLike) -> Any:
-        """The derivative by `x`, of its shape and dtype, from `dout`, which has that shape."""
+        """The derivative with respect to `x`, in its shape and dtype; `dout` has the same shape."""
         x = self._last()
         return (as_gradient(dout, x.shape, x.dtype) * active().activation_derivative(self.kind, x, self._slope))[()]
 
 
 class Step(_ActivationLayer):
-    """1 where x is positive, 0 elsewhere. Its derivative is 0: nothing before it learns."""
+    """1 where x is positive, 0 elsewhere. Its derivative is 0, so layers before it do not learn."""
 
     kind = Activation.STEP
 

@@ -1,4 +1,4 @@
-"""The affine layer: matrix product plus bias."""
+"""The affine layer: a matrix product plus a bias."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
-from fastnet.layers.base import Layer, as_columns, as_gradient, entry, quietly
+from fastnet.layers.base import Layer, Widths, as_columns, as_gradient, entry, quietly
 
 
 class Affine(Layer):
@@ -19,21 +19,21 @@ class Affine(Layer):
     W : ndarray
         Weights, shape (inputs, outputs), float32 or float64.
     b : ndarray, optional
-        Biases, shape (outputs,), of the same dtype; without them, x·W alone.
+        Biases, shape (outputs,), of the same dtype; without it, the layer is x·W.
 
     Attributes
     ----------
     W, b : ndarray
-        ``params["W"]`` and ``params["b"]``: the arrays that were given, not copies.
+        ``params["W"]`` and ``params["b"]``: the given arrays, not copies.
     dW, db : ndarray or None
-        The gradient by them, of the last `backward`.
+        The gradients with respect to `W` and `b` from the last `backward`.
 
     Raises
     ------
     TypeError
-        If `W` or `b` is no array of float32 or float64, or they differ in dtype.
+        If `W` or `b` is not an array of float32 or float64, or their dtypes differ.
     ValueError
-        If the shapes do not fit.
+        If the shapes do not match.
     """
 
     decayed = ("W",)
@@ -48,6 +48,10 @@ class Affine(Layer):
                 raise ValueError(f"b must have shape ({W.shape[1]},) for W of shape {W.shape}, not {b.shape}")
             if b.dtype != W.dtype:
                 raise TypeError(f"b is {b.dtype}, but W is {W.dtype}")
+
+    def widths(self) -> Widths:
+        inputs, outputs = self.params["W"].shape
+        return inputs, outputs
 
     def forward(self, x: npt.ArrayLike) -> FloatArray:
         """x·W + b.
@@ -65,9 +69,9 @@ class Affine(Layer):
         Raises
         ------
         ValueError
-            If the shape is another one.
+            If `x` has another shape.
         TypeError
-            If `x` does not hold real numbers.
+            If `x` does not contain real numbers.
         """
         weight = checks.as_floating(self.W, "W")
         rows = as_columns(x, weight.shape[0], weight.dtype, f"weights of shape {weight.shape}")
@@ -77,9 +81,9 @@ class Affine(Layer):
 
     @quietly
     def backward(self, dout: npt.ArrayLike) -> FloatArray:
-        """The derivative by `x`, shape (batch, inputs), from `dout`, shape (batch, outputs).
+        """The derivative with respect to `x`, shape (batch, inputs), from `dout`, shape (batch, outputs).
 
-        Those by `W` and `b` are in `grads`.
+        The derivatives with respect to `W` and `b` are stored in `grads`.
         """
         rows = self._last()
         weight = checks.as_floating(self.W, "W")

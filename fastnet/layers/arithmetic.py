@@ -1,4 +1,4 @@
-"""Layers of two inputs: the nodes of a computation graph of numbers or arrays."""
+"""Layers with two inputs: the nodes of a computation graph of numbers or arrays."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fastnet.layers.base import Layer, as_gradient, quietly
 
 
 class _Binary(Layer):
-    """A layer of two inputs, numbers or arrays whose shapes broadcast."""
+    """A layer with two inputs: numbers, or arrays whose shapes broadcast."""
 
     def _operands(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         left, right = checks.as_floating(x, "x"), checks.as_floating(y, "y")
-        if type(x) in (int, float):  # a number alone makes no float64 of a float32
+        if type(x) in (int, float):  # A Python number does not promote float32 to float64.
             left = left.astype(right.dtype)
         elif type(y) in (int, float):
             right = right.astype(left.dtype)
         try:
             np.broadcast_shapes(left.shape, right.shape)
         except ValueError as error:
-            raise ValueError(f"x of shape {left.shape} and y of shape {right.shape} do not fit each other") from error
+            raise ValueError(f"x of shape {left.shape} and y of shape {right.shape} do not broadcast") from error
         self._saved = left, right
         return left, right
 
     def _gradients(self, dout: npt.ArrayLike, factors: tuple[Any, Any]) -> tuple[Any, Any]:
-        """`dout` times the derivative by either input, added up over what was broadcast."""
+        """`dout` times the derivative with respect to each input, summed over the broadcast axes."""
         inputs = self._last()
         shape = np.broadcast_shapes(*(array.shape for array in inputs))
         d = as_gradient(dout, shape, np.result_type(*inputs))
@@ -67,21 +67,21 @@ class Add(_Binary):
         Returns
         -------
         ndarray or scalar
-            float64 if either is an array of float64, integers or numbers without a float32 beside them; else float32.
+            float32 if one is a float32 array and the other a float32 array or a Python number; else float64.
 
         Raises
         ------
         ValueError
-            If the shapes do not fit.
+            If the shapes do not broadcast.
         TypeError
-            If `x` or `y` does not hold real numbers.
+            If `x` or `y` does not contain real numbers.
         """
         left, right = self._operands(x, y)
         return left + right
 
     @quietly
     def backward(self, dout: npt.ArrayLike) -> tuple[Any, Any]:
-        """The derivatives by `x` and `y`, of their shapes and dtypes, from `dout`, that by their sum."""
+        """The derivatives with respect to `x` and `y`, in their shapes and dtypes, from `dout`, that of the sum."""
         return self._gradients(dout, (1, 1))
 
 
@@ -103,12 +103,12 @@ class Mul(_Binary):
 
     @quietly
     def forward(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Any:
-        """The product; parameters, answer and exceptions are those of `Add`."""
+        """The product; parameters, return value and exceptions are those of `Add`."""
         left, right = self._operands(x, y)
         return left * right
 
     @quietly
     def backward(self, dout: npt.ArrayLike) -> tuple[Any, Any]:
-        """The derivatives by `x` and `y`, of their shapes and dtypes, from `dout`, that by their product."""
+        """The derivatives with respect to `x` and `y`, in their shapes and dtypes, from `dout`, that of the product."""
         left, right = self._last()
         return self._gradients(dout, (right, left))

@@ -1,8 +1,8 @@
-"""The base of all layers, and the checks that they share."""
+"""The base class of all layers, and the checks that layers share."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,30 +10,34 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 
-quietly = np.errstate(all="ignore")  # NaN and infinities go through, as in the kernels
+quietly = np.errstate(all="ignore")  # NaN and infinities propagate without a warning, as in the kernels.
+
+
+# What `Layer.widths` returns: (inputs, outputs), "same" for as many outputs as inputs, or None where unknown.
+Widths: TypeAlias = tuple[int, int] | Literal["same"] | None
 
 
 class Layer:
-    """The base of all layers, also of your own.
+    """The base class of all layers, including your own.
 
-    A layer of a network's list has ``forward(x)``, or ``forward(x, train_flg=True)`` if it computes something else in
-    training, and ``backward(dout)``. The network's batch is `x`, shape (batch, …), and each row of what `forward`
-    gives belongs to the same row of `x`. `backward` takes the derivative of the loss by what `forward` gave last, and
-    gives the derivative by `x`. Those of fastnet raise RuntimeError in `backward` if there was no `forward`, and
-    ValueError if `dout` has not the shape of what `forward` gave.
+    A layer in a network's list has ``forward(x)``, or ``forward(x, train_flg=True)`` if training and inference differ,
+    and ``backward(dout)``. `x` is the network's batch, shape (batch, …), and each row of the output of `forward`
+    belongs to the same row of `x`. `backward` takes the derivative of the loss with respect to the last output of
+    `forward`, and returns the derivative with respect to `x`. The layers of fastnet raise RuntimeError in `backward`
+    if `forward` was not called before, and ValueError if `dout` does not have the shape of its output.
 
     Attributes
     ----------
     params : dict of str to ndarray
-        What is trained, by name: set it in ``__init__``, and read it from here in `forward` and `backward`, since a
-        network puts its arrays here before each pass.
+        The trained arrays by name. Set it in ``__init__``, and read the arrays from here in `forward` and `backward`,
+        since a network puts its arrays here before each pass.
     grads : dict of str to ndarray
-        The derivative of the loss by each of `params`: `backward` puts it here.
+        The derivative of the loss with respect to each of `params`, stored by `backward`.
     state : dict of str to ndarray
-        What is not trained, but kept from one pass in training to the next, such as running statistics, or how far a
-        random generator is. Set it in ``__init__`` and read it from here, too.
+        Arrays that are not trained but kept from one training pass to the next, such as running statistics or the
+        position of a random generator. Set it in ``__init__`` and read the arrays from here, too.
     decayed : tuple of str
-        The names of those `params` that a network's weight decay applies to.
+        The names of the `params` to which a network's weight decay applies.
 
     Examples
     --------
@@ -57,9 +61,9 @@ class Layer:
     state: dict[str, npt.NDArray[Any]]
     decayed: ClassVar[tuple[str, ...]] = ()
 
-    _saved: Any = None  # what the last forward left for backward
+    _saved: Any = None  # Set by forward for backward.
 
-    def __new__(cls, *_: Any, **__: Any) -> Layer:  # not __init__, which subclasses need not call
+    def __new__(cls, *_: Any, **__: Any) -> Layer:  # __init__ will not do: subclasses need not call it.
         layer = super().__new__(cls)
         layer.params, layer.grads, layer.state = {}, {}, {}
         return layer
@@ -70,6 +74,18 @@ class Layer:
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
+    def widths(self) -> Widths:
+        """How many columns the layer takes and gives, for the network's checks of neighbouring layers.
+
+        Returns
+        -------
+        tuple of int, "same" or None
+            (inputs, outputs); ``"same"`` if it takes any number of columns and gives as many; None, the default, if
+            unknown, which is never refused. Override it in a layer of your own, and in a subclass whose `forward` has
+            other widths than that of its base class.
+        """
+        return None
+
     def _last(self) -> Any:
         if self._saved is None:
             raise RuntimeError(f"{type(self).__name__}: backward was called before forward")
@@ -77,7 +93,7 @@ class Layer:
 
 
 def entry(attribute: str, name: str) -> Any:
-    """A layer's array under the attribute that the book gives it; None while there is none."""
+    """A property for one array of a layer, with the book's name; None while there is no such array."""
 
     def read(layer: Layer) -> FloatArray | None:
         array: FloatArray | None = getattr(layer, attribute).get(name)
@@ -90,15 +106,15 @@ def entry(attribute: str, name: str) -> Any:
 
 
 def as_gradient(dout: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
-    """`dout`, which must have the shape of what forward gave."""
+    """`dout` as an array of `dtype`; it must have `shape`, that of the output of forward."""
     array = checks.as_floating(dout, "dout", dtype)
     if array.shape != shape:
-        raise ValueError(f"dout must have the shape {shape} of what forward gave, not {array.shape}")
+        raise ValueError(f"dout must have the shape of the output of forward, {shape}, not {array.shape}")
     return array
 
 
 def as_columns(x: npt.ArrayLike, columns: int, dtype: np.dtype[Any], of: str) -> FloatArray:
-    """`x`, which must have the shape (batch, columns)."""
+    """`x` as an array of `dtype`; it must have shape (batch, columns). `of` names the layer in messages."""
     array = checks.as_floating(x, "x", dtype)
     if array.ndim != 2:
         raise ValueError(f"x must have shape (batch, {columns}), not {array.shape}")

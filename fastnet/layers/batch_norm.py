@@ -1,4 +1,4 @@
-"""Batch normalisation."""
+"""The batch normalisation layer."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.layers.base import Layer, as_columns, as_gradient, entry, quietly
+from fastnet.layers.base import Layer, Widths, as_columns, as_gradient, entry, quietly
 
-BATCH_NORM_EPSILON = 1e-6  # the book's 10e-7: under the root, so that a column without variance has a quotient
+EPSILON = 1e-6  # The book's 10e-7, added to the variance so that a constant column is not divided by 0.
 
 
 class BatchNorm(Layer):
     """gamma·(x − mean) / √(var + 1e-6) + beta, each column with its own mean and variance.
 
-    In training these are the batch's, the variance the biased one, Σ(x − mean)²/batch. Each pass in training mixes
-    them into the running ones, as the book does: running ← momentum·running + (1 − momentum)·batch, with that same
-    biased variance (PyTorch takes the unbiased one there, and calls 1 − momentum the momentum). Inference takes the
-    running ones, which start at mean 0 and variance 1. In training, a batch of one row becomes beta.
+    Training uses the statistics of the batch, with the biased variance Σ(x − mean)²/batch. Each training pass updates
+    the running statistics as the book does: running ← momentum·running + (1 − momentum)·batch, with the same biased
+    variance (PyTorch uses the unbiased variance there, and calls 1 − momentum the momentum). Inference uses the running
+    statistics, which start at mean 0 and variance 1. In training, the output for a batch of one row is beta.
 
-    Means, variances and sums are computed in float64, also for float32.
+    Means, variances and sums are computed in float64, even for float32 data.
 
     Parameters
     ----------
     gamma, beta : ndarray
-        Shape (columns,), both float32 or both float64; ones and zeros to begin with.
+        Shape (columns,), both float32 or both float64. The usual initial values are ones and zeros.
     momentum : float, default 0.9
         From 0 to 1.
 
     Attributes
     ----------
     gamma, beta : ndarray
-        ``params["gamma"]`` and ``params["beta"]``: the arrays that were given, not copies.
+        ``params["gamma"]`` and ``params["beta"]``: the given arrays, not copies.
     dgamma, dbeta : ndarray or None
-        The gradient by them, of the last `backward`.
+        The gradients with respect to `gamma` and `beta` from the last `backward`.
     running_mean, running_var : ndarray
         ``state["running_mean"]`` and ``state["running_var"]``, shape (columns,).
 
     Raises
     ------
     TypeError
-        If `gamma` or `beta` is no array of float32 or float64, or they differ in dtype.
+        If `gamma` or `beta` is not an array of float32 or float64, or their dtypes differ.
     ValueError
         If their shapes differ, or `momentum` is out of range.
 
@@ -65,16 +65,20 @@ class BatchNorm(Layer):
         dtype = checks.native(gamma)
         self.state = {"running_mean": np.zeros(len(gamma), dtype), "running_var": np.ones(len(gamma), dtype)}
 
+    def widths(self) -> Widths:
+        columns = len(self.params["gamma"])
+        return columns, columns
+
     @quietly
     def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> FloatArray:
-        """Each column normalised, times gamma, plus beta.
+        """Normalise each column, multiply by gamma and add beta.
 
         Parameters
         ----------
         x : array_like
             Shape (batch, columns).
         train_flg : bool, default True
-            Whether to take, and to keep, the statistics of this batch.
+            Whether to use the statistics of this batch, and to update the running statistics.
 
         Returns
         -------
@@ -84,9 +88,9 @@ class BatchNorm(Layer):
         Raises
         ------
         ValueError
-            If the shape is another one, or the batch is empty.
+            If `x` has another shape, or the batch is empty.
         TypeError
-            If `x` does not hold real numbers.
+            If `x` does not contain real numbers.
         """
         gamma = checks.as_floating(self.gamma, "gamma")
         rows = as_columns(x, len(gamma), gamma.dtype, f"BatchNorm of {len(gamma)}")
@@ -102,7 +106,7 @@ class BatchNorm(Layer):
         else:
             centred = rows - self.running_mean.astype(np.float64)
             variance = self.running_var.astype(np.float64)
-        deviation = np.sqrt(variance + BATCH_NORM_EPSILON)
+        deviation = np.sqrt(variance + EPSILON)
         normal = centred / deviation
         self._saved = normal, deviation, bool(train_flg)
         out: FloatArray = (gamma * normal + self.beta).astype(gamma.dtype)
@@ -110,10 +114,10 @@ class BatchNorm(Layer):
 
     @quietly
     def backward(self, dout: npt.ArrayLike) -> FloatArray:
-        """The derivative by `x` from `dout`, both of shape (batch, columns).
+        """The derivative with respect to `x` from `dout`, both of shape (batch, columns).
 
-        Those by `gamma` and `beta` are in `grads`. After a `forward` in training, mean and variance are functions of
-        `x`; after one in inference, constants.
+        The derivatives with respect to `gamma` and `beta` are stored in `grads`. Mean and variance count as functions
+        of `x` after a `forward` in training, and as constants after a `forward` in inference.
         """
         normal, deviation, training = self._last()
         dtype = checks.native(self.gamma)

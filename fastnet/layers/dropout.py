@@ -1,4 +1,4 @@
-"""Dropout."""
+"""The dropout layer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.layers.base import Layer, as_gradient, quietly
+from fastnet.layers.base import Layer, Widths, as_gradient, quietly
 
 
 class Dropout(Layer):
-    """Zeros for a share of the numbers, drawn anew for each pass in training; nothing in inference.
+    """Set randomly chosen elements to 0 in training, with a new mask for each pass; do nothing in inference.
 
-    What is kept is divided by 1 − dropout_ratio in training ("inverted dropout"), so that the expected value is x and
-    inference passes x on as it is. The book leaves training as it is and multiplies by 1 − dropout_ratio in inference.
-    In expectation both are the same network, up to a scale of the weights; the inverted form is today's usual one,
-    and loss and gradient in training have the scale of those in inference.
+    In training, the other elements are divided by 1 − dropout_ratio ("inverted dropout"), so that the expected value
+    is x, and inference returns x unchanged. The book does not scale in training, but multiplies by 1 − dropout_ratio in
+    inference. In expectation both are the same network, up to a scale of the weights. The inverted form is now usual,
+    and gives the loss and gradient the same scale in training as in inference.
 
     Mask number k depends on the seed and k alone: `state` holds the generator's key and k.
 
@@ -27,39 +27,40 @@ class Dropout(Layer):
     dropout_ratio : float, default 0.5
         The probability of a zero, from 0 to less than 1.
     seed : int, optional
-        For the same masks each time.
+        The same seed gives the same masks; by default they differ each time.
 
     Attributes
     ----------
     mask : ndarray or None
-        What the last `forward` in training multiplied by: 0 or 1 / (1 − dropout_ratio); None after one in inference.
+        The factors of the last `forward` in training, 0 or 1 / (1 − dropout_ratio); None after one in inference.
 
     Raises
     ------
     ValueError
         If the ratio or the seed is out of range.
     TypeError
-        If either is no number.
+        If the ratio is not a number, or the seed is not an integer.
     """
 
     def __init__(self, dropout_ratio: float = 0.5, seed: int | None = None) -> None:
-        self.dropout_ratio = checks.as_ratio(dropout_ratio, "dropout_ratio")
-        if self.dropout_ratio == 1:
-            raise ValueError("dropout_ratio must be less than 1: with 1, nothing is left")
+        self.dropout_ratio = checks.as_fraction(dropout_ratio, "dropout_ratio")
         key = np.random.SeedSequence(checks.as_seed(seed)).generate_state(2, np.uint64)
         self.state = {"masks": np.array([*key, 0], dtype=np.uint64)}
         self.mask: FloatArray | None = None
 
+    def widths(self) -> Widths:
+        return "same"
+
     @quietly
     def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> Any:
-        """A new mask times x; in inference x itself.
+        """Multiply `x` by a new mask in training; return a copy of `x` in inference.
 
         Parameters
         ----------
         x : array_like
             Real numbers, any shape.
         train_flg : bool, default True
-            Whether this is training.
+            Whether this is a training pass.
 
         Returns
         -------
@@ -69,7 +70,7 @@ class Dropout(Layer):
         Raises
         ------
         TypeError
-            If `x` does not hold real numbers.
+            If `x` does not contain real numbers.
         """
         array = checks.as_floating(x, "x")
         self._saved = array.shape, array.dtype
@@ -77,7 +78,7 @@ class Dropout(Layer):
         if not train_flg:
             return array.copy()[()]
         *key, number = self.state["masks"]
-        # The number as the third of four words: each mask has 2^128 blocks of random bits of its own.
+        # The number is the third of the counter's four words, so each mask has its own 2^128 blocks of random bits.
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, int(number), 0]))
         kept = generator.random(array.shape) >= self.dropout_ratio
         self.mask = kept * array.dtype.type(1 / (1 - self.dropout_ratio))
@@ -86,6 +87,6 @@ class Dropout(Layer):
 
     @quietly
     def backward(self, dout: npt.ArrayLike) -> Any:
-        """The derivative by `x`, of its shape and dtype, from `dout`: times the mask."""
+        """The derivative with respect to `x`, in its shape and dtype: `dout` times the mask."""
         d = as_gradient(dout, *self._last())
         return (d.copy() if self.mask is None else d * self.mask)[()]

@@ -1,27 +1,28 @@
-"""What ends a network: its answers from the last layer, and how far they are from the targets."""
+"""Loss layers, which end a network: its answers, and how far they are from the targets."""
 
 from __future__ import annotations
 
-import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import active
+from fastnet.backends._numpy import loss_derivative, softmax_backward, target_rows
+from fastnet.backends.spec import Loss
 from fastnet.layers.base import Layer, as_gradient, quietly
-
-EPSILON = 1e-7  # inside the logarithm, so that an answer of 0 has a finite loss
 
 
 class LossLayer(Layer):
-    """The base of what ends a network, also of your own: ``forward(x, t)`` gives a number, ``backward(dout)`` dx.
+    """The base class of loss layers, including your own.
+
+    ``forward(x, t)`` returns the loss as a number, ``backward(dout)`` the derivative with respect to `x`.
 
     Attributes
     ----------
     loss : float or None
-        What the last `forward` gave.
+        The value that the last `forward` returned.
     y, t : ndarray or None
-        Its answers, shape (batch, classes), and its targets: int64 labels or the shape of `y`.
+        The answers of the last `forward`, shape (batch, classes), and its targets: int64 labels or the shape of `y`.
     """
 
     loss: float | None = None
@@ -29,7 +30,7 @@ class LossLayer(Layer):
     t: FloatArray | IntArray | None = None
 
     def answer(self, x: FloatArray) -> FloatArray:
-        """What a network predicts, if its last layer gave `x`, shape (batch, classes)."""
+        """The network's prediction from the output `x` of its last layer; both of shape (batch, classes)."""
         return x
 
 
@@ -53,15 +54,12 @@ class _MeanLoss(LossLayer):
         Raises
         ------
         ValueError
-            If the shapes do not fit, a label is out of range, or the batch is empty.
+            If the shapes do not match, a label is out of range, or the batch is empty.
         TypeError
-            If labels are not integers, or `x` or `t` does not hold real numbers.
+            If labels are not integers, or `x` or `t` does not contain real numbers.
         """
         array = checks.as_floating(x, "x")
-        rows = checks.as_rows(array, "x")
-        if len(rows) == 0:
-            raise ValueError(f"x of shape {array.shape} is an empty batch")
-        targets = checks.as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
+        rows, targets = checks.as_rows_and_targets(array, t, "x")
         self.y, self.t = self.answer(rows), targets
         self.loss = self._error(self.y, targets)
         self._saved = array.shape
@@ -69,12 +67,12 @@ class _MeanLoss(LossLayer):
 
     @quietly
     def backward(self, dout: float = 1.0) -> FloatArray:
-        """The derivative by `x`.
+        """The derivative with respect to `x`.
 
         Parameters
         ----------
         dout : float, default 1
-            The derivative by the loss.
+            The derivative with respect to the loss.
 
         Returns
         -------
@@ -84,7 +82,7 @@ class _MeanLoss(LossLayer):
         Raises
         ------
         RuntimeError
-            If `forward` was not called.
+            If `forward` was not called before.
         ValueError
             If `dout` is not one number.
         """
@@ -92,26 +90,22 @@ class _MeanLoss(LossLayer):
         assert self.y is not None
         assert self.t is not None
         factor = as_gradient(dout, (), self.y.dtype)
-        rows = np.zeros_like(self.y)  # the targets: labels become one-hot
-        if self.t.ndim == 1:
-            rows[np.arange(len(self.t)), self.t] = 1
-        else:
-            rows[:] = self.t
-        dx: FloatArray = factor * (self._derivative(self.y, rows) / self.y.dtype.type(len(self.y)))
+        derivative = self._derivative(self.y, target_rows(self.t, self.y))
+        dx: FloatArray = factor * (derivative / self.y.dtype.type(len(self.y)))
         return dx.reshape(shape)
 
     def _error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
         raise NotImplementedError
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
-        """Each row's own loss by what went into the answer y; both (batch, classes)."""
+        """The derivative of each row's loss with respect to its x, where y = answer(x); all (batch, classes)."""
         raise NotImplementedError
 
 
 class SoftmaxWithLoss(_MeanLoss):
-    """Softmax, and the cross entropy −Σ t·log(y + 1e-7) of its answers y, averaged over the batch.
+    """Softmax and the cross entropy −Σ t·log(y + 1e-7) of its answers y, averaged over the batch.
 
-    `backward` is the derivative of exactly that. The book's, (y − t)/batch, leaves out the 1e-7.
+    `backward` is the exact derivative of that. The book's derivative, (y − t)/batch, ignores the 1e-7.
     """
 
     def answer(self, x: FloatArray) -> FloatArray:
@@ -122,16 +116,14 @@ class SoftmaxWithLoss(_MeanLoss):
         return active().cross_entropy_error(y, t)
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
-        by_answer = -t / (y + y.dtype.type(EPSILON))
-        derivative: FloatArray = y * (by_answer - (y * by_answer).sum(axis=1, keepdims=True))
-        return derivative
+        return softmax_backward(y, loss_derivative(Loss.CROSS_ENTROPY, y, t))
 
 
 class IdentityWithLoss(_MeanLoss):
-    """The answers y = x themselves, and their mean squared error ½·Σ(y − t)², averaged over the batch."""
+    """The answers y = x and their mean squared error ½·Σ(y − t)², averaged over the batch."""
 
     def _error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
         return active().mean_squared_error(y, t)
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
-        return y - t
+        return loss_derivative(Loss.MEAN_SQUARED_ERROR, y, t)

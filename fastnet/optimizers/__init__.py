@@ -1,8 +1,8 @@
-"""Optimizers, which change parameters by their gradients, and schedules of the learning rate.
+"""Optimizers, which update parameters from their gradients, and learning rate schedules.
 
-The formulas are PyTorch's, so that the same sequence of gradients leads to the same parameters. Everything is computed
-in the parameter's own dtype. Scalars (1 − beta1 is one) are computed in float64 and rounded to it first; then there is
-one rounding for each operation, in the order in which `step` writes them, and no multiply-add is fused: other
+The formulas are PyTorch's, so the same sequence of gradients leads to the same parameters. All arithmetic is in the
+parameter's own dtype. Scalars, such as 1 − beta1, are computed in float64 and then rounded to that dtype. Each
+operation rounds once, in the order in which `step` writes them, and no multiply-add is fused, so that other
 implementations can repeat it bit for bit.
 """
 

@@ -1,4 +1,4 @@
-"""What every optimizer does: the checks before an update, its state, and saving that."""
+"""The base class of all optimizers: the checks before an update, the state, and saving the state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastnet._tools.checks import as_count, as_positive, as_real
+from fastnet._tools.checks import as_count, as_not_negative, as_positive
 from fastnet._tools.types import FloatArray
 from fastnet.optimizers.schedules import Schedule
 
@@ -21,18 +21,18 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _arrays(given: object, argument: str, scalars: bool = False) -> dict[str, FloatArray]:
-    """The arrays of a dict by name, float32 or float64, on the same memory; with `scalars`, NumPy's scalars too."""
+    """Check and return a dict of float32 or float64 arrays, not copied; `scalars` allows NumPy scalars, too."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{argument} must be a dict of arrays, not {type(given).__name__}")
     arrays = {}
     for name, value in given.items():
         if not isinstance(name, str):
-            raise TypeError(f"{argument} must have names that are strings, not {name!r}")
+            raise TypeError(f"{argument} must have strings as names, not {name!r}")
         if not isinstance(value, np.ndarray) and not (scalars and isinstance(value, np.floating)):
             raise TypeError(f"{argument}[{name!r}] must be a NumPy array, not {type(value).__name__}")
         if value.dtype not in _DTYPES:
             raise TypeError(f"{argument}[{name!r}] must be float32 or float64, not {value.dtype}")
-        arrays[name] = np.asarray(value)  # of a np.matrix, the plain array: its * is another
+        arrays[name] = np.asarray(value)  # A plain array even of a np.matrix, whose * is the matrix product.
     return arrays
 
 
@@ -45,7 +45,7 @@ def _parameters(params: object) -> dict[str, FloatArray]:
 
 
 def _gradients(grads: object, params: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    arrays = _arrays(grads, "grads", scalars=True)  # what NumPy makes of a parameter of shape ()
+    arrays = _arrays(grads, "grads", scalars=True)  # A gradient of shape () is often a scalar.
     if arrays.keys() != params.keys():
         raise ValueError(f"grads must have the names of params: {_difference(arrays, params)}")
     for name, p in params.items():
@@ -58,37 +58,42 @@ def _gradients(grads: object, params: Mapping[str, FloatArray]) -> dict[str, Flo
 
 
 def _difference(found: Mapping[str, object], expected: Mapping[str, object]) -> str:
+    """The names that differ, in words."""
     missing = [repr(name) for name in expected if name not in found]
     extra = [repr(name) for name in found if name not in expected]
-    said = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(extra)} unexpected"] * bool(extra)
+    said = []
+    if missing:
+        said.append(f"{', '.join(missing)} missing")
+    if extra:
+        said.append(f"{', '.join(extra)} unexpected")
     return "; ".join(said)
 
 
 class Optimizer(abc.ABC):
-    """What all optimizers have in common.
+    """The base class of all optimizers, including your own.
 
-    For an optimizer of your own, derive from this class, give it a `name` and the names of its `slots` (the arrays
-    that it keeps for each parameter; none has a slash), and write `step`. If it has more to be set than `lr`, write
-    ``__init__``, which calls this class's, and the property `constants`; if a scalar other than the rate depends on
-    the iteration, `coefficients`.
+    For your own optimizer, derive from this class, give it a `name` and the names of its `slots` (the arrays that it
+    keeps for each parameter; the names have no slashes), and write `step`. If it has more settings than `lr`, write
+    ``__init__``, which calls that of this class, and the property `constants`. If a scalar other than the learning rate
+    depends on the iteration, override `coefficients`.
 
     Parameters
     ----------
     lr : float or Schedule
-        The learning rate: positive, or a schedule of it.
+        The learning rate: a positive number or a schedule.
 
     Attributes
     ----------
     name : str
-        What the optimizer is called, of the class.
+        The optimizer's name, a class attribute.
     slots : tuple of str
-        What it keeps for each parameter, of the class.
+        The names of the arrays that it keeps for each parameter, a class attribute.
     lr : float or Schedule
         May be assigned between two updates.
     iteration : int
-        How many updates were made.
+        The number of updates so far.
     state : dict of str to dict of str to ndarray
-        For each slot, an array for each parameter's name, with its shape and dtype; 0 at first. Empty before the
+        For each slot, an array for each parameter's name, with its shape and dtype; initially 0. Empty before the
         first update.
 
     Raises
@@ -138,31 +143,27 @@ class Optimizer(abc.ABC):
         return ()
 
     def coefficients(self, iteration: int) -> tuple[float, ...]:
-        """The scalars of the formula that depend on the iteration; here the rate alone.
+        """The scalars of the formula that depend on the iteration; here only the learning rate.
 
         Parameters
         ----------
         iteration : int
-            How many updates were made before.
+            The number of updates before this one.
 
         Raises
         ------
         TypeError, ValueError
-            If `iteration` is not an integer of at least 0, or a schedule gives something else than a finite number of
+            If `iteration` is not an integer of at least 0, or a schedule returns anything but a finite number of
             at least 0.
         """
         k = as_count(iteration, "iteration", 0)
         if not isinstance(self.lr, Schedule):
             return (self.lr,)
-        said = f"lr at iteration {k}, by {self.lr!r},"
-        rate = as_real(self.lr(k), said)
-        if rate < 0:
-            raise ValueError(f"{said} must be at least 0, not {rate}")
-        return (rate,)
+        return (as_not_negative(self.lr(k), f"lr at iteration {k}, by {self.lr!r},"),)
 
     @abc.abstractmethod
     def step(self, p: FloatArray, g: FloatArray, state: Arrays, constants: Scalars, coefficients: Scalars) -> None:
-        """Change one parameter and its state in place.
+        """Update one parameter and its state in place.
 
         Parameters
         ----------
@@ -173,29 +174,29 @@ class Optimizer(abc.ABC):
         state : tuple of ndarray
             Its state, in the order of `slots`.
         constants, coefficients : tuple of scalars
-            What `constants` and `coefficients` give, rounded to the dtype of `p`.
+            The values of `constants` and `coefficients`, rounded to the dtype of `p`.
         """
 
     def update(self, params: Mapping[str, FloatArray], grads: Mapping[str, FloatArray]) -> None:
-        """Change all parameters in place by their gradients.
+        """Update all parameters in place from their gradients.
 
-        Either all of them are changed, or an exception says what is wrong and none is. NaN and infinities in gradients
-        are no mistakes here: they get into the parameters.
+        If an argument is wrong, an exception is raised and no parameter is changed. NaN and infinities in gradients are
+        not errors: they propagate into the parameters.
 
         Parameters
         ----------
         params : dict of str to ndarray
             The parameters by name, float32 or float64, such as ``net.params``.
         grads : dict of str to ndarray
-            The gradient by each of them: the names, shapes and dtypes of `params`.
+            The gradient with respect to each of them, with the names, shapes and dtypes of `params`.
 
         Raises
         ------
         TypeError
-            If something is not an array, neither float32 nor float64, or a gradient's dtype is not its parameter's.
+            If something is not an array of float32 or float64, or the dtypes of a gradient and its parameter differ.
         ValueError
-            If names or shapes do not fit, a parameter is read-only, the state is that of another network's parameters,
-            or a scalar of the formula is not finite, or 0, when it is rounded to the parameter's dtype.
+            If names or shapes do not match, a parameter is read-only, the state belongs to another network, or a scalar
+            of the formula is not finite, or becomes 0, when it is rounded to the parameter's dtype.
         """
         arrays = _parameters(params)
         gradients = _gradients(grads, arrays)
@@ -207,7 +208,7 @@ class Optimizer(abc.ABC):
         self.iteration += 1
 
     def scalars(self, dtype: np.dtype[np.floating[Any]]) -> tuple[Scalars, Scalars]:
-        """The constants, and the next update's coefficients, rounded to a parameter's dtype.
+        """The constants and the coefficients of the next update, rounded to a parameter's dtype.
 
         Parameters
         ----------
@@ -216,7 +217,7 @@ class Optimizer(abc.ABC):
         Raises
         ------
         ValueError
-            If one of them is not finite there, or a constant is 0 there that is not 0.
+            If one of them is not finite in that dtype, or a constant other than 0 becomes 0.
         """
         given = self.constants, self.coefficients(self.iteration)
         with np.errstate(over="ignore", under="ignore"):
@@ -227,12 +228,12 @@ class Optimizer(abc.ABC):
                 f"are {given[0]} and its coefficients {given[1]}"
             )
         for value, rounded in zip(given[0], constants, strict=True):
-            if value != 0 and rounded == 0:  # eps, which would no longer keep 0/0 away
+            if value != 0 and rounded == 0:  # An eps of 0 would no longer prevent 0/0.
                 raise ValueError(f"{self!r} has the constant {value}, which is 0 in {dtype}")
         return constants, coefficients
 
     def prepare(self, params: Mapping[str, FloatArray]) -> None:
-        """Make the arrays of `state` that are still missing for these parameters, as `update` does.
+        """Create the arrays of `state` that are missing for these parameters, as `update` does.
 
         Parameters
         ----------
@@ -252,8 +253,8 @@ class Optimizer(abc.ABC):
                 a = arrays.get(name, p)
                 if a.shape != p.shape or a.dtype != p.dtype:
                     raise ValueError(
-                        f"params[{name!r}] is {p.dtype} of shape {p.shape}, but the {slot} that this optimizer has for "
-                        f"it is {a.dtype} of shape {a.shape}: another network needs another optimizer"
+                        f"params[{name!r}] is {p.dtype} of shape {p.shape}, but this optimizer's {slot} for it is "
+                        f"{a.dtype} of shape {a.shape}: another network needs another optimizer"
                     )
         for slot in self.slots:
             arrays = self.state.setdefault(slot, {})
@@ -262,13 +263,13 @@ class Optimizer(abc.ABC):
                     arrays[name] = np.zeros(p.shape, p.dtype)
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """All that changes by updates, for saving: copies.
+        """A copy of everything that updates change, for saving.
 
         Returns
         -------
         dict of str to ndarray
             ``"iteration"``, of shape (), and ``"<slot>/<parameter>"`` for each array of `state`. The settings of the
-            optimizer are not in it.
+            optimizer are not included.
         """
         state: dict[str, npt.NDArray[Any]] = {"iteration": np.array(self.iteration, dtype=np.int64)}
         for slot, arrays in self.state.items():
@@ -276,21 +277,21 @@ class Optimizer(abc.ABC):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was called: the same updates then give the same bits.
+        """Continue from a saved state: the same updates then give the same bits.
 
         Parameters
         ----------
         state : dict of str to ndarray
-            From `state_dict` of an optimizer of this kind. Its arrays are copied. If this optimizer has a `state`
-            already (`prepare` makes one), names, shapes and dtypes must be those of it; else `update` compares them
-            with the parameters.
+            The result of `state_dict` of an optimizer of the same class. Its arrays are copied. If this optimizer
+            already has a `state` (`prepare` creates one), names, shapes and dtypes must match it; otherwise `update`
+            compares them with the parameters.
 
         Raises
         ------
         TypeError
-            If something is not an array, or neither float32 nor float64, or the iteration is not an integer.
+            If something is not an array of float32 or float64, or the iteration is not an integer.
         ValueError
-            If names, shapes or dtypes do not fit. Nothing is changed then.
+            If names, shapes or dtypes do not match. The optimizer is not changed then.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be a dict of arrays, not {type(state).__name__}")
@@ -305,18 +306,18 @@ class Optimizer(abc.ABC):
                 slots = ", ".join(map(repr, self.slots)) or "none"
                 raise ValueError(f"state has {key!r}, but the slots of {type(self).__name__} are {slots}")
             loaded[slot][name] = array.copy()
-        if iteration == 0 and not any(loaded.values()):  # that of an optimizer without any update
+        if iteration == 0 and not any(loaded.values()):  # The state of an optimizer before its first update.
             loaded = {}
         elif self.slots:
             self._check_alike(loaded)
         self.iteration, self.state = iteration, loaded
 
     def _check_alike(self, loaded: Mapping[str, Mapping[str, FloatArray]]) -> None:
-        """Raise unless all slots are for the same parameters, and these are the ones of `state`, if there are any."""
+        """Raise unless all slots have the same parameters, and these match `state` if it is not empty."""
         like = max((self.state or loaded).values(), key=len)
         for slot, arrays in loaded.items():
             if arrays.keys() != like.keys() or not arrays:
-                said = _difference(arrays, like) or "it has none"
+                said = _difference(arrays, like) or "it is empty"
                 raise ValueError(f"the {slot} in state does not fit the parameters: {said}")
             for name, a in arrays.items():
                 if a.shape != like[name].shape or a.dtype != like[name].dtype:

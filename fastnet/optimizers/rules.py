@@ -1,4 +1,4 @@
-"""The rules by which optimizers change parameters; `fastnet.optimizers` says how they round."""
+"""The update rules of the optimizers; `fastnet.optimizers` describes their rounding."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr : float or Schedule, default 0.01
-        The learning rate: positive, or a schedule of it.
+        The learning rate: a positive number or a schedule.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
 
     Examples
     --------
@@ -53,21 +53,21 @@ class SGD(Optimizer):
 class Momentum(Optimizer):
     """Gradient descent with momentum: v ← momentum·v + g; p ← p − lr·v.
 
-    B. T. Polyak, *Some methods of speeding up the convergence of iteration methods*, 1964. Here the rate multiplies
-    the velocity, as in PyTorch; textbooks often put it into the velocity (v ← momentum·v − lr·g; p ← p + v), which
-    is the same while the rate is.
+    B. T. Polyak, *Some methods of speeding up the convergence of iteration methods*, 1964. Here the learning rate
+    multiplies the velocity, as in PyTorch. Textbooks often include it in the velocity (v ← momentum·v − lr·g;
+    p ← p + v), which is equivalent while the learning rate is constant.
 
     Parameters
     ----------
     lr : float or Schedule, default 0.01
-        The learning rate: positive, or a schedule of it.
+        The learning rate: a positive number or a schedule.
     momentum : float, default 0.9
-        What is left of the velocity at each update: at least 0 and less than 1.
+        The factor of the velocity at each update: at least 0 and less than 1.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
     """
 
     name = "momentum"
@@ -93,7 +93,7 @@ class Nesterov(Momentum):
 
     Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, 1983; in the form
     of Y. Bengio, N. Boulanger-Lewandowski and R. Pascanu, *Advances in optimizing recurrent networks*, 2012, whose
-    parameters are those that the velocity has already moved. The arguments are those of `Momentum`.
+    parameters are those already moved by the velocity. The arguments are those of `Momentum`.
     """
 
     name = "nesterov"
@@ -106,7 +106,7 @@ class Nesterov(Momentum):
 
 
 class AdaGrad(Optimizer):
-    """A rate for each entry, which falls with its gradients: s ← s + g²; p ← p − lr·g/(√s + eps).
+    """Each element has its own rate, which falls as its gradients add up: s ← s + g²; p ← p − lr·g/(√s + eps).
 
     J. Duchi, E. Hazan and Y. Singer, *Adaptive subgradient methods for online learning and stochastic optimization*,
     2011.
@@ -114,14 +114,14 @@ class AdaGrad(Optimizer):
     Parameters
     ----------
     lr : float or Schedule, default 0.01
-        The learning rate: positive, or a schedule of it.
+        The learning rate: a positive number or a schedule.
     eps : float, default 1e-10
-        Keeps entries without any gradient from 0/0; positive.
+        Prevents 0/0 for elements whose gradients are all 0; positive.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
     """
 
     name = "adagrad"
@@ -142,23 +142,23 @@ class AdaGrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """AdaGrad that forgets: s ← a·s + (1 − a)·g²; p ← p − lr·g/(√s + eps), where a is the `decay_rate`.
+    """AdaGrad with a decaying mean square: s ← a·s + (1 − a)·g²; p ← p − lr·g/(√s + eps), where a is the `decay_rate`.
 
     T. Tieleman and G. Hinton, *Lecture 6.5: rmsprop* (Coursera, Neural networks for machine learning), 2012.
 
     Parameters
     ----------
     lr : float or Schedule, default 0.01
-        The learning rate: positive, or a schedule of it.
+        The learning rate: a positive number or a schedule.
     decay_rate : float, default 0.99
-        What is left of the mean square at each update: at least 0 and less than 1.
+        The factor of the mean square at each update: at least 0 and less than 1.
     eps : float, default 1e-8
-        Keeps entries without any gradient from 0/0; positive.
+        Prevents 0/0 for elements whose gradients are all 0; positive.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
     """
 
     name = "rmsprop"
@@ -175,14 +175,14 @@ class RMSprop(Optimizer):
 
     def step(self, p: FloatArray, g: FloatArray, state: Arrays, constants: Scalars, coefficients: Scalars) -> None:
         (s,), (a, eps), (lr,) = state, constants, coefficients
-        rest = p.dtype.type(1 - self.decay_rate)  # 1 − a of the rounded a would be off by as much as that
+        rest = p.dtype.type(1 - self.decay_rate)  # 1 − a with the rounded a would have its rounding error.
         s *= a
         s += (rest * g) * g
         p -= (lr * g) / (np.sqrt(s) + eps)
 
 
 class Adam(Optimizer):
-    """Momentum and RMSprop together, with their start from 0 made up for.
+    """Momentum and RMSprop combined, with a correction for their start at 0.
 
     m ← beta1·m + (1 − beta1)·g; v ← beta2·v + (1 − beta2)·g²; p ← p − lr·m̂/(√v̂ + eps), where m̂ = m/(1 − beta1ᵏ) and
     v̂ = v/(1 − beta2ᵏ) in the k-th update, k from 1. D. P. Kingma and J. Ba, *Adam: a method for stochastic
@@ -191,16 +191,16 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float or Schedule, default 0.001
-        The learning rate: positive, or a schedule of it.
+        The learning rate: a positive number or a schedule.
     beta1, beta2 : float, default 0.9 and 0.999
-        What is left of the mean and of the mean square at each update: at least 0 and less than 1.
+        The factors of the mean and of the mean square at each update: at least 0 and less than 1.
     eps : float, default 1e-8
-        Keeps entries without any gradient from 0/0; positive.
+        Prevents 0/0 for elements whose gradients are all 0; positive.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
     """
 
     name = "adam"

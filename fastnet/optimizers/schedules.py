@@ -1,4 +1,4 @@
-"""Learning rates that change from update to update."""
+"""Schedules: learning rates that change from update to update."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastnet._tools.checks import as_count, as_positive, as_real
 class Schedule(abc.ABC):
     """A learning rate that changes from update to update: any optimizer takes one as its `lr`.
 
-    For a schedule of your own, derive from this class and write ``__call__``.
+    For your own schedule, derive from this class and write ``__call__``.
 
     Examples
     --------
@@ -26,18 +26,18 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, iteration: int) -> float:
-        """The rate of one update: finite and at least 0.
+        """The learning rate of one update: finite and at least 0.
 
         Parameters
         ----------
         iteration : int
-            How many updates were made before it.
+            The number of updates before it.
         """
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same rate for every update.
+    """The same learning rate for every update.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Constant(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If `lr` is no number, or not positive and finite.
+        If `lr` is not a number, or not positive and finite.
     """
 
     lr: float
@@ -61,21 +61,21 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
-    """lr·gamma^⌊iteration/step_size⌋: the rate falls by a factor now and then.
+    """lr·gamma^⌊iteration/step_size⌋: the learning rate is multiplied by `gamma` every `step_size` updates.
 
     Parameters
     ----------
     lr : float
-        The first rate, positive.
+        The initial learning rate, positive.
     step_size : int
-        After how many updates the rate falls, each time; at least 1.
+        The number of updates between two changes; at least 1.
     gamma : float, default 0.1
         The factor, more than 0 and at most 1.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
     """
 
     lr: float
@@ -94,29 +94,29 @@ class StepDecay(Schedule):
 
 @dataclass(frozen=True)
 class CosineAnnealing(Schedule):
-    """Up in a straight line, if `warmup` is given, then down along half a cosine.
+    """A linear warm-up, if `warmup` is given, then half a period of a cosine downwards.
 
-    Update k (from 0) has the rate lr·(k+1)/warmup for k < warmup (P. Goyal et al., *Accurate, large minibatch SGD*,
-    2017), then final + (lr − final)·(1 + cos(π·(k − warmup)/(iterations − warmup)))/2 (I. Loshchilov and F. Hutter,
-    *SGDR: stochastic gradient descent with warm restarts*, 2017, equation 5, without restarts), and `final` for
-    k ≥ iterations. So the last of `iterations` updates is one step short of `final`: with a `final` of 0 it still
-    learns.
+    Update k (from 0) has the learning rate lr·(k+1)/warmup for k < warmup (P. Goyal et al., *Accurate, large minibatch
+    SGD*, 2017), then final + (lr − final)·(1 + cos(π·(k − warmup)/(iterations − warmup)))/2 (I. Loshchilov and
+    F. Hutter, *SGDR: stochastic gradient descent with warm restarts*, 2017, equation 5, without restarts), and `final`
+    for k ≥ iterations. So the last of `iterations` updates is one step before `final`: with a `final` of 0 its
+    learning rate is still positive.
 
     Parameters
     ----------
     lr : float
-        The highest rate, positive.
+        The highest learning rate, positive.
     iterations : int
-        How many updates there are, the warm-up included; at least 1.
+        The number of updates, including the warm-up; at least 1.
     warmup : int, default 0
-        How many of them the rate rises for; fewer than `iterations`.
+        The number of updates in which the learning rate rises; less than `iterations`.
     final : float, default 0.0
-        The rate at the end, from 0 to `lr`.
+        The final learning rate, from 0 to `lr`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number, or out of its range.
+        If an argument is not a number, or is out of range.
     """
 
     lr: float
