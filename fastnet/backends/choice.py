@@ -18,13 +18,13 @@ MOST_THREADS = 1024
 
 
 class Backend(Protocol):
-    """What a backend module offers. Arguments are checked: one float dtype, C-contiguous, shapes that fit.
+    """The functions of a backend module. Their arguments were checked: one float dtype, C-contiguous, fitting shapes.
 
     Targets ``t`` are labels, int64 of shape (batch,), or rows of the answer's shape and dtype.
     """
 
     name: str
-    algorithms: tuple[str, ...]  # of the numerical gradient, the fastest first; each but "loop" a function
+    algorithms: tuple[str, ...]  # of the numerical gradient, the fastest first
 
     def matmul(self, a: FloatArray, b: FloatArray, transpose_a: bool = ..., transpose_b: bool = ...) -> FloatArray: ...
     def add_bias(self, x: FloatArray, b: FloatArray) -> FloatArray: ...
@@ -82,7 +82,7 @@ class TrainingBackend(Protocol):
 
 
 _active: Backend | None = None
-_num_threads: int | None = None  # what set_num_threads asked for, for backends that are chosen later
+_num_threads: int | None = None  # as set_num_threads was asked for, also for backends that are chosen later
 
 
 def active() -> Backend:
@@ -98,7 +98,7 @@ def has_extension() -> bool:
 
 
 def available() -> list[str]:
-    """The names that `use_backend` takes here, the preferred one first."""
+    """The names that `use_backend` accepts on this machine, the preferred one first."""
     return [name for name in NAMES if name != "cpp" or has_extension()]
 
 
@@ -116,7 +116,7 @@ def _load(name: str) -> Backend:
 
 
 def get(name: str) -> Backend:
-    """Return the named backend, with the threads that were asked for, and leave the one in use as it is."""
+    """Return the named backend with the number of threads that was asked for; the backend in use stays."""
     backend = _load(name)
     if _num_threads is not None:
         backend.set_num_threads(_num_threads)
@@ -129,7 +129,7 @@ def _activate(name: str) -> None:
 
 
 class use_backend:  # noqa: N801 - it reads as the function that it also is
-    """Compute with the named backend from now on, or for the length of a ``with`` block.
+    """Compute with the named backend from now on, or within a ``with`` block.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class use_backend:  # noqa: N801 - it reads as the function that it also is
     Raises
     ------
     ValueError
-        If there is no such backend, or ``"cpp"`` was not compiled; the one in use stays.
+        If there is no such backend, or ``"cpp"`` was not compiled. The backend in use stays.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def get_num_threads() -> int:
 def set_num_threads(count: int) -> None:
     """Compute with at most `count` threads from now on, in every backend.
 
-    Results do not depend on it: the same input gives the same bits.
+    Results do not depend on the number: the same input gives the same bits.
 
     Parameters
     ----------

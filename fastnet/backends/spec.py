@@ -1,4 +1,4 @@
-"""The description of a network that every backend computes with: arrays and enums, checked and contiguous."""
+"""What backends are given: a network as checked, contiguous arrays and enums, and a stretch of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Activation(enum.IntEnum):
-    """What a layer applies to each of its units; the numbers are those of ``cpp/core/network.hpp``."""
+    """The function that a layer applies to each of its units; the numbers are those of ``cpp/core/network.hpp``."""
 
     IDENTITY = 0
     STEP = 1
@@ -27,14 +27,14 @@ class Activation(enum.IntEnum):
 
 
 class Output(enum.IntEnum):
-    """What turns the last layer's units into the network's answer."""
+    """The function that turns the last layer's units into the network's answer."""
 
     IDENTITY = 0
     SOFTMAX = 1
 
 
 class Loss(enum.IntEnum):
-    """How far the answer is from the target, averaged over the batch."""
+    """The distance between answer and target, averaged over the batch."""
 
     CROSS_ENTROPY = 0
     MEAN_SQUARED_ERROR = 1
@@ -61,21 +61,22 @@ class GradientKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """What a finite-difference gradient tells about itself.
+    """What a finite-difference gradient reports about itself.
 
     Attributes
     ----------
     loss : float
-        The loss at the parameters themselves.
+        The loss at the unchanged parameters.
     evaluations : int
-        How many times the change of one row's loss by one perturbation was evaluated.
+        The number of evaluations, each of the change of one row's loss after one perturbation.
     fallbacks : int
-        (row, unit) pairs that ``nodal`` left to ``incremental``: their interpolation missed, or they met a kink.
+        The number of (row, unit) pairs that ``nodal`` left to ``incremental``, since the interpolation was not accurate
+        or the unit met a kink.
     kinks : int
-        Those of them that met a kink.
+        The number of these pairs that met a kink.
     kinked : tuple of ndarray of bool
-        For each layer, shape (outputs,): whether a perturbation of the unit took any unit across a kink. The central
-        differences by the unit's weights and bias then straddle it, and need not equal a derivative.
+        For each layer, shape (outputs,): whether a perturbation of the unit moved any unit across a kink. The central
+        differences with respect to the unit's weights and bias then straddle the kink and need not equal a derivative.
     """
 
     loss: float

@@ -1,4 +1,4 @@
-"""One gradient against another, entry by entry, with a verdict."""
+"""`check_gradient`: a gradient of a function or a network against central differences, entry by entry."""
 
 from __future__ import annotations
 
@@ -40,14 +40,16 @@ class NetworkLike(Protocol):
 
 @dataclass(frozen=True)
 class _Problem:
-    """The two gradients to compare, by flat number, whatever they are gradients of."""
+    """The two gradients to compare, by flat number, of a function or of a network."""
 
     layout: Layout
     dtype: np.dtype[Any]
     analytic: FloatArray
-    numerical: Callable[[float], tuple[FloatArray, BoolArray | None]]  # of the step; where it straddles a kink
-    value: Callable[[], float]  # of the function
-    floor: float = 0.0  # what rounding leaves in the analytic gradient
+    numerical: Callable[
+        [float], tuple[FloatArray, BoolArray | None]
+    ]  # takes the step; gives the gradient, and where it straddles a kink
+    value: Callable[[], float]  # the value of the function
+    floor: float = 0.0  # the rounding error of the analytic gradient
 
 
 def check_gradient(
@@ -63,15 +65,15 @@ def check_gradient(
     """Check a gradient against central differences, entry by entry.
 
     An entry passes if the two differ by at most ``atol + rtol * max(abs(analytic), abs(numerical))``. By
-    default no more is allowed than 1e-4 of the entry and 1e-5 of the largest entry in its array (float32:
-    1e-3 and 1e-4): less than a mistake in a formula makes. Where a correct gradient differs by more, the
-    central difference is to blame: its truncation error is about h²/6·f‴, its rounding error about eps·|f|/h.
-    Both show when the step changes. So if, and only if, entries differ by more, the numerical gradient is
-    computed once more with the step 2h. Such an entry is then allowed, besides, twice what it moved by and 8
-    times the median of what all of them moved by; if fewer than ten or less than half of them moved at all,
-    also eps·max(|f|, 1)/h; in a network, 8·eps for the rounding of its backprop. Entries that pass for this
-    reason alone are counted as `excused`. So are those of fastnet's own networks whose step takes a ReLU across
-    its kink: their difference need be no derivative.
+    default the limit is 1e-4 of the entry plus 1e-5 of the largest entry in its array (float32: 1e-3 and 1e-4),
+    which is less than the effect of a mistake in a formula. If a correct gradient differs by more, the reason is
+    the central difference: its truncation error is about h²/6·f‴, its rounding error about eps·|f|/h. Both show
+    when the step changes. So if, and only if, entries differ by more than the limit, the numerical gradient is
+    computed once more with the step 2h. The limit of such an entry is then raised by twice the change of the
+    entry, by 8 times the median change of all such entries, by eps·max(|f|, 1)/h if fewer than ten or less than
+    half of them changed at all, and in a network by 8·eps for the rounding of its backprop. Entries that pass
+    for this reason alone are counted as `excused`. So are entries of fastnet's own networks whose step moves a
+    ReLU across its kink: their central difference need not equal a derivative.
 
     Parameters
     ----------
@@ -79,33 +81,33 @@ def check_gradient(
         A function that takes `x` and returns one number. Or a network: anything with `params`, ``loss(x, t)``
         and ``numerical_gradient(x, t, h=…)``.
     gradient : array_like, dict of str to array_like, or callable
-        The gradient to check, with the shape of `x`; for a dict `x`, and for a network's `params`, a dict
-        with the same names and shapes. Or a function that gives it: of `x`, or of a network's batch, as
-        ``net.gradient`` does.
+        The gradient to check, with the shape of `x`. For a dict `x`, and for a network's `params`, a dict with
+        the same names and shapes. Or a function that returns it, called with `x`, or with a network's batch as
+        ``net.gradient`` is.
     x : ndarray, dict of str to ndarray, or pair
-        Where. Arrays of floating-point numbers, which are changed in place, one element at a time, and
-        restored. For a network its batch: the pair ``(x, t)``.
+        The point: arrays of floating-point numbers, which are changed in place, one element at a time, and
+        restored. For a network its batch, the pair ``(x, t)``.
     h : float, optional
-        The step: 1e-4 by default, and 1e-2 for float32, where 1e-4 would leave little but rounding error.
+        The step. By default 1e-4, and 1e-2 for float32, where a step of 1e-4 leaves little but rounding error.
     rtol : float, optional
         1e-4 by default, 1e-3 for float32.
     atol : float, optional
-        By default as described. A number is taken as it is, and nothing is computed twice.
+        By default as described. With a number, that limit holds and nothing is computed twice.
     worst : int, default 5
-        How many of the worst entries to list.
+        The number of worst entries to list.
 
     Returns
     -------
     GradientCheck
-        True in a condition if, and only if, the check passed. A NaN or an infinity in either gradient fails.
+        True in a condition if, and only if, the check passed. NaN and infinities in either gradient fail.
 
     Raises
     ------
     TypeError
-        If `f` is neither a function nor a network, or an argument has the wrong type.
+        If `f` is neither a function nor a network, or another argument has the wrong type.
     ValueError
-        If a name in `gradient` is missing or there is one too many, a shape differs, `x` is empty or
-        read-only, or a number is out of its range.
+        If a name in `gradient` is missing or unexpected, a shape differs, `x` is empty or read-only, or a
+        number is out of its range.
 
     Examples
     --------

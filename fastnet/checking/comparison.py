@@ -1,4 +1,4 @@
-"""Every method's gradient of one batch: how long it takes, and how far it is from backprop's."""
+"""`compare_gradients`: the time of every method for one gradient, and its difference from backprop."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one method took, and how far its gradient is from backprop's.
+    """The time of one method, and the difference of its gradient from backprop.
 
     Attributes
     ----------
     name : str
     seconds : float
-        For one gradient by every parameter; scaled up from the entries that were timed if `sampled`.
+        The time of one whole gradient; scaled up from the entries that were timed if `sampled`.
     times_faster : float or None
-        Than the NumPy loop; None if that was not among the methods.
+        How many times faster than the NumPy loop; None if that was not among the methods.
     entries : int
-        How many of the gradient's entries were computed, timed and compared.
+        The number of entries that were computed, timed and compared.
     sampled : bool
-        Whether these are not all.
+        Whether these are a sample.
     check : GradientCheck or None
         The comparison with backprop at these entries; None for backprop itself.
     diagnostics : dict of str to int
-        How many ``evaluations``, ``fallbacks`` and ``kinks`` there were, if the method counts them.
+        The numbers of ``evaluations``, ``fallbacks`` and ``kinks``, if the method counts them.
     """
 
     name: str
@@ -84,15 +84,15 @@ class GradientComparison:
     ----------
     rows : tuple of MethodResult
     network : str
-        The numbers of units, as in ``784-50-10``.
+        The layer sizes, as in ``784-50-10``.
     parameters : int
     batch : int
-        How many rows of data the loss is averaged over.
+        The number of rows that the loss is averaged over.
     dtype : str
     h : float
         The step.
     build_info : dict
-        What `fastnet.build_info` said at the time.
+        The answer of `fastnet.build_info` at that time.
     """
 
     rows: tuple[MethodResult, ...]
@@ -131,7 +131,9 @@ class GradientComparison:
         return f"fastnet {info['version']}, backend {info['backend']}{extension}, {threads}"
 
     def _notes(self) -> list[str]:
-        notes = ["difference: the largest from backprop; relative: to the largest entry of the gradient"]
+        notes = [
+            "difference: the largest difference from backprop; relative: relative to the largest entry of the gradient"
+        ]
         sampled = [f"{row.entries:,} ({row.name})" for row in self.rows if row.sampled]
         if sampled:
             notes.append(
@@ -171,35 +173,35 @@ def compare_gradients(
     full: bool = False,
     progress: bool = False,
 ) -> GradientComparison:
-    """Compute the gradient of one batch by every method: what each takes, and how far it is from backprop.
+    """Compute the gradient of one batch by every method; report each time, and the difference from backprop.
 
-    The methods take turns, `repeat` times, and each one's time is the median over its calls: a machine that
-    is busy for a while slows them all. What is compiled at first use is compiled before. A method that would
-    take more than about three seconds is timed on a sample of the parameters, drawn evenly from all arrays: as
-    many as fit into that time, but at least `sample`. The table marks it, and it is compared with backprop at
-    these entries alone.
+    The methods take turns, `repeat` times, and the time of each is the median over its calls, so that a busy
+    moment of the machine affects them all. Code that is compiled at first use is compiled beforehand. A method
+    that would take more than about three seconds is timed on a sample of the entries, drawn evenly from all
+    arrays: as many as fit into that time, but at least `sample`. The table marks such a method, and it is
+    compared with backprop at these entries only.
 
     Parameters
     ----------
     net : TwoLayerNet, SimpleNet, …
-        A network of fastnet, of affine layers and activations; it is not changed.
+        A network of fastnet made of affine layers and activations. It is not changed.
     x : array_like
         Shape (batch, inputs), or (inputs,) for one row.
     t : array_like
         Labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
     h : float, optional
-        The step: 1e-4 by default, and 1e-2 for float32, where 1e-4 would leave little but rounding error.
+        The step. By default 1e-4, and 1e-2 for float32, where a step of 1e-4 leaves little but rounding error.
     methods : iterable of str, optional
-        Some of ``"numpy loop"``, ``"numba loop"``, ``"c++ loop"``, and by the backend in use ``"incremental"``,
-        ``"nodal"`` and ``"backprop"``. By default all that there are.
+        Some of ``"numpy loop"``, ``"numba loop"``, ``"c++ loop"``, and of the backend in use ``"incremental"``,
+        ``"nodal"`` and ``"backprop"``. By default all that are available.
     sample : int, default 1000
-        How many entries to time at least.
+        The smallest number of entries to time.
     repeat : int, default 5
-        How many turns each method takes.
+        The number of turns of each method.
     full : bool, default False
-        Time every method on every entry, however long it takes.
+        Whether to time every method on every entry, however long it takes.
     progress : bool, default False
-        Show a progress bar on stderr, if tqdm is installed.
+        Whether to show a progress bar on stderr, if tqdm is installed.
 
     Returns
     -------
@@ -208,8 +210,8 @@ def compare_gradients(
     Raises
     ------
     TypeError
-        If `net` is no network of fastnet or has other layers than affine ones and activations, or an argument has the
-        wrong type.
+        If `net` is not a network of fastnet, or has layers other than affine ones and activations, or an argument has
+        the wrong type.
     ValueError
         If the data do not fit the network, a number is out of its range, or a method is unknown or not
         installed.
@@ -257,7 +259,7 @@ def _chosen(methods: Iterable[str] | None) -> list[Method]:
     if methods is None:
         return [method for method in METHODS if method.is_available()]
     if isinstance(methods, str):
-        raise TypeError(f"methods must be several names, as in [{methods!r}], not one str")
+        raise TypeError(f"methods must be a list of names, as in [{methods!r}], not one str")
     by_name = {method.name: method for method in METHODS}
     names = dict.fromkeys(checks.as_choice(name, "methods", tuple(by_name)) for name in methods)
     if not names:
@@ -265,7 +267,7 @@ def _chosen(methods: Iterable[str] | None) -> list[Method]:
     for name in names:
         algorithm = by_name[name].algorithm
         if algorithm is not None and algorithm not in active().algorithms:
-            raise ValueError(f"methods has {name!r}, which the {active().name!r} backend does not offer")
+            raise ValueError(f"methods has {name!r}, which the {active().name!r} backend does not have")
     return [by_name[name] for name in names]
 
 

@@ -16,7 +16,7 @@ from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 @dataclass(frozen=True)
 class Problem:
-    """One batch of one network, in the form that backends take, and the step."""
+    """A network, a batch and a step, in the form that backends take."""
 
     spec: NetworkSpec
     x: FloatArray
@@ -25,10 +25,10 @@ class Problem:
 
 
 class Evaluation(NamedTuple):
-    """What a method gives.
+    """The answer of a method.
 
-    `values` are the derivatives by the parameters asked for; or, where the method always computes the whole
-    gradient, that, array by array. `diagnostics` tells what it met on the way, if the method knows.
+    `values` are the derivatives with respect to the entries asked for. If the method always computes the whole
+    gradient, they are the gradient as a list of arrays. `diagnostics` is what the method reports, if anything.
     """
 
     values: FloatArray | list[FloatArray]
@@ -43,13 +43,13 @@ class Method:
     ----------
     name : str
     backend : str or None
-        The backend that it needs; None for the one in use.
+        The backend that it needs; None for the backend in use.
     evaluate : callable
-        Gives the `Evaluation` of a `Problem` by a backend at flat parameter numbers.
+        Takes a backend, a `Problem` and flat parameter numbers; gives an `Evaluation`.
     by_entry : bool
-        Whether it does no more than these entries need, so that a sample tells its time.
+        Whether its time is proportional to the number of entries, so that a sample can be timed.
     algorithm : str or None
-        Which of the backend's `algorithms` it is, if not every backend has it.
+        The algorithm that the backend must have, if not every backend has it.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Method:
     algorithm: str | None = None
 
     def is_available(self) -> bool:
-        """Tell whether its backend is installed, or the one in use has its algorithm."""
+        """Return whether its backend is installed, and the backend in use has its algorithm."""
         if self.backend is not None:
             return self.backend in backends.available()
         return self.algorithm is None or self.algorithm in backends.active().algorithms

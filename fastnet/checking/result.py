@@ -14,13 +14,13 @@ class EntryCheck:
     Attributes
     ----------
     name : str
-        The array's name: the parameter's, or ``"x"`` where there is one array without a name.
+        The name of the array: of the parameter, or ``"x"`` if there is one array without a name.
     index : tuple of int
-        Where in that array.
+        The position in that array.
     analytic, numerical : float
-        The entry in either gradient.
+        The entry in each gradient.
     difference : float
-        ``abs(analytic - numerical)``; NaN or infinite where one of them is.
+        ``abs(analytic - numerical)``; NaN or infinite if one of them is.
     allowed : float
         The difference up to which the entry passes.
     """
@@ -51,34 +51,34 @@ class EntryCheck:
 
 @dataclass(frozen=True, repr=False)
 class GradientCheck:
-    """What came of comparing two gradients. True in a condition if, and only if, the check passed.
+    """The result of comparing two gradients. True in a condition if, and only if, the check passed.
 
     Attributes
     ----------
     entries : int
-        How many entries were compared.
+        The number of entries compared.
     failed : int
-        How many differ by more than is allowed, or are NaN or infinite in either gradient.
+        The number of entries that differ by more than is allowed, or are NaN or infinite in either gradient.
     non_finite : int
-        How many of those are NaN or infinite.
+        The number of failed entries that are NaN or infinite.
     excused : int
-        How many differ by more than `rtol` and `atol` allow, but by no more than the numerical gradient is
-        uncertain there itself, or where it straddles a kink of the network. They are not counted in `failed`.
+        The number of entries that differ by more than `rtol` and `atol` allow, but within the uncertainty of
+        the numerical gradient, or where it straddles a kink of the network. `failed` does not count them.
     inconclusive : bool
-        Whether that uncertainty exceeds a tenth of the numerical gradient's largest entry, so that gross
+        Whether that uncertainty exceeds a tenth of the largest entry of the numerical gradient, so that gross
         mistakes would have been excused, or all entries straddle a kink. The check does not pass then.
     largest : EntryCheck or None
-        Where the absolute difference is largest among the finite entries, if there are any.
+        The finite entry with the largest absolute difference, if there is one.
     largest_entry : float
         The largest finite absolute value in either gradient.
     worst : tuple of EntryCheck
-        The entries that are worst compared with what is allowed, the worst first.
+        The entries with the largest difference relative to what is allowed, the worst first.
     h : float
         The step of the numerical gradient.
     rtol : float
-        The difference that is allowed, relative to the larger of the two entries.
+        The allowed difference, relative to the larger of the two entries.
     atol : float or None
-        The difference that is allowed besides; None where it was estimated as `check_gradient` describes.
+        The difference allowed in addition; None if it was estimated as `check_gradient` describes.
     """
 
     entries: int
@@ -143,7 +143,7 @@ class GradientCheck:
             )
         if self.excused:
             lines.append(
-                f"  {self.excused:,} entries excused: the numerical gradient is no surer of them, or meets a kink"
+                f"  {self.excused:,} entries excused: the numerical gradient is uncertain there, or straddles a kink"
             )
         return lines
 

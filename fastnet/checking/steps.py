@@ -1,4 +1,4 @@
-"""How the error of the numerical gradient depends on the step: the loop beside exact differences."""
+"""`compare_steps`: the error of the loop and of exact differences at many steps."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class StepErrors:
-    """The errors of one step, relative to the largest entry of the gradient.
+    """The errors at one step, relative to the largest entry of the gradient.
 
     Attributes
     ----------
     h : float
     loop, exact : dict of str to float
-        By dtype: the largest difference from float64's backprop of the loop, and of exact differences.
+        For each dtype, the largest difference from float64 backprop.
     """
 
     h: float
@@ -47,11 +47,11 @@ class StepComparison:
     ----------
     rows : tuple of StepErrors
     algorithm : str
-        Which algorithm the exact differences are by.
+        The algorithm of the exact differences.
     entries : int
-        At how many parameters the loop was computed.
+        The number of parameters at which the loop was computed.
     parameters : int
-        How many there are.
+        The number of all parameters.
     """
 
     rows: tuple[StepErrors, ...]
@@ -68,7 +68,7 @@ class StepComparison:
             [f"{row.h:.0e}", *(f"{errors[dtype]:.1e}" for dtype in DTYPES for errors in (row.loop, row.exact))]
             for row in self.rows
         ]
-        notes = ["the largest difference from float64's backprop, relative to the largest entry of the gradient"]
+        notes = ["the largest difference from float64 backprop, relative to the largest entry of the gradient"]
         if self.entries < self.parameters:
             notes.append(f"the loop at a sample of {self.entries:,} of the {self.parameters:,} parameters")
         return "\n".join([*align([head, *lines], "<" + ">" * (len(head) - 1)), "", *notes])
@@ -94,22 +94,22 @@ def compare_steps(
     steps: Iterable[float] = STEPS,
     sample: int = 1000,
 ) -> StepComparison:
-    """Compute the numerical gradient with many steps, in float64 and float32, and compare it with backprop's.
+    """Compute the numerical gradient with many steps, in float64 and float32, and compare it with backprop.
 
-    The loop subtracts two losses: with a smaller step, fewer digits are left. Exact differences only lose the
-    central difference's own truncation error, which is about h²/6 times the third derivative.
+    The loop subtracts two losses: the smaller the step, the fewer digits are left. Exact differences have only the
+    truncation error of the central difference, which is about h²/6 times the third derivative.
 
     Parameters
     ----------
     net : TwoLayerNet, SimpleNet, …
-        A network of fastnet, of affine layers and activations; it is not changed.
+        A network of fastnet made of affine layers and activations. It is not changed.
     x : array_like
         Shape (batch, inputs), or (inputs,) for one row.
     t : array_like
         Labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
     steps : iterable of float, default 1e-1, 1e-2, … 1e-12
     sample : int, default 1000
-        At how many parameters, spread over all arrays, to compute the loop.
+        The number of parameters, spread over all arrays, at which to compute the loop.
 
     Returns
     -------
@@ -118,8 +118,8 @@ def compare_steps(
     Raises
     ------
     TypeError
-        If `net` is no network of fastnet or has other layers than affine ones and activations, or an argument has the
-        wrong type.
+        If `net` is not a network of fastnet, or has layers other than affine ones and activations, or an argument has
+        the wrong type.
     ValueError
         If the data do not fit the network, or a number is out of its range.
     """

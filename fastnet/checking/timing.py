@@ -25,10 +25,10 @@ from fastnet.checking.verdict import (
     rounding_error,
 )
 
-BUDGET_SECONDS = 3.0  # a method that needs longer for one gradient is timed on as many entries as fit in
-CHUNK_SECONDS = 0.2  # how often a progress bar moves
-BLINK_SECONDS = 0.02  # what a measurement takes at least, so that the clock's resolution does not matter
-LEAST_OF_ARRAY = 10  # entries of each array in a sample, where it has as many
+BUDGET_SECONDS = 3.0  # a method that takes longer for one gradient is timed on as many entries as fit in
+CHUNK_SECONDS = 0.2  # the time between two movements of a progress bar
+BLINK_SECONDS = 0.02  # the shortest measurement, so that the resolution of the clock does not matter
+LEAST_OF_ARRAY = 10  # entries of each array in a sample, if it has as many
 
 
 class Task:
@@ -196,9 +196,9 @@ class Run:
 
 
 def spread(sizes: Iterable[int], count: int) -> IntArray:
-    """Return the flat numbers, ascending, of `count` entries or a few more, each array's share of them.
+    """Return the flat numbers, ascending, of `count` entries or a few more, drawn from all arrays in proportion.
 
-    An array's entries are cut into equal strips, and one of each is drawn: in step with no row or column.
+    The entries of an array are cut into equal strips, and one entry is drawn from each: no row or column recurs.
     """
     sizes = list(sizes)
     rng = np.random.default_rng(0)

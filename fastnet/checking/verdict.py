@@ -1,4 +1,4 @@
-"""Two gradients side by side: what they may differ by, and the verdict."""
+"""How far two gradients may differ, and the verdict."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from fastnet.checking.result import EntryCheck, GradientCheck
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-SHARE_OF_LARGEST = 0.1  # of rtol: what an entry may differ by, relative to its array's largest entry
-NOISE_FACTOR = 8  # from the median movement of noisy entries to the largest error among very many
-GROSS = 0.1  # of the largest entry: noise beyond that leaves nothing to compare with
-FEW = 10  # entries, for whose median too much is left to chance
+SHARE_OF_LARGEST = 0.1  # of rtol: how far an entry may differ, relative to the largest entry of its array
+NOISE_FACTOR = 8  # from the median change of noisy entries to the largest error among very many of them
+GROSS = 0.1  # of the largest entry: with more noise than that, gross mistakes would pass
+FEW = 10  # entries: the median of fewer depends too much on chance
 
 
 def default_rtol(dtype: np.dtype[Any]) -> float:
-    """Return what a mistake in a formula exceeds, and the error of a good gradient does not."""
+    """Return a relative difference that mistakes in a formula exceed and correct gradients do not."""
     return 1e-4 if dtype.itemsize >= 8 else 1e-3
 
 
 def rounding_error(dtype: np.dtype[Any], value: float, h: float) -> float:
     """Return eps·max(|f|, 1)/h: the error of a central difference of values that are rounded to `dtype`.
 
-    At least 1, since a small loss is made of numbers near 1: the cross entropy is the logarithm of one.
+    The 1 is there since a small loss is computed from numbers near 1: the cross entropy is the logarithm of one.
     """
     return float(np.finfo(dtype).eps) * max(abs(value), 1.0) / h if math.isfinite(value) else 0.0
 
 
 def network_floor(dtype: np.dtype[Any]) -> float:
-    """Return 8·eps: backprop subtracts targets from answers near 1, and what is left was rounded as such."""
+    """Return 8·eps: backprop subtracts targets from answers near 1, so that small results have the rounding of 1."""
     return 8 * float(np.finfo(dtype).eps)
 
 
@@ -51,10 +51,10 @@ class Layout:
         self.size = int(self.starts[-1])
 
     def flat(self, arrays: Mapping[str, npt.ArrayLike], name: str) -> FloatArray:
-        """Return the elements of `arrays`, which are the caller's `name`, by flat number, as float64."""
+        """Return the elements of `arrays`, the argument `name`, by flat number, as float64."""
         missing = [repr(key) for key in self.shapes if key not in arrays]
         if missing:
-            raise ValueError(f"{name} has nothing for {', '.join(missing)}")
+            raise ValueError(f"{name} has no {', '.join(missing)}")
         extra = [repr(key) for key in arrays if key not in self.shapes]
         if extra:
             there = ", ".join(map(repr, self.shapes))
@@ -92,16 +92,16 @@ def kinked_entries(spec: NetworkSpec, diagnostics: Diagnostics) -> BoolArray | N
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """How uncertain a numerical gradient is; asked only about entries that differ by more than is allowed.
+    """The uncertainty of a numerical gradient, asked for only if entries differ by more than the limit.
 
     Attributes
     ----------
     doubled : callable
-        Takes flat numbers and gives the numerical gradient there, with the step 2h.
+        Takes flat numbers and gives the numerical gradient at these entries with the step 2h.
     rounding : callable
-        Gives the rounding error to expect, see `rounding_error`.
+        Gives the expected rounding error, see `rounding_error`.
     floor : float
-        What rounding leaves in the analytic gradient, see `network_floor`; 0 where that is not known.
+        The rounding error of the analytic gradient, see `network_floor`; 0 if unknown.
     """
 
     doubled: Callable[[IntArray], FloatArray]
@@ -109,13 +109,15 @@ class SecondOpinion:
     floor: float = 0.0
 
     def uncertainty(self, numerical: FloatArray, entries: IntArray) -> tuple[FloatArray, float]:
-        """Return what each of `entries` is uncertain by, and the part of it that is noise common to all."""
+        """Return the uncertainty of each of `entries`, and the part of it that is noise common to all."""
         with np.errstate(invalid="ignore"):
             moves = np.abs(self.doubled(entries) - numerical)
         moves = np.where(np.isfinite(moves), moves, 0.0)
         moving = moves[moves > 0]
         noise = self.floor + (NOISE_FACTOR * float(np.median(moving)) if len(moving) else 0.0)
-        if len(moving) < max(FEW, len(moves) / 2):  # too few to tell, or rounded to the same value twice
+        if len(moving) < max(
+            FEW, len(moves) / 2
+        ):  # too few for a median, or both values were rounded to the same number
             noise += self.rounding()
         return noise + 2 * moves, noise
 
@@ -135,8 +137,8 @@ def judge(
 ) -> GradientCheck:
     """Compare two gradients at the flat numbers `entries` (by default all), as `check_gradient` describes.
 
-    `analytic` and `numerical` have the shape of `entries`, and so has `kinked`: where the numerical gradient
-    straddles a kink and is no derivative. `second` is asked where `atol` is None.
+    `analytic`, `numerical` and `kinked` have the shape of `entries`. `kinked` says where the numerical gradient
+    straddles a kink and need not equal a derivative. `second` is asked if `atol` is None.
     """
     where = np.arange(layout.size) if entries is None else entries
     with np.errstate(invalid="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""What all networks have in common: how they are asked, whatever they are made of and however they are computed."""
+"""The base of all networks: their methods, whatever a network is made of and however it is computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastnet.backends.spec import Diagnostics
 from fastnet.saving import check_fits, load_arrays, save_arrays
 
 ALGORITHMS = ("auto", "nodal", "incremental", "loop")
-KIND = "parameters of a network of fastnet"  # what a file of them says it is
+KIND = "parameters of a network of fastnet"  # what the file format calls such a file
 
 
 class NumericalGradient(dict[str, FloatArray]):
@@ -25,8 +25,8 @@ class NumericalGradient(dict[str, FloatArray]):
     Attributes
     ----------
     diagnostics : Diagnostics
-        The `loss` at the parameters themselves, how many `evaluations` it took, how many `fallbacks` of ``"nodal"`` to
-        ``"incremental"`` there were, how many of these were `kinks`, and which units met one.
+        The `loss` at the unchanged parameters, the number of `evaluations`, the number of `fallbacks` from ``"nodal"``
+        to ``"incremental"``, the number of `kinks` among these, and which units met a kink.
     """
 
     def __init__(self, gradients: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
@@ -74,8 +74,8 @@ class Computation(abc.ABC):
 class BaseNetwork:
     """What all networks have in common.
 
-    `predict`, `loss` and `accuracy` are inference, `training_loss`, `gradient`, `loss_and_gradient` and
-    `numerical_gradient` training: a network with Dropout or BatchNorm computes something else in these.
+    `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient`, `loss_and_gradient` and
+    `numerical_gradient` are training, where Dropout and BatchNorm behave differently.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class BaseNetwork:
 
     @functools.cached_property
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """What is not trained, but kept from one pass in training to the next, by name. Most networks have none."""
+        """Arrays that are not trained but kept between training passes, by name. Most networks have none."""
         return {}
 
     def _computation(self) -> Computation:
@@ -95,7 +95,7 @@ class BaseNetwork:
         raise NotImplementedError
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
-        """The network's answers, as in inference.
+        """The network's answers, in inference mode.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class BaseNetwork:
         return self._computation().predict(x)
 
     def loss(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
-        """The loss, averaged over the batch, as in inference.
+        """The loss, averaged over the batch, in inference mode.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class BaseNetwork:
         return computation.loss(*computation.batch(x, t))
 
     def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike, batch_size: int | None = None) -> float:
-        """The share of rows whose likeliest class is the target's, as in inference.
+        """The share of rows whose likeliest class is that of the target, in inference mode.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class BaseNetwork:
         t : array_like
             Integer labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
         batch_size : int, optional
-            How many rows to pass through the network at a time; all by default. The result is the same.
+            Rows to pass through the network at a time; all by default. The result does not depend on it.
 
         Returns
         -------
@@ -198,7 +198,7 @@ class BaseNetwork:
         return computation.training_loss(*computation.batch(x, t))
 
     def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, FloatArray]:
-        """The gradient of the loss by every parameter, by backprop: a pass in training.
+        """The gradient of the loss with respect to every parameter, by backprop, in training mode.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class BaseNetwork:
         return self.loss_and_gradient(x, t)[1]
 
     def loss_and_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, dict[str, FloatArray]]:
-        """The loss and its `gradient` together, for little more than `gradient` alone: a pass in training.
+        """The loss and its `gradient`, for little more than the cost of `gradient` alone, in training mode.
 
         Parameters
         ----------
@@ -242,10 +242,10 @@ class BaseNetwork:
     def numerical_gradient(
         self, x: npt.ArrayLike, t: npt.ArrayLike, h: float = 1e-4, algorithm: str = "auto"
     ) -> NumericalGradient:
-        """The gradient of the loss by every parameter, by central differences of the loss in training.
+        """The gradient of the loss in training mode with respect to every parameter, by central differences.
 
-        It changes nothing: of a network with Dropout or BatchNorm it repeats the last pass in training, with its masks
-        and without a change of the running statistics. It is a gradient of the function that `gradient` took last.
+        It changes nothing. In a network with Dropout or BatchNorm it repeats the last training pass: it uses the same
+        masks and leaves the running statistics alone. So it differentiates the function that `gradient` did last.
 
         Parameters
         ----------
@@ -254,19 +254,19 @@ class BaseNetwork:
         h : float, default 1e-4
             The step.
         algorithm : {"auto", "nodal", "incremental", "loop"}
-            All give the same numbers, but for rounding. ``"loop"`` runs the network twice for each parameter, as the
-            textbook does; its subtraction of two losses leaves about 1e-16/h of rounding error (1e-7/h in float32).
+            All give the same numbers up to rounding. ``"loop"`` runs the network twice for each parameter, as the
+            textbook does; its subtraction of two losses leaves a rounding error of about 1e-16/h (1e-7/h in float32).
             ``"incremental"`` carries each perturbation to the loss as an exact difference: nothing cancels, and what
-            a perturbation does not touch is not computed again. ``"nodal"`` evaluates a few moves of each unit, from
-            which all weights into it follow to rounding, and leaves to ``"incremental"`` what does not.
-            ``"auto"`` takes the fastest that the backend has. Networks with other layers than affine ones and
-            activations have ``"auto"`` and ``"loop"``.
+            a perturbation does not affect is not computed again. ``"nodal"`` evaluates a few moves of each unit and
+            derives the entries of all weights into the unit from them, to rounding; where that is not possible it
+            uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. Networks with layers other
+            than affine ones and activations have ``"auto"`` and ``"loop"``.
 
         Returns
         -------
         NumericalGradient
             A dict of (loss(θ + h) − loss(θ − h)) / 2h for each parameter θ: the names, shapes and dtype of `params`.
-            Its `diagnostics` tell how many evaluations it took and which units met a kink.
+            Its `diagnostics` say how many evaluations it took and which units met a kink.
 
         Raises
         ------
@@ -283,7 +283,7 @@ class BaseNetwork:
     def save_params(self, path: str | os.PathLike[str]) -> None:
         """Write `params` and `state` to a file.
 
-        The file is an ``.npz`` without pickle. It is written beside `path` and takes its place when it is complete.
+        The file is an ``.npz`` without pickle. It is written beside `path` and replaces it when it is complete.
 
         Parameters
         ----------
@@ -292,20 +292,20 @@ class BaseNetwork:
         Raises
         ------
         OSError
-            If it can't be written: what was there before is there still.
+            If the file can't be written. A file that was there before is unchanged.
         ValueError, TypeError
             If parameters are missing or do not fit.
         """
-        self._computation()  # a file that could not be loaded is not written
+        self._computation()  # raises rather than write a file that could not be loaded
         arrays = {f"params/{name}": array for name, array in self.params.items()}
         arrays |= {f"state/{name}": array for name, array in self.state.items()}
         save_arrays(path, arrays, {"kind": KIND})
 
     def load_params(self, path: str | os.PathLike[str]) -> None:
-        """Put the `params` and the `state` of a file of `save_params` in the place of the present ones.
+        """Replace `params` and `state` by those of a file that `save_params` wrote.
 
-        Each must have the name and the shape of a present one, whose dtype is kept: a file of float32 can be loaded
-        into a network of float64, not the other way round. Either all is loaded or nothing.
+        Each array must have the name and the shape of a present one, whose dtype is kept: a float32 file can be loaded
+        into a float64 network, but not the reverse. Either everything is loaded or nothing.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ class BaseNetwork:
         Raises
         ------
         OSError
-            If the file can't be read: FileNotFoundError if there is none.
+            If the file can't be read: FileNotFoundError if it does not exist.
         ValueError
             If it is damaged, was not written by `save_params`, or its names, shapes or dtypes do not fit; it names
             `path`.
@@ -322,7 +322,7 @@ class BaseNetwork:
         self._computation()
         found, about = load_arrays(path)
         if about.get("kind") != KIND:
-            raise ValueError(f"{os.fspath(path)} has no {KIND}, but {about.get('kind')!r}")
+            raise ValueError(f"{os.fspath(path)} does not hold {KIND}, but {about.get('kind')!r}")
         groups: dict[str, dict[str, npt.NDArray[Any]]] = {"params/": self.params, "state/": self.state}
         expected = {prefix + name: array for prefix, group in groups.items() for name, array in group.items()}
         check_fits(found, expected, path)

@@ -1,4 +1,4 @@
-"""Chains of affine layers and activations, which the backends compute as a whole."""
+"""Chains of affine layers and activations: networks that the backends compute as a whole."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ChainLayer(NamedTuple):
 
 
 def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> dict[str, FloatArray]:
-    """The arrays of `params` with these names and numbers of dimensions: all float32 or all float64."""
+    """Return the arrays of `params` with these names and numbers of dimensions: all float32 or all float64."""
     found: dict[str, FloatArray] = {}
-    dtype: np.dtype[Any] | None = None  # of the first
+    dtype: np.dtype[Any] | None = None  # that of the first array
     for name, ndim in dimensions.items():
         if name not in params:
             raise KeyError(f"params has no {name!r}")
@@ -44,7 +44,7 @@ def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> d
 def chain_spec(
     params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, **constants: float
 ) -> NetworkSpec:
-    """The chain as the backends take it. Raises for parameters that are missing or do not fit."""
+    """Return the chain as the backends take it; raise if parameters are missing or do not fit."""
     dimensions = {}
     for layer in layers:
         dimensions[layer.weight] = 2
@@ -56,8 +56,8 @@ def chain_spec(
         weight = found[layer.weight]
         if units is not None and weight.shape[0] != units:
             raise ValueError(
-                f"params[{layer.weight!r}] of shape {weight.shape} does not fit the {units} units of the layer before "
-                f"it"
+                f"params[{layer.weight!r}] of shape {weight.shape} does not fit the {units} units of the "
+                f"layer before it"
             )
         units = weight.shape[1]
         if layer.bias is not None and found[layer.bias].shape != (units,):
@@ -128,7 +128,7 @@ class Chain(Computation):
         chosen = backend.algorithms[0] if algorithm == "auto" else algorithm
         if chosen not in backend.algorithms:
             raise ValueError(
-                f"algorithm {algorithm!r} is not one of the {backend.name!r} backend's, which are "
+                f"the {backend.name!r} backend has no algorithm {algorithm!r}: it has "
                 f"{', '.join(map(repr, backend.algorithms))}"
             )
         if chosen != "loop":
@@ -142,7 +142,7 @@ class Chain(Computation):
 
 
 class AffineChain(BaseNetwork):
-    """The base of networks that are chains of affine layers and activations: everything but their parameters."""
+    """The base of networks that are chains of affine layers and activations; a subclass sets the parameters."""
 
     _layers: tuple[ChainLayer, ...]  # of the class, or of the instance where each has its own
     _output = Output.SOFTMAX
@@ -165,7 +165,7 @@ def as_chain(net: object) -> Chain:
     chain = chain_of(net)
     if chain is None:
         raise TypeError(
-            "net has other layers than affine ones and activations, and only chains of these have the methods that "
+            "net has layers other than affine ones and activations, and only chains of these have the methods that "
             "are compared here: check_gradient checks any network"
         )
     return chain

@@ -1,4 +1,4 @@
-"""Networks of any layers: forward and back layer by layer, and the numerical gradient by the loop over that."""
+"""Networks of any layers: forward and backward layer by layer, and the numerical gradient by the loop."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class NamedLayer(NamedTuple):
     """A layer of a network."""
 
     layer: Layer
-    params: dict[str, str]  # its own name for each of its arrays -> the network's
+    params: dict[str, str]  # from the layer's own name of each array to the network's name
     state: dict[str, str]
-    label: str  # for messages: "layers[2], Dropout,"
+    label: str  # in messages, such as "layers[2], Dropout,"
     takes_train_flg: bool
 
     def bind(self, params: Mapping[str, FloatArray], state: State) -> None:
@@ -43,13 +43,13 @@ class NamedLayer(NamedTuple):
 
     @quietly
     def gradients(self, params: Mapping[str, FloatArray], weight_decay: float) -> dict[str, FloatArray]:
-        """What its last backward left in `grads`, with the gradient λW of the penalty, by the network's names."""
+        """The gradients of its last backward, with the gradient λW of the penalty, by the network's names."""
         found = {}
         for own, name in self.params.items():
             if own not in self.layer.grads:
                 raise ValueError(f"{self.label} has no {own!r} in its grads after backward")
             parameter, dtype = params[name], checks.native(params[name])
-            gradient = checks.as_floating(self.layer.grads[own], f"the gradient by {name}", dtype)
+            gradient = checks.as_floating(self.layer.grads[own], f"the gradient with respect to {name}", dtype)
             if gradient.shape != parameter.shape:
                 raise ValueError(
                     f"{self.label} gave a gradient of shape {gradient.shape} for params[{name!r}] of shape "
@@ -62,9 +62,9 @@ class NamedLayer(NamedTuple):
 
 
 def named_layers(layers: Sequence[Layer]) -> list[NamedLayer]:
-    """`layers` with the names that a network gives their arrays: each layer's own name and a number.
+    """Name the arrays of `layers` W1, b1, gamma1, beta1, W2, …: the layer's own name and a number.
 
-    The number is the first that is larger than all that any of the layer's names has had: W1, b1, gamma1, beta1, W2, …
+    A layer's number is one more than the largest number that any of its names has had before.
     """
     used: dict[str, int] = {}
     named = []
@@ -73,7 +73,9 @@ def named_layers(layers: Sequence[Layer]) -> list[NamedLayer]:
         own = [*layer.params, *layer.state]
         for name in own:
             if not isinstance(name, str) or not name.isidentifier() or name[-1].isdigit():
-                raise ValueError(f"{label} has an array named {name!r}: it must be an identifier that ends in no digit")
+                raise ValueError(
+                    f"{label} has an array named {name!r}: it must be an identifier that does not end in a digit"
+                )
         if len(set(own)) < len(own):
             raise ValueError(f"{label} has one name in both params and state: {', '.join(map(repr, own))}")
         number = 1 + max((used.get(name, 0) for name in own), default=0)
@@ -92,20 +94,20 @@ def named_layers(layers: Sequence[Layer]) -> list[NamedLayer]:
 
 
 class LastPass:
-    """The state before and after the last pass in training, which a numerical gradient repeats."""
+    """The state before and after the last training pass, which a numerical gradient repeats."""
 
     before: State | None = None
     after: State
 
     def start(self, state: State) -> State:
-        """The state to repeat it from; if there was none, or `state`, the present one, is not what it left: that."""
+        """The state to repeat that pass from; the present `state` if there was no pass, or it has changed since."""
         if self.before is None or any(state.get(name) is not array for name, array in self.after.items()):
             return state
         return self.before
 
 
 class Layerwise(Computation):
-    """A network of any layers, with parameters that were checked."""
+    """A network of any layers, computed layer by layer."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class Layerwise(Computation):
         if array.ndim == 1:
             array = array[np.newaxis]
         if array.size == 0 or array.ndim == 0:
-            raise ValueError(f"x must have shape (batch, …), none of it 0, not {np.shape(x)}")
+            raise ValueError(f"x must have shape (batch, …), no dimension 0, not {np.shape(x)}")
         return array
 
     def classes(self, rows: FloatArray) -> int:
@@ -172,10 +174,10 @@ class Layerwise(Computation):
     ) -> NumericalGradient:
         if algorithm not in ("auto", "loop"):
             raise ValueError(
-                f"algorithm {algorithm!r} is for chains of affine layers and activations alone: this network has other "
-                f"layers, and its numerical gradient is by 'loop'"
+                f"algorithm {algorithm!r} is for chains of affine layers and activations only: this network has other "
+                f"layers, and its numerical gradient is computed by 'loop'"
             )
-        # Copies are perturbed: whatever ends the loop, the parameters are as they were.
+        # Copies are perturbed: however the loop ends, the parameters are unchanged.
         params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
         start = self.last_pass.start(self.state)
 
@@ -201,7 +203,7 @@ class Layerwise(Computation):
 
     @contextlib.contextmanager
     def _bound(self, params: Mapping[str, FloatArray], state: State) -> Iterator[None]:
-        """The layers with `params` and a copy of `state`; afterwards, with the network's own again."""
+        """Bind the layers to `params` and a copy of `state`, and afterwards to the network's own arrays again."""
         copy = {name: array.copy() for name, array in state.items()}
         try:
             for named in self.layers:
@@ -212,13 +214,13 @@ class Layerwise(Computation):
                 named.bind(self.params, self.state)
 
     def _keep_state(self) -> None:
-        """Take over what the layers have made of the state."""
+        """Keep the state that the layers have now."""
         after = {name: named.layer.state[own] for named in self.layers for own, name in named.state.items()}
         self.last_pass.before, self.last_pass.after = dict(self.state), after
         self.state.update(after)
 
     def _last_layer(self, rows: FloatArray, training: bool) -> FloatArray:
-        """What the last layer gives, shape (batch, classes)."""
+        """What the last layer gives: shape (batch, classes)."""
         for named in self.layers:
             rows = named.forward(rows, training)
         if rows.ndim != 2 or rows.shape[1] == 0:
@@ -235,7 +237,7 @@ class Layerwise(Computation):
 
     @quietly
     def _squares(self) -> float:
-        """The sum of the squares of all weights that decay."""
+        """The sum of the squares of all decayed weights."""
         decayed = [
             named.layer.params[own] for named in self.layers for own in named.params if own in named.layer.decayed
         ]

@@ -1,4 +1,4 @@
-"""Networks of layers in a list: which lists will do, what their arrays are called, and how each is computed."""
+"""Networks of layers in a list: which lists are valid, and whether a list is computed as a chain or layer by layer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from fastnet.backends.spec import Activation, Loss, Output
 from fastnet.layers import (
     Add,
     Affine,
-    BatchNorm,
-    Dropout,
     IdentityWithLoss,
     Layer,
     LeakyReLU,
@@ -26,6 +24,7 @@ from fastnet.layers import (
     Step,
     Tanh,
 )
+from fastnet.layers.base import Widths
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
@@ -41,43 +40,43 @@ class Network(BaseNetwork):
     """A network of layers in a list, with a loss at the end.
 
     A chain of affine layers, each with or without an activation after it, and with `SoftmaxWithLoss` or
-    `IdentityWithLoss`, is computed as a whole by the backend, as `TwoLayerNet` is. Anything else runs layer by layer,
-    and its numerical gradient is by the loop: two forward passes for each parameter.
+    `IdentityWithLoss`, is computed as a whole by the backend, as `TwoLayerNet` is. Any other network runs layer by
+    layer, and its numerical gradient takes two forward passes for each parameter.
 
-    `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient` and `loss_and_gradient` are passes in
-    training: Dropout draws new masks, BatchNorm takes the batch's statistics and mixes them into the running ones.
-    `numerical_gradient` repeats the last of these passes, from the `state` that it started from and so with its masks
-    (for a batch of another size, with as many rows of them), and changes no `state`. So it is the central difference
-    of the same function as the `gradient` before it. If there was no pass yet, or `state` has other arrays since, it
-    starts from the present one, as the next pass would. To train with it alone, call `training_loss` at each step.
+    `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient` and `loss_and_gradient` are training
+    passes: Dropout draws new masks, and BatchNorm uses the statistics of the batch and updates the running ones.
+    `numerical_gradient` repeats the last training pass from the `state` that the pass started from, and so with the
+    same masks; it does not change `state`. So it is the central difference of the function that the `gradient` before
+    it differentiated. If there was no training pass yet, or `state` was given other arrays since, it starts from the
+    present `state`, as the next pass would. To train with it alone, call `training_loss` at each step.
 
     Parameters
     ----------
     layers : iterable of Layer
-        In the order of `forward`: from `fastnet.layers`, or of your own, as `fastnet.layers.Layer` describes.
+        In the order of `forward`: layers of `fastnet.layers`, or your own, as `fastnet.layers.Layer` describes.
     loss : LossLayer
-        What comes after them: ``SoftmaxWithLoss()``, ``IdentityWithLoss()``, or of your own.
+        What follows them: ``SoftmaxWithLoss()``, ``IdentityWithLoss()``, or your own.
     weight_decay_lambda : float, default 0
         λ of the penalty λ/2·ΣW² over the weights of all affine layers, which is part of the loss.
 
     Attributes
     ----------
     params : dict of str to ndarray
-        The parameters, those of the layers to begin with: ``W1``, ``b1``, ``gamma1``, ``beta1``, ``W2``, … Update them
-        in place or put new arrays of the same shapes: the layers are given them before each pass.
+        The parameters: at first those of the layers, as ``W1``, ``b1``, ``gamma1``, ``beta1``, ``W2``, … Update them in
+        place or put new arrays of the same shapes: the layers get them before each pass.
     state : dict of str to ndarray
-        ``running_mean1``, ``running_var1``, … of BatchNorm, and ``masks1``, … of Dropout: which masks come next.
-        Each pass in training puts new arrays here.
+        ``running_mean1``, ``running_var1``, … of BatchNorm, and ``masks1``, … of Dropout, which say what masks come
+        next. Each training pass puts new arrays here.
     last_layer : LossLayer
 
     Raises
     ------
     TypeError
-        If `layers` holds anything but layers of one input that are no losses, `loss` is no loss, or parameters differ
-        in dtype.
+        If `layers` holds anything other than layers of one input, or a loss, if `loss` is not a loss, or if parameters
+        differ in dtype.
     ValueError
-        If there are no layers, one of them comes twice, neighbours do not fit each other, two parameters share memory,
-        or `weight_decay_lambda` is negative.
+        If there are no layers, a layer occurs twice, neighbours do not fit each other, two parameters share memory, or
+        `weight_decay_lambda` is negative.
 
     Examples
     --------
@@ -99,7 +98,7 @@ class Network(BaseNetwork):
         if not isinstance(loss, LossLayer):
             raise TypeError(f"loss must be a loss, such as SoftmaxWithLoss(), not {checks.type_name(loss)}")
         if loss.params:
-            raise ValueError(f"loss, {type(loss).__name__}, has params, but it is no part of what is trained")
+            raise ValueError(f"loss, {type(loss).__name__}, has params, but a loss is not trained")
         self.weight_decay_lambda = checks.as_not_negative(weight_decay_lambda, "weight_decay_lambda")
         self.last_layer = loss
         self._named = named_layers(checked)
@@ -114,7 +113,7 @@ class Network(BaseNetwork):
         self._state_shapes = {name: array.shape for name, array in self.state.items()}
         for (one, p), (other, q) in itertools.combinations(self._checked_params().items(), 2):
             if np.shares_memory(p, q):
-                raise ValueError(f"{one} and {other} share memory: a step of one would be a step of both; pass a copy")
+                raise ValueError(f"{one} and {other} share memory: an update of one would change both; pass a copy")
         self._chain = _as_chain(self._named) if type(loss) in LOSSES else None
 
     @property
@@ -164,7 +163,7 @@ class Network(BaseNetwork):
 
 
 def _as_layers(layers: object) -> list[Layer]:
-    """`layers` as a list: each of them once, taking one input, and no loss."""
+    """`layers` as a list, in which each layer occurs once, has one input, and is not a loss."""
     if isinstance(layers, (Layer, str)) or not isinstance(layers, Iterable):
         raise TypeError(f"layers must be a list of layers, not {checks.type_name(layers)}")
     found = list(layers)
@@ -179,35 +178,42 @@ def _as_layers(layers: object) -> list[Layer]:
         if isinstance(layer, LossLayer):
             raise TypeError(f"layers[{place}] is a loss, {name}: pass it as Network(layers, loss)")
         if isinstance(layer, (Add, Mul)):
-            raise TypeError(f"layers[{place}] is {name}, which has two inputs: in a list, each layer has one")
+            raise TypeError(f"layers[{place}] is {name}, which has two inputs: in a list, a layer has one")
         first = next(at for at, other in enumerate(found) if other is layer)
         if first < place:
-            raise ValueError(f"layers[{first}] and layers[{place}] are one object: each needs its own {name}")
+            raise ValueError(f"layers[{first}] and layers[{place}] are the same object: each needs its own {name}")
     return found
 
 
 def _widths(layers: Sequence[NamedLayer]) -> tuple[int | None, int | None]:
-    """How many inputs and outputs these layers have, None where that is not known; raises if they do not fit."""
+    """How many inputs and outputs these layers have, None where that is unknown; raise if neighbours do not fit."""
     inputs = outputs = None
-    known = True  # what comes into the layer, from x on
+    known = True  # whether the width of what reaches the layer follows from x
     for named in layers:
-        layer = named.layer
-        if type(layer) in (*KINDS, Dropout):
+        widths = _widths_of(named.layer)
+        if widths == "same":
             continue
-        if type(layer) not in (Affine, BatchNorm):
+        if widths is None:
             known, outputs = False, None
             continue
-        shape = layer.W.shape if isinstance(layer, Affine) else 2 * layer.params["gamma"].shape
-        if outputs is not None and outputs != shape[0]:
-            raise ValueError(f"{named.label} takes {shape[0]} columns, but {outputs} come from the layers before it")
+        if outputs is not None and outputs != widths[0]:
+            raise ValueError(f"{named.label} takes {widths[0]} columns, but {outputs} come from the layers before it")
         if known and inputs is None:
-            inputs = shape[0]
-        outputs = shape[1]
+            inputs = widths[0]
+        outputs = widths[1]
     return inputs, outputs
 
 
+def _widths_of(layer: Layer) -> Widths:
+    """The widths of a layer; None if a subclass has its own `forward` but not its own `widths`."""
+    forward, widths = (
+        next(kind for kind in type(layer).__mro__ if name in vars(kind)) for name in ("forward", "widths")
+    )
+    return layer.widths() if issubclass(widths, forward) else None
+
+
 def _as_chain(layers: Sequence[NamedLayer]) -> tuple[ChainLayer, ...] | None:
-    """The layers as a chain of affine layers and activations; None if they are none, or have several leaky slopes."""
+    """The layers as a chain of affine layers and activations; None if they are not one, or have two leaky slopes."""
     chain: list[ChainLayer] = []
     before: Layer | None = None
     for named in layers:

@@ -1,4 +1,4 @@
-"""The networks of the book: of many layers alike, of one hidden layer, and the smallest that has a gradient."""
+"""The networks of the book: of many hidden layers, of one, and the smallest that has a gradient."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ ACTIVATIONS: dict[str, list[type[Layer]]] = {
 
 
 class MultiLayerNet(Network):
-    """A network of any number of hidden layers alike; its loss is the cross entropy.
+    """A network of any number of hidden layers of one kind; its loss is the cross entropy.
 
-    Each hidden layer is affine, BatchNorm if wanted, the activation, Dropout if wanted; then an affine layer and
-    softmax. `Network` describes what it is in training and in inference, and how it is computed.
+    Each hidden layer is an affine layer, BatchNorm if asked for, the activation, and Dropout if asked for; then come
+    an affine layer and softmax. `Network` describes training, inference and how it is computed.
 
     Parameters
     ----------
     input_size : int
-        How many inputs.
+        The number of inputs.
     hidden_size_list : list of int
-        How many units each hidden layer has.
+        The number of units of each hidden layer.
     output_size : int
-        How many classes.
+        The number of classes.
     activation : {"relu", "leaky_relu", "sigmoid", "tanh", "step", "identity"}
-        Of the hidden layers.
+        The activation of the hidden layers.
     weight_init_std : {"he", "xavier"} or float, default "he"
         The standard deviation of the normal distribution that the weights are drawn from: √(2/n) or √(1/n) for a layer
-        of n inputs, or this number. ``"relu"`` and ``"sigmoid"`` are the book's other names of the two. Biases start
+        of n inputs, or a number. ``"relu"`` and ``"sigmoid"`` are the book's other names for the two. Biases start
         at 0.
     weight_decay_lambda : float, default 0
         λ of the penalty λ/2·ΣW² over all weights, which is part of the loss.
@@ -53,7 +53,7 @@ class MultiLayerNet(Network):
         The share of each hidden layer's units that Dropout sets to zero, less than 1; 0 for no Dropout.
     dtype : {"float64", "float32"}
     seed : int, optional
-        For the same weights, and the same masks of Dropout, each time.
+        Seed of the weights and of the masks of Dropout.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class MultiLayerNet(Network):
     References
     ----------
     K. He et al., Delving Deep into Rectifiers, 2015. X. Glorot, Y. Bengio, Understanding the difficulty of training
-    deep feedforward neural networks, 2010; of its two forms the book takes the one of the inputs alone.
+    deep feedforward neural networks, 2010; the book takes its form that depends only on the number of inputs.
 
     Examples
     --------
@@ -118,7 +118,7 @@ class MultiLayerNet(Network):
 
 def _hidden_sizes(sizes: object) -> list[int]:
     if isinstance(sizes, str) or not isinstance(sizes, Iterable):
-        raise TypeError(f"hidden_size_list must be a list of sizes, as in [50], not {checks.type_name(sizes)}")
+        raise TypeError(f"hidden_size_list must be a list of numbers, as in [50], not {checks.type_name(sizes)}")
     found = [checks.as_count(size, f"hidden_size_list[{place}]") for place, size in enumerate(sizes)]
     if not found:
         raise ValueError(
@@ -128,7 +128,7 @@ def _hidden_sizes(sizes: object) -> list[int]:
 
 
 def _std(weight_init_std: str | float, inputs: int) -> float:
-    """The weights' standard deviation in a layer of so many inputs."""
+    """The standard deviation of the weights in a layer with this number of inputs."""
     if not isinstance(weight_init_std, str):
         return checks.as_not_negative(weight_init_std, "weight_init_std")
     name = checks.as_choice(weight_init_std.lower(), "weight_init_std", ("he", "xavier", "relu", "sigmoid"))
@@ -141,12 +141,12 @@ class TwoLayerNet(AffineChain):
     Parameters
     ----------
     input_size, hidden_size, output_size : int
-        How many inputs, hidden units and classes.
+        The numbers of inputs, hidden units and classes.
     weight_init_std : float, default 0.01
         The standard deviation of the normal distribution that the weights are drawn from; biases start at 0.
     dtype : {"float64", "float32"}
     seed : int, optional
-        For the same weights each time.
+        Seed of the weights.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ class SimpleNet(AffineChain):
     ----------
     dtype : {"float64", "float32"}
     seed : int, optional
-        For the same weights each time.
+        Seed of the weights.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The error of a training whose loss or parameters are not finite any more."""
+"""The error that ends a training whose loss or parameters are no longer finite."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class DivergenceError(FloatingPointError):
     Attributes
     ----------
     iteration : int
-        The iteration, counted from 1, whose loss it was; or whose update made the parameters so.
+        The iteration, counted from 1, that had this loss, or whose update gave these parameters.
     learning_rate : float or None
-        The rate of that iteration; None for an optimizer that tells none.
+        The learning rate of that iteration; None if the optimizer reports none.
     """
 
     def __init__(
@@ -22,6 +22,6 @@ class DivergenceError(FloatingPointError):
         if best is not None:
             advice = f"restore_best() brings back the parameters of epoch {best:.4g}, the best so far"
         super().__init__(
-            f"{what} at iteration {iteration:,} (epoch {epoch:.4g}){rate}: train with a lower one; {advice}"
+            f"{what} at iteration {iteration:,} (epoch {epoch:.4g}){rate}: train with a lower learning rate; {advice}"
         )
         self.iteration, self.learning_rate = iteration, learning_rate

@@ -1,4 +1,4 @@
-"""What a training recorded: the loss of every iteration, and a row for every epoch."""
+"""The record of a training: the loss of every iteration, and a row for every epoch."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _COLUMNS = (("epoch", 6), ("iteration", 11), ("rate", 11), ("loss", 9), ("train"
 
 @dataclass(frozen=True)
 class EpochResult:
-    """How the training stood after an epoch.
+    """The state of a training after an epoch.
 
     Attributes
     ----------
     epoch : float
-        How many epochs were done: 1, 2, …; with a fraction where the training ended within one.
+        The number of epochs made: 1, 2, …, with a fraction if the training ended within an epoch.
     iteration : int
-        How many iterations.
+        The number of iterations made.
     learning_rate : float or None
-        That of the last of them; None for an optimizer that tells none.
+        Learning rate of the last iteration; None if the optimizer reports none.
     loss : float
-        The mean over the iterations since the row before, each at the parameters that it found.
+        The mean loss of the iterations since the row before, each before its update.
     train_accuracy, test_accuracy : float or None
-        The share of rows that the network gets right, from 0 to 1; None where it was not measured.
+        The share of rows that the network gets right, from 0 to 1; None if it was not measured.
     seconds : float
-        What these iterations took.
+        The time of these iterations.
     evaluation_seconds : float
-        What it took to measure the accuracies.
+        The time of measuring the accuracies.
     """
 
     epoch: float
@@ -86,12 +86,12 @@ class History:
         return np.array(self._losses, np.float64)
 
     def add_losses(self, losses: list[float]) -> None:
-        """Record so many more iterations."""
+        """Record the losses of further iterations."""
         self._losses.extend(losses)
 
     @property
     def iteration(self) -> int:
-        """How many iterations were made."""
+        """The number of iterations made."""
         return len(self._losses)
 
     @property
@@ -100,13 +100,13 @@ class History:
         return self._losses[-1]
 
     def mean_since_last_row(self) -> float:
-        """The mean loss of the iterations that no row is for yet."""
+        """The mean loss of the iterations since the last row."""
         return float(np.mean(self._losses[self.rows[-1].iteration if self.rows else 0 :]))
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
         """Return a column of the rows, by the names of `EpochResult`, NaN where there is no value; shape (rows,)."""
         if name not in COLUMNS:
-            raise KeyError(f"{name!r} is no column of a History, which are {', '.join(map(repr, COLUMNS))}")
+            raise KeyError(f"{name!r} is not a column of a History; these are {', '.join(map(repr, COLUMNS))}")
         values = [getattr(row, name) for row in self.rows]
         return np.array([np.nan if value is None else value for value in values], np.float64)
 
@@ -114,7 +114,7 @@ class History:
         return f"<History of {self.iteration:,} iterations in {len(self.rows)} rows: print it for the table>"
 
     def __str__(self) -> str:
-        notes = ["rate: the learning rate; train, test: the accuracy on these data; time: without that of measuring it"]
+        notes = ["rate: learning rate; train, test: accuracy on these data; time: without measuring accuracies"]
         return "\n".join([HEAD, "-" * len(HEAD), *(row.to_line() for row in self.rows), "", *notes])
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class History:
         Raises
         ------
         KeyError, TypeError, ValueError
-            If it is none.
+            If `saved` is not such a description.
         """
         history = cls(int(saved["iterations_per_epoch"]))
         history.rows = [EpochResult(**row) for row in saved["rows"]]

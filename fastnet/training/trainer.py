@@ -27,70 +27,70 @@ from fastnet.training.history import EpochResult, History
 from fastnet.training.inputs import Rows
 from fastnet.training.state import Arrays, copies, put, state_of
 
-STRETCH_SECONDS = 0.2  # how often the progress bar moves
+STRETCH_SECONDS = 0.2  # the time between two movements of the progress bar
 
 
 class Trainer:
     """Trains a network on minibatches, by backprop or by numerical gradients alone.
 
-    An iteration is one update by the gradient of one batch. An epoch is as many iterations as it takes to see every
-    row once: 60,000 images in batches of 100 are 600 iterations, so that 10,000 iterations are 16.7 epochs. Where
-    the batches don't divide the rows evenly, the last batch of an epoch is the smaller rest.
+    An iteration is one update with the gradient of one batch. An epoch is as many iterations as it takes to see every
+    row once: 60,000 images in batches of 100 are 600 iterations, so that 10,000 iterations are 16.7 epochs. If the
+    batch size does not divide the number of rows, the last batch of an epoch is smaller.
 
-    Every epoch takes the rows in a new order, which depends on the seed and on the number of the epoch e = 0, 1, …
-    alone: ``numpy.random.default_rng((seed, e)).permutation(rows)``.
+    Every epoch shuffles the rows anew. Their order depends only on the seed and on the number e = 0, 1, … of the epoch:
+    ``numpy.random.default_rng((seed, e)).permutation(rows)``.
 
     Parameters
     ----------
     net : TwoLayerNet, MultiLayerNet, Network, …
-        Whose `params` are updated in place. Any object will do that has `params`, `predict`, `accuracy`, and
-        `loss_and_gradient` or `numerical_gradient` as those of fastnet.
+        The network, whose `params` are updated in place. It may be any object with `params`, `predict`, `accuracy`, and
+        `loss_and_gradient` or `numerical_gradient` as fastnet's networks have them.
     x_train, x_test : array_like
-        Shape (rows, inputs). They are converted to the network's dtype; where they have it already, they are not
-        copied and must stay as they are.
+        Shape (rows, inputs). They are converted to the network's dtype. Arrays that have it already are not copied and
+        must not change during the training.
     t_train, t_test : array_like
         Integer labels, shape (rows,), or one-hot rows or probabilities, shape (rows, classes).
     optimizer : optional
         One of `fastnet.optimizers`, or any object with ``update(params, grads)``; ``SGD(lr=0.1)`` by default.
     batch_size : int, default 100
     epochs, iterations : int
-        How long to train: one of the two.
+        How long to train: give one of the two.
     gradient : {"backprop", "numerical"}
     h : float, optional
         The step of the numerical gradient: 1e-4 by default, and 1e-2 for float32.
     algorithm : {"auto", "nodal", "incremental", "loop"}
-        That of the numerical gradient.
+        The algorithm of the numerical gradient.
     seed : int, default 0
-        Of the order of the rows.
+        Seed for shuffling the rows.
     evaluate_train : int, optional
-        On how many of the training rows, spread evenly over them, to measure the accuracy after each epoch: on all
-        by default, which for a small network can take as long as the epoch itself; 0 for not at all.
+        The number of training rows, spread evenly, on which to measure the accuracy after each epoch. By default all of
+        them, which for a small network can take as long as the epoch itself; 0 to measure none.
     callbacks : iterable of callable
         Called with the trainer after each epoch, one after the other. They may call `stop`. If one raises, `fit`
-        does; when it goes on, it calls them again for this epoch. A callback that has a method ``check`` is asked
-        now, by ``check(trainer)``, which raises if it can't work with this training.
+        raises, and the next `fit` calls all of them again for this epoch. If a callback has a ``check`` method, the
+        constructor calls ``check(trainer)``, which raises if the callback can't work with this training.
     keep_best : bool, default True
-        Keep a copy of the best parameters after each epoch: by the accuracy on the test data; without these, by the
-        mean loss.
+        Keep a copy of the best parameters: those with the highest accuracy on the test data after an epoch, or without
+        test data those with the lowest mean loss.
     progress : bool, optional
-        Show a progress bar on stderr, if tqdm is installed; by default if stderr is a terminal.
+        Show a progress bar on stderr, if tqdm is installed. By default it is shown if stderr is a terminal.
     fused : bool, optional
-        Whether whole stretches of iterations run inside the backend, which gives the same bits. By default where
-        that can be; True raises where it can't.
+        Whether whole stretches of iterations run inside the backend, with the same bits. By default they do where
+        possible; True raises where it is not possible.
 
     Attributes
     ----------
     history : History
     iterations : int
-        How many to make in all.
+        The number of iterations to make in total.
     iterations_per_epoch : int
     measured : tuple of str
-        Which of ``"loss"``, ``"train_accuracy"`` and ``"test_accuracy"`` the history has: an accuracy where there are
-        such data, and the network has more than one output.
+        What the history records of ``"loss"``, ``"train_accuracy"`` and ``"test_accuracy"``: an accuracy is recorded if
+        there are such data and the network has more than one output.
     best_epoch : float or None
-        That of the best row of the history, the first one of equals.
+        The epoch of the best row of the history, of the first one in a tie.
     best_params, best_state : dict of str to ndarray, or None
-        The parameters then, and the network's `state`.
+        The parameters and the network's `state` after that epoch.
 
     Raises
     ------
@@ -188,36 +188,36 @@ class Trainer:
 
     @property
     def rows(self) -> int:
-        """How many rows there are to train with."""
+        """The number of rows to train with."""
         return len(self._data.train)
 
     # The training ------------------------------------------------------------------------------------------
 
     @property
     def iteration(self) -> int:
-        """How many iterations were made: updates of the parameters."""
+        """The number of iterations made so far."""
         return self.history.iteration
 
     @property
     def epoch(self) -> float:
-        """How many epochs were made, with the fraction of the one that was begun."""
+        """The number of epochs made so far, including the fraction of the present one."""
         return self.iteration / self.iterations_per_epoch
 
     @property
     def seconds(self) -> float:
-        """What these iterations took, without the measuring of accuracies."""
+        """The time of the iterations so far, without measuring accuracies."""
         return sum(row.seconds for row in self.history.rows) + self._seconds
 
     def fit(self, epochs: int | None = None) -> History:
-        """Train, up to what the Trainer was made for, from where it stands.
+        """Train from the present iteration up to the last one.
 
-        Ctrl-C raises KeyboardInterrupt, and leaves everything as it was after a whole number of iterations: another
-        call goes on from there, and ends with the same bits as if nothing had been.
+        Ctrl-C raises KeyboardInterrupt and leaves everything as it was after a whole number of iterations. Another call
+        goes on from there and ends with the same bits as an uninterrupted training.
 
         Parameters
         ----------
         epochs : int, optional
-            Train so many epochs from here instead.
+            Train this many epochs from here instead.
 
         Returns
         -------
@@ -226,13 +226,13 @@ class Trainer:
         Raises
         ------
         DivergenceError
-            If a loss is NaN or infinite. The update that it belongs to is not made: the parameters are those that
-            have this loss. Or if the parameters are so at the end of an epoch. The best ones stay in `best_params`.
+            If a loss is NaN or infinite: the update of that iteration is not made, and the parameters are those with
+            this loss. Also if parameters are NaN or infinite at the end of an epoch. `best_params` stays as it was.
         ValueError, TypeError
-            As the network's methods and the optimizer's raise them.
+            If a method of the network or of the optimizer raises them.
         """
         if self._running:
-            raise RuntimeError("fit is running already: a callback may call stop, but not fit")
+            raise RuntimeError("fit is already running: a callback may call stop, but not fit")
         if epochs is not None:
             self.iterations = self.iteration + checks.as_count(epochs, "epochs") * self.iterations_per_epoch
         self._fusion()
@@ -251,13 +251,13 @@ class Trainer:
         return self.history
 
     def _end_of_epoch(self) -> int | None:
-        """Return the iteration that the next row of the history is for, or None at the end of the training."""
+        """Return the iteration after which the next row of the history is due, or None at the end of the training."""
         last = self.history.rows[-1].iteration if self.history.rows else 0
         end = min((last // self.iterations_per_epoch + 1) * self.iterations_per_epoch, self.iterations)
         return end if end > last else None
 
     def stop(self) -> None:
-        """End the training after the present epoch. Another `fit` goes on."""
+        """End the training after the present epoch. Another `fit` continues it."""
         self._stopped = True
 
     def _train(self, end: int, bar: ProgressBar) -> None:
@@ -315,7 +315,9 @@ class Trainer:
             loss, gradients = self.net.loss_and_gradient(x, t)
             return float(loss), gradients
         if state_of(self.net):
-            self.net.training_loss(x, t)  # the pass that the numerical gradient repeats, which keeps its statistics
+            self.net.training_loss(
+                x, t
+            )  # the training pass that the numerical gradient repeats, and that updates the running statistics
         gradients = self.net.numerical_gradient(x, t, h=self.h, algorithm=self.algorithm)
         return float(gradients.diagnostics.loss), gradients
 
@@ -324,15 +326,15 @@ class Trainer:
         return DivergenceError(what, iteration, iteration / self.iterations_per_epoch, rate, best)
 
     def _learning_rate(self, back: int) -> float | None:
-        """Return the rate of the next update, or of that so many updates before it."""
+        """Return the learning rate of the update that is `back` updates before the next one."""
         rate = getattr(self.optimizer, "lr", None)
-        made = getattr(self.optimizer, "iteration", self.iteration)  # by this trainer, and maybe by others before
+        made = getattr(self.optimizer, "iteration", self.iteration)  # by this trainer, and perhaps by others before
         return None if rate is None else float(rate(made - back) if callable(rate) else rate)
 
     # After an epoch ----------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        """Add a row to the history, and keep the parameters if it is the best."""
+        """Add a row to the history, and keep the parameters if they are the best so far."""
         for name, parameter in self.net.params.items():
             if not np.isfinite(parameter).all():
                 what = f"params[{name!r}] holds NaN or infinities after the update"
@@ -360,7 +362,7 @@ class Trainer:
                     self.best_params, self.best_state = copies(self.net.params), copies(state_of(self.net))
 
     def _call_back(self, bar: ProgressBar) -> None:
-        """Call the callbacks, if there is a row that they do not know."""
+        """Call the callbacks if there is a row that they have not been told of."""
         if self._told == len(self.history.rows):
             return
         bar.hide()
@@ -379,12 +381,12 @@ class Trainer:
     # Keeping -----------------------------------------------------------------------------------------------
 
     def restore_best(self) -> None:
-        """Put the best parameters, and the state that goes with them, into the network.
+        """Put the best parameters, and the state that belongs to them, into the network.
 
         Raises
         ------
         RuntimeError
-            If there are none: before the end of the first epoch, or with ``keep_best=False``.
+            If there are no best parameters: before the end of the first epoch, or with ``keep_best=False``.
         """
         if self.best_params is None or self.best_state is None:
             why = "no epoch has ended yet" if self.keep_best else "keep_best is False"
@@ -394,9 +396,9 @@ class Trainer:
             state_of(self.net).update(copies(self.best_state))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save all that the training needs to go on: parameters, optimizer, history, the best parameters.
+        """Save everything that the training needs to go on: parameters, optimizer, history, best parameters.
 
-        The file is an ``.npz`` without pickle. It is written beside `path` and takes its place when it is complete.
+        The file is an ``.npz`` without pickle. It is written beside `path` and replaces it when it is complete.
 
         Parameters
         ----------
@@ -405,7 +407,7 @@ class Trainer:
         Raises
         ------
         OSError
-            If it can't be written; what was there stays.
+            If the file can't be written. A file that was there before is unchanged.
         TypeError
             If the optimizer is not one of `fastnet.optimizers`, and has no ``state_dict``.
         """
@@ -425,11 +427,11 @@ class Trainer:
         checkpoint.save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from where `save` was called: `fit` then gives the same bits as an uninterrupted training.
+        """Continue from a file of `save`: `fit` then gives the same bits as an uninterrupted training.
 
         The Trainer must be made for the same training: network, number of rows, batch size, seed and kind of
-        optimizer. The data are not in the file and not compared; the learning rate, the gradient and the length of
-        the training may be others.
+        optimizer. The data are not in the file and are not compared. The learning rate, the gradient and the length of
+        the training may differ.
 
         Parameters
         ----------
@@ -438,9 +440,9 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the file is damaged, is of something else, or of another training; nothing is changed then.
+            If the file is damaged, or is not a file of this training. Nothing is changed then.
         OSError
-            If it can't be read.
+            If the file can't be read.
         TypeError
             If the optimizer has no ``load_state_dict``.
         """
