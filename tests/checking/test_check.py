@@ -346,7 +346,7 @@ def test_a_passed_check_is_two_lines() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda g: g.pop("b1"), ValueError, "gradient has nothing for 'b1'"),
+        (lambda g: g.pop("b1"), ValueError, "gradient has no 'b1'"),
         (lambda g: g.update(W3=1.0), ValueError, "gradient has 'W3', but there is only 'W1', 'b1', 'W2', 'b2'"),
         (lambda g: g.update(b1=np.ones(3)), ValueError, r"gradient of b1 must have shape \(7,\), not \(3,\)"),
         (lambda g: g.update(W1=g["W1"].T), ValueError, r"gradient of W1 must have shape \(12, 7\), not \(7, 12\)"),

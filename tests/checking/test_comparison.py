@@ -332,7 +332,7 @@ def test_no_progress(wanted: bool, capsys: pytest.CaptureFixture[str], monkeypat
     ("arguments", "error", "message"),
     [
         ({"methods": ["fortran loop"]}, ValueError, "methods must be one of 'numpy loop', .*, not 'fortran loop'"),
-        ({"methods": "backprop"}, TypeError, r"methods must be several names, as in \['backprop'\], not one str"),
+        ({"methods": "backprop"}, TypeError, r"methods must be a list of names, as in \['backprop'\], not one str"),
         ({"methods": []}, ValueError, "methods is empty"),
         ({"methods": [3]}, ValueError, "methods must be one of .*, not 3"),
         ({"h": 0.0}, ValueError, "h must be positive, not 0.0"),
@@ -362,7 +362,7 @@ def test_data_that_do_not_fit() -> None:
 def test_a_method_that_the_backend_does_not_have() -> None:
     with (
         fastnet.use_backend("numpy"),
-        pytest.raises(ValueError, match="methods has 'nodal', which the 'numpy' backend does not offer"),
+        pytest.raises(ValueError, match="methods has 'nodal', which the 'numpy' backend does not have"),
     ):
         compare_gradients(net_of(), *batch_of(20, 5), methods=["nodal"])
 

@@ -128,11 +128,15 @@ FILES = [
     (lambda path: path.write_bytes(b""), ValueError, "is not a file of fastnet's, or it is damaged: it is empty"),
     (lambda path: path.write_bytes(b"\x93NUMPY"), ValueError, "is not a file of fastnet's, or it is damaged"),
     (lambda path: path.unlink(), FileNotFoundError, "No such file"),
-    (lambda path: save_arrays(path, ARRAYS, {}), ValueError, "has no parameters of a network of fastnet, but None"),
+    (
+        lambda path: save_arrays(path, ARRAYS, {}),
+        ValueError,
+        "does not hold parameters of a network of fastnet, but None",
+    ),
     (
         lambda path: save_arrays(path, ARRAYS, {"kind": "a training of fastnet"}),
         ValueError,
-        "has no parameters of a network of fastnet, but 'a training of fastnet'",
+        "does not hold parameters of a network of fastnet, but 'a training of fastnet'",
     ),
     (lambda path: NETWORKS["chain"](seed=0).save_params(path), ValueError, "'params/gamma1' is missing; "),
     (lambda path: SMALLER.save_params(path), ValueError, "'params/W2' has shape (5, 3), not (5, 4); "),

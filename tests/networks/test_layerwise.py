@@ -348,7 +348,7 @@ def test_comparisons_take_chains_of_layers(backend):
 @pytest.mark.parametrize("compare", [fastnet.compare_gradients, fastnet.compare_steps])
 def test_comparisons_refuse_other_networks(compare):
     net, (x, t) = everything(), batch_of(classes=3)
-    message = "^net has other layers than affine ones and activations, .*: check_gradient checks any network$"
+    message = "^net has layers other than affine ones and activations, .*: check_gradient checks any network$"
     with pytest.raises(TypeError, match=message):
         compare(net, x, t)
     with pytest.raises(TypeError, match="net must be a network of fastnet, as TwoLayerNet is, not function"):
@@ -360,7 +360,7 @@ def test_algorithms_of_other_networks(backend):
     same = [net.numerical_gradient(x, t, algorithm=algorithm)["W1"] for algorithm in ("auto", "loop")]
     np.testing.assert_array_equal(*same)
     for algorithm in ("nodal", "incremental"):
-        message = f"^algorithm '{algorithm}' is for chains of affine layers and activations alone: .* by 'loop'$"
+        message = f"^algorithm '{algorithm}' is for chains of affine layers and activations only: .* by 'loop'$"
         with pytest.raises(ValueError, match=message):
             net.numerical_gradient(x, t, algorithm=algorithm)
     with pytest.raises(ValueError, match="algorithm must be one of 'auto', 'nodal', 'incremental', 'loop', not 'x'"):

@@ -60,11 +60,11 @@ STACKS = [
     ([affine(2, 2), ReLU], T, "layers[1] is the class ReLU: pass a layer, ReLU(…)"),
     ([affine(2, 2), SoftmaxWithLoss(), affine(2, 2)], T, "layers[1] is a loss, SoftmaxWithLoss: pass it as Network("),
     ([IdentityWithLoss()], T, "layers[0] is a loss, IdentityWithLoss: pass it as Network(layers, loss)"),
-    ([affine(2, 2), Add()], T, "layers[1] is Add, which has two inputs: in a list, each layer has one"),
+    ([affine(2, 2), Add()], T, "layers[1] is Add, which has two inputs: in a list, a layer has one"),
     ([Mul()], T, "layers[0] is Mul, which has two inputs"),
-    (twice(affine(2, 2)), V, "layers[1] and layers[3] are one object: each needs its own Affine"),
-    (twice(ReLU()), V, "layers[1] and layers[3] are one object: each needs its own ReLU"),
-    ([Affine(SHARED), Affine(SHARED)], V, "W1 and W2 share memory: a step of one would be a step of both; pass a copy"),
+    (twice(affine(2, 2)), V, "layers[1] and layers[3] are the same object: each needs its own Affine"),
+    (twice(ReLU()), V, "layers[1] and layers[3] are the same object: each needs its own ReLU"),
+    ([Affine(SHARED), Affine(SHARED)], V, "W1 and W2 share memory: an update of one would change both; pass a copy"),
     ([Affine(SHARED), Affine(SHARED.T)], V, "W1 and W2 share memory"),
     ([Affine(SHARED, SHARED[0])], V, "W1 and b1 share memory"),
     ([affine(2, 3), affine(2, 2)], V, "layers[1], Affine, takes 2 columns, but 3 come from the layers before it"),
@@ -82,7 +82,7 @@ LOSSES = [
     (ReLU(), T, "loss must be a loss, such as SoftmaxWithLoss(), not ReLU"),
     ("softmax", T, "loss must be a loss, such as SoftmaxWithLoss(), not str"),
     (None, T, "loss must be a loss, such as SoftmaxWithLoss(), not NoneType"),
-    (loss_with_params(), V, "loss, SoftmaxWithLoss, has params, but it is no part of what is trained"),
+    (loss_with_params(), V, "loss, SoftmaxWithLoss, has params, but a loss is not trained"),
 ]
 
 DECAYS = [
@@ -98,8 +98,8 @@ ARGUMENTS = [
     ({"output_size": -3}, V, "output_size must be at least 1, not -3"),
     ({"output_size": None}, T, "output_size must be an integer, not NoneType"),
     ({"hidden_size_list": []}, V, "hidden_size_list is empty: for no hidden layer, use Network("),
-    ({"hidden_size_list": 5}, T, "hidden_size_list must be a list of sizes, as in [50], not int"),
-    ({"hidden_size_list": "55"}, T, "hidden_size_list must be a list of sizes, as in [50], not str"),
+    ({"hidden_size_list": 5}, T, "hidden_size_list must be a list of numbers, as in [50], not int"),
+    ({"hidden_size_list": "55"}, T, "hidden_size_list must be a list of numbers, as in [50], not str"),
     ({"hidden_size_list": [5, 0]}, V, "hidden_size_list[1] must be at least 1, not 0"),
     ({"hidden_size_list": [5.0]}, T, "hidden_size_list[0] must be an integer, not float"),
     ({"hidden_size_list": [[5]]}, T, "hidden_size_list[0] must be an integer, not list"),
@@ -270,7 +270,7 @@ OWN = [
     (Own(), V, "layers[0], Own, has no 'a' in its grads after backward"),
     (Own(grads={"b": np.ones(6)}), V, "layers[0], Own, has no 'a' in its grads after backward"),
     (Own(grads={"a": np.ones(5)}), V, "layers[0], Own, gave a gradient of shape (5,) for params['a1'] of shape (6,)"),
-    (Own(grads={"a": None}), T, "the gradient by a1 must hold real numbers, not NoneType"),
+    (Own(grads={"a": None}), T, "the gradient with respect to a1 must hold real numbers, not NoneType"),
     (Layer(), NotImplementedError, "Layer has no forward"),
 ]
 
@@ -299,7 +299,7 @@ def test_losses_of_ones_own(value):
 def test_x_where_the_first_layer_takes_anything():
     net = fastnet.Network([Own()], SoftmaxWithLoss())
     for x in (np.ones((0, 6)), np.ones((3, 0)), 1.0):
-        raises(V, "x must have shape (batch, …), none of it 0, not ", net.predict, x)
+        raises(V, "x must have shape (batch, …), no dimension 0, not ", net.predict, x)
 
 
 def test_names_of_own_arrays_that_are_no_arrays():

@@ -48,7 +48,7 @@ def test_columns_of_the_history() -> None:
     assert history["learning_rate"].tolist() == [0.1, 0.1]  # of the optimizer by default
     assert (history["seconds"] > 0).all()
     assert (history["evaluation_seconds"] > 0).all()
-    with pytest.raises(KeyError, match="'accuracy' is no column of a History, which are 'epoch', "):
+    with pytest.raises(KeyError, match="'accuracy' is not a column of a History; these are 'epoch', "):
         history["accuracy"]
 
 
@@ -185,7 +185,7 @@ def test_a_callback_that_raises_is_called_again() -> None:
 
 def test_a_callback_must_not_call_fit() -> None:
     trainer = make_trainer(callbacks=[lambda trainer: trainer.fit()])
-    with pytest.raises(RuntimeError, match="fit is running already"):
+    with pytest.raises(RuntimeError, match="fit is already running"):
         trainer.fit()
 
 

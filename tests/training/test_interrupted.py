@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number(gradient: str, backend: Any) -> None:
     with pytest.raises(DivergenceError, match=r"^the loss is (nan|inf) at iteration 10 \(epoch 1\.667\)") as caught:
         trainer.fit()
     message = str(caught.value)
-    assert "with the learning rate 0.15: train with a lower one; restore_best() brings back" in message
+    assert "with the learning rate 0.15: train with a lower learning rate; restore_best() brings back" in message
     assert "the parameters of epoch 1, the best so far" in message
     assert isinstance(caught.value, FloatingPointError)
     assert (caught.value.iteration, caught.value.learning_rate) == (10, 0.15)
@@ -97,7 +97,7 @@ def test_a_rate_that_is_too_high(name: str) -> None:
     with fastnet.use_backend(name):
         net = MultiLayerNet(INPUTS, [8, 8, 8], CLASSES, dtype="float32", seed=0)
         trainer = make_trainer(net, optimizer=optimizers.SGD(1e30))
-        with pytest.raises(DivergenceError, match=r"with the learning rate 1e\+30: train with a lower one"):
+        with pytest.raises(DivergenceError, match=r"with the learning rate 1e\+30: train with a lower learning rate"):
             trainer.fit()
 
 
