@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import mpmath
@@ -21,9 +20,6 @@ from fastnet.optimizers import (
     Nesterov,
     RMSprop,
     StepDecay,
-    base,
-    rules,
-    schedules,
 )
 from updates import KINDS, NAN, SCHEDULE, bits, make_arrays, train
 
@@ -147,11 +143,6 @@ def test_defaults():
     assert [kind().constants for kind in KINDS] == [(), (0.9,), (0.9,), (1e-10,), (0.99, 1e-8), (0.9, 0.999, 1e-8)]
     assert list(OPTIMIZERS) == ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
     assert repr(SGD(SCHEDULE)) == "SGD(lr=CosineAnnealing(lr=0.02, iterations=30, warmup=4, final=0.001))"
-
-
-@pytest.mark.parametrize("module", [base, rules, schedules])
-def test_examples_in_docstrings(module):
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
