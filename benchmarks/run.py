@@ -23,10 +23,11 @@ from pathlib import Path
 import bench_differences
 import bench_matmul
 import bench_network
+import bench_threads
 import bench_training
 from _measure import FULL, NOTES, QUICK, environment, measure, table, verdict
 
-PARTS = (bench_differences, bench_training, bench_network, bench_matmul)
+PARTS = (bench_differences, bench_training, bench_network, bench_matmul, bench_threads)
 
 
 def main() -> None:

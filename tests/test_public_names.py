@@ -21,8 +21,8 @@ FACES = {
         relu set_num_threads sigmoid softmax step_function tanh use_backend
     """,
     "fastnet.backends": """
-        MOST_THREADS NAMES Backend active available build_info get get_num_threads has_extension set_num_threads
-        use_backend
+        MOST_THREADS NAMES Backend TrainingBackend active available build_info get get_num_threads has_extension
+        set_num_threads use_backend
     """,
     "fastnet.checking": """
         EntryCheck GradientCheck GradientComparison MethodResult StepComparison StepErrors check_gradient

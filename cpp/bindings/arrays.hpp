@@ -1,4 +1,4 @@
-// Every check of an array that comes from Python: type, dtype, rank, shape, layout. The messages name the argument.
+// Checks arrays that come from Python: type, dtype, rank, shape and layout. The messages name the argument.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,10 @@ namespace fastnet::bindings {
 
 namespace py = pybind11;
 
-// While it lives, a kernel runs without the GIL.
-class Release {
+// Surrounds the call of a kernel: releases the GIL, and starts the clock of the checks for interrupts.
+class KernelCall {
   public:
-    Release() { begin_call(); }
+    KernelCall() { begin_call(); }
 
   private:
     const py::gil_scoped_release gil_{};
@@ -33,7 +33,7 @@ inline std::string shape_of(const py::array& a) {
     return text + ")";
 }
 
-// `object` as an array that a kernel can read by pointer: C-contiguous, of the machine's byte order.
+// Returns `object` as a C-contiguous array. data_of, which checks the element type, also refuses foreign byte orders.
 inline py::array as_array(py::handle object, const char* name, py::ssize_t ndim = -1) {
     if (!py::isinstance<py::array>(object)) {
         throw py::type_error(std::string(name) + " must be a NumPy array, not " +
@@ -70,7 +70,7 @@ template <class T> T* data_of(py::array_t<T>& array) {
     return static_cast<T*>(array.mutable_data());
 }
 
-// f(T{}) for the array's element type T, float or double.
+// Calls f(T{}) with the array's element type T, float or double.
 template <class F> decltype(auto) with_element_type(const py::array& array, const char* name, F&& f) {
     if (holds<float>(array)) {
         return f(float{});
@@ -87,7 +87,7 @@ inline void require(bool holds, const char* message) {
     }
 }
 
-// The same with a message that is only put together if it is needed.
+// The same, with a function that builds the message, called only on failure.
 template <class F> auto require(bool holds, F&& message) -> decltype(message(), void()) {
     if (!holds) {
         throw py::value_error(message());
@@ -103,7 +103,7 @@ template <class T> py::array_t<T> empty(py::ssize_t rows, py::ssize_t columns) {
     return py::array_t<T>({rows, columns});
 }
 
-// Targets for `rows` answers of `classes` values: int64 labels (rows), or rows (rows, classes) of element type T.
+// Returns the targets for outputs of shape (rows, classes): int64 labels (rows), or values (rows, classes) of type T.
 template <class T> Targets<T> as_targets(const py::array& t, Index rows, Index classes) {
     if (t.ndim() == 2) {
         require(t.shape(0) == rows && t.shape(1) == classes, [&] {
@@ -117,7 +117,7 @@ template <class T> Targets<T> as_targets(const py::array& t, Index rows, Index c
     const std::int64_t* labels = data_of<std::int64_t>(t, "t");
     for (Index i = 0; i < rows; ++i) {
         require(labels[i] >= 0 && labels[i] < classes, [&] {
-            return "t[" + std::to_string(i) + "] is " + std::to_string(labels[i]) + ", which is no label of " +
+            return "t[" + std::to_string(i) + "] is " + std::to_string(labels[i]) + ", which is not a label of " +
                    std::to_string(classes) + " classes";
         });
     }

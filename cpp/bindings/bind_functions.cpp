@@ -33,7 +33,7 @@ py::array matmul(py::handle a_object, py::handle b_object, bool transpose_a, boo
         });
         py::array_t<T> c = empty<T>(left.rows, right.columns);
         T* to = data_of(c);
-        const Release release;
+        const KernelCall call;
         kernels<T>().matmul(left, right, to, right.columns);
         return c;
     });
@@ -50,13 +50,13 @@ py::array add_bias(py::handle x_object, py::handle b_object) {
         py::array_t<T> result = empty_like<T>(x);
         T* to = data_of(result);
         const Index rows = x.shape(0), columns = x.shape(1);
-        const Release release;
+        const KernelCall call;
         kernels<T>().add_bias(from, bias, to, rows, columns);
         return result;
     });
 }
 
-// x of any shape -> f(kernels, from, to, size) of the same shape
+// Returns an array of x's shape, any shape, which f(kernels, from, to, size) fills element by element.
 template <class F> py::array map_array(py::handle object, F&& f) {
     const py::array x = as_array(object, "x");
     return with_element_type(x, "x", [&](auto zero) -> py::array {
@@ -65,7 +65,7 @@ template <class F> py::array map_array(py::handle object, F&& f) {
         py::array_t<T> result = empty_like<T>(x);
         T* to = data_of(result);
         const Index size = x.size();
-        const Release release;
+        const KernelCall call;
         f(kernels<T>(), from, to, size);
         return result;
     });
@@ -98,7 +98,7 @@ py::array softmax(py::handle object) {
         py::array_t<T> result = empty_like<T>(x);
         T* to = data_of(result);
         const Index rows = x.shape(0), columns = x.shape(1);
-        const Release release;
+        const KernelCall call;
         kernels<T>().softmax(from, to, rows, columns);
         return result;
     });
@@ -112,7 +112,7 @@ double mean_loss(Loss kind, py::handle y_object, py::handle t_object) {
         const T* from = data_of<T>(y, "y");
         const Index rows = y.shape(0), classes = y.shape(1);
         const Targets<T> targets = as_targets<T>(t, rows, classes);
-        const Release release;
+        const KernelCall call;
         return kernels<T>().mean_loss(kind, from, targets, rows, classes);
     });
 }

@@ -23,7 +23,7 @@ py::array forward(py::handle spec, py::handle x_object) {
         const Index rows = x.shape(0);
         py::array_t<T> y = empty<T>(rows, net.classes());
         T* to = data_of(y);
-        const Release release;
+        const KernelCall call;
         kernels<T>().forward(net.network, from, rows, to);
         return y;
     });
@@ -34,12 +34,12 @@ double loss(py::handle spec, py::handle x, py::handle t) {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
-        const Release release;
+        const KernelCall call;
         return kernels<T>().loss(net.network, data.batch);
     });
 }
 
-// Uninitialised arrays of the parameters' shapes, in the order W1, b1, W2, b2, …, and where each layer's are.
+// Returns uninitialised arrays of the parameters' shapes, in the order W1, b1, W2, b2, …, and each layer's pointers.
 template <class T> std::pair<py::list, std::vector<LayerGradient<T>>> empty_gradient(const NetworkView<T>& net) {
     py::list arrays;
     std::vector<LayerGradient<T>> places;
@@ -56,7 +56,7 @@ template <class T> std::pair<py::list, std::vector<LayerGradient<T>>> empty_grad
     return {arrays, places};
 }
 
-// (loss, arrays)
+// Returns (loss, arrays); arrays is the gradient, in the order of empty_gradient.
 py::tuple loss_and_gradient(py::handle spec, py::handle x, py::handle t) {
     return with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
@@ -66,7 +66,7 @@ py::tuple loss_and_gradient(py::handle spec, py::handle x, py::handle t) {
         const LayerGradient<T>* to = places.data();
         double loss = 0;
         {
-            const Release release;
+            const KernelCall call;
             loss = kernels<T>().loss_and_gradient(net.network, data.batch, to);
         }
         return py::make_tuple(loss, arrays);
@@ -84,19 +84,19 @@ py::array loop(py::handle spec, py::handle x, py::handle t, double h, py::handle
         for (Index k = 0; k < count; ++k) {
             require(numbers[k] >= 0 && numbers[k] < parameters, [&] {
                 return "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) +
-                       ", which is no number of " + std::to_string(parameters) + " parameters";
+                       ", which is not the number of one of " + std::to_string(parameters) + " parameters";
             });
         }
         py::array_t<T> differences(count);
         T* to = data_of(differences);
-        const Release release;
+        const KernelCall call;
         kernels<T>().loop(net.network, data.batch, h, numbers, count, to);
         return differences;
     });
 }
 
-// The gradient by exact differences, (arrays, diagnostics); diagnostics are the counts of `Diagnostics` and, for each
-// layer, whether each of its units met a kink.
+// Returns the gradient by exact differences, (arrays, diagnostics). The diagnostics are the numbers of `Diagnostics`
+// and for each layer a bool array (outputs): whether the unit met a kink.
 py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double h, bool nodal) {
     return with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
@@ -116,7 +116,7 @@ py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double 
         }
         Diagnostics d{0, 0, 0, 0, kinked_places.data()};
         {
-            const Release release;
+            const KernelCall call;
             (nodal ? kernels<T>().nodal : kernels<T>().incremental)(net.network, data.batch, h, to, d);
         }
         return py::make_tuple(arrays, py::make_tuple(d.loss, d.evaluations, d.fallbacks, d.kinks, kinked));

@@ -1,4 +1,4 @@
-// Instruction sets, threads, interrupts, and what the extension was built with.
+// Instruction sets, threads, interrupts, and how the extension was built.
 #include <string>
 
 #include <pybind11/pybind11.h>
@@ -14,7 +14,7 @@ namespace py = pybind11;
 
 namespace {
 
-// Runs Python's signal handlers; true where one raised (KeyboardInterrupt), whose exception stays set.
+// Runs Python's signal handlers; true if one raised (KeyboardInterrupt): its exception stays set.
 bool signal_raised() {
     const py::gil_scoped_acquire gil;
     return PyErr_CheckSignals() != 0;
@@ -26,12 +26,6 @@ std::string compiler() {
 #else
     return "GCC " __VERSION__;
 #endif
-}
-
-py::list available_isas() {
-    py::list names;
-    for_each_isa([](void* list, const char* name) { static_cast<py::list*>(list)->append(name); }, &names);
-    return names;
 }
 
 } // namespace
@@ -47,13 +41,13 @@ void register_runtime(py::module_& m) {
             // The signal handler's exception is already set.
         }
     });
-    kernel_table(); // a wrong FASTNET_ISA is an error of the import
+    kernel_table(); // so that importing the module fails for a wrong FASTNET_ISA
 
     m.attr("__version__") = FASTNET_VERSION;
     m.attr("compiler") = compiler();
     m.attr("threading") = threading_library();
     m.def("isa", [] { return kernel_table().isa; }, "The instruction set in use.");
-    m.def("available_isas", available_isas, "The instruction sets that this processor can use, the best first.");
+    m.def("available_isas", available_isas, "The instruction sets that this processor supports, the best first.");
     m.def("use_isa", use_isa, py::arg("name"), "Use another instruction set from now on (for tests).");
     m.def("get_num_threads", num_threads);
     m.def("set_num_threads", set_num_threads, py::arg("count"));

@@ -81,7 +81,7 @@ class DatasetView {
               require(x_.shape(0) > 0 && x_.shape(1) > 0, [&] { return "x of shape " + shape_of(x_) + " is empty"; });
               const T* values = data_of<T>(x_, "x");
               const Index rows = x_.shape(0), columns = x_.shape(1);
-              const Release release;
+              const KernelCall call;
               return Data(std::in_place_type<Dataset<T>>, values, rows, columns);
           })) {}
 
@@ -146,7 +146,7 @@ void train(py::handle spec, py::handle batches, int gradient, double h, py::hand
                                    .parameter_count = static_cast<Index>(parameters.size()),
                                    .losses = writable<double>(losses, "losses", steps),
                                    .done = writable<std::int64_t>(done, "done", 1)};
-        const Release release;
+        const KernelCall call;
         kernels<T>().train(net.network, training);
     });
 }

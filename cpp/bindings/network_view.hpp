@@ -1,4 +1,4 @@
-// A network and its data as Python describes them, checked and turned into what the kernels read.
+// Checks a network and its data from Python and translates them into what the kernels read.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace fastnet::bindings {
 
-// A `NetworkSpec` as the kernels read it; keeps the arrays alive and its layers in place.
+// A `NetworkSpec` as the kernels read it. Keeps the arrays alive and the layers at one address.
 template <class T> class NetworkView {
   public:
     explicit NetworkView(py::handle spec) {
@@ -74,7 +74,7 @@ template <class T> class NetworkView {
     std::vector<py::array> kept_;
 };
 
-// x (rows, inputs) for a network, with at least one row.
+// Returns x (rows, inputs), checked for the network; there is at least one row.
 template <class T> py::array as_rows(const NetworkView<T>& net, py::handle object) {
     const py::array x = as_array(object, "x", 2);
     require(x.shape(0) > 0, [&] { return "x of shape " + shape_of(x) + " has no rows"; });
@@ -98,7 +98,7 @@ template <class T> class BatchView {
     const py::array x_, t_; // kept alive
 };
 
-// f(T{}) for the element type of the network's parameters.
+// Calls f(T{}) with the element type T of the network's parameters.
 template <class F> decltype(auto) with_network_type(py::handle spec, F&& f) {
     const py::tuple weights = spec.attr("weights");
     require(!weights.empty(), "a network has at least one layer");

@@ -1,4 +1,4 @@
-// One function for each area of the extension module.
+// The functions that register the areas of the extension module, one for each.
 #pragma once
 
 #include <pybind11/pybind11.h>

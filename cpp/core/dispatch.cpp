@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-// What CMake chose to compile, the best first.
+// The instruction sets that CMake compiles, the best first.
 #if FASTNET_X86_TARGETS
 #    define FASTNET_TARGETS(X) X(avx512) X(avx2) X(baseline)
 #else
@@ -72,12 +72,14 @@ void use_isa(const char* name) {
     current.store(&find(name), std::memory_order_release);
 }
 
-void for_each_isa(void (*f)(void* context, const char* name), void* context) {
+std::vector<std::string> available_isas() {
+    std::vector<std::string> names;
     for (const KernelTable* table : tables) {
         if (has(table->isa)) {
-            f(context, table->isa);
+            names.emplace_back(table->isa);
         }
     }
+    return names;
 }
 
 } // namespace fastnet

@@ -14,8 +14,8 @@ namespace {
 
 constexpr std::size_t huge_page = std::size_t{2} << 20;
 
-// Cache lines; what is large has huge pages where the system has them: else the way to a random place of it is longer
-// than what is done there.
+// A cache line for small blocks, a huge page for large ones, where the system has them: with small pages, the address
+// translation of a random access takes longer than the work on the element.
 std::align_val_t alignment(std::size_t bytes) {
     return std::align_val_t{bytes >= 2 * huge_page ? huge_page : 64};
 }
@@ -24,7 +24,7 @@ void* allocate(std::size_t bytes) {
     void* block = ::operator new(bytes, alignment(bytes));
 #ifdef MADV_HUGEPAGE
     if (bytes >= 2 * huge_page) {
-        madvise(block, bytes / huge_page * huge_page, MADV_HUGEPAGE); // a wish: nothing depends on it
+        madvise(block, bytes / huge_page * huge_page, MADV_HUGEPAGE); // only a hint: nothing depends on its success
     }
 #endif
     return block;
@@ -34,8 +34,8 @@ void release(std::size_t bytes, void* block) {
     ::operator delete(block, alignment(bytes));
 }
 
-// Blocks that a thread gave back, kept for its next call: fresh pages from the system would cost a call of some tens
-// of microseconds more than its arithmetic. At most 32 MiB.
+// Freed blocks of a thread, kept for its next call, up to 32 MiB. In a call of some tens of microseconds, fresh pages
+// from the system would cost more than the arithmetic.
 class Cache {
   public:
     ~Cache() {
@@ -75,7 +75,7 @@ class Cache {
 };
 thread_local Cache cache;
 
-// Sizes are rounded up by at most a quarter, so that similar calls find each other's blocks.
+// Sizes are rounded up by at most a quarter, so that calls of similar sizes can reuse each other's blocks.
 std::size_t size_class(std::size_t bytes) {
     std::size_t step = 64;
     while (step * 8 < bytes) {

@@ -1,5 +1,7 @@
 #include "core/pool.hpp"
 
+#include "core/affinity.hpp"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,7 +12,6 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #    include <pthread.h>
-#    include <sched.h>
 #    include <signal.h>
 #endif
 #if defined(__x86_64__) || defined(__i386__)
@@ -28,7 +29,7 @@ void pause() {
 #endif
 }
 
-// Calls done() until it is true or the time is over, and lets other threads run meanwhile; returns what it was last.
+// Calls done() until it returns true or the time is over, and returns its last answer. Other threads may run meanwhile.
 template <class F> bool poll(Clock::duration time, F&& done) {
     for (int i = 0; i < 200; ++i) { // some microseconds
         if (done()) {
@@ -44,7 +45,7 @@ template <class F> bool poll(Clock::duration time, F&& done) {
     return done();
 }
 
-// New threads take no signals: those are for the program's own.
+// New threads inherit a mask that blocks all signals: the program's own threads handle them.
 class SignalsBlocked {
 #if defined(__unix__) || defined(__APPLE__)
   public:
@@ -60,33 +61,12 @@ class SignalsBlocked {
 #endif
 };
 
-#ifdef __linux__
-// Moves threads to other processors than this thread's, if they may run on others. A scheduler may leave two threads
-// that wait for each other on one processor, beside an idle one.
-template <class Threads> void part_from(const Threads& threads) {
-    for (const auto thread : threads) {
-        cpu_set_t allowed;
-        const int here = sched_getcpu();
-        if (here < 0 || pthread_getaffinity_np(thread, sizeof allowed, &allowed) != 0) {
-            return;
-        }
-        cpu_set_t others = allowed;
-        CPU_CLR(static_cast<std::size_t>(here), &others);
-        if (CPU_COUNT(&others) > 0 && pthread_setaffinity_np(thread, sizeof others, &others) == 0) {
-            pthread_setaffinity_np(thread, sizeof allowed, &allowed);
-        }
-    }
-}
-#else
-template <class Threads> void part_from(const Threads&) {}
-#endif
-
 struct Job {
     void (*body)(void* context, int seat);
     void* context;
-    int seats;     // for helpers
-    int taken = 0; // of them
-    std::atomic<int> working{0};
+    int seats;                   // how many helpers may join
+    int taken = 0;               // how many have joined
+    std::atomic<int> working{0}; // how many of them have not left yet
 };
 
 class Pool {
@@ -105,9 +85,9 @@ class Pool {
         {
             const std::lock_guard lock(mutex_);
             std::erase(open_, &job);
-            if (const auto now = Clock::now(); job.taken == 0 && now - parted_ > patience) {
-                part_from(threads_);
-                parted_ = now;
+            if (const auto now = Clock::now(); job.taken == 0 && now - moved_ > patience) {
+                move_off_this_processor(threads_);
+                moved_ = now;
             }
         }
         const auto all_left = [&] { return job.working.load(std::memory_order_acquire) == 0; };
@@ -116,7 +96,8 @@ class Pool {
     }
 
   private:
-    // A thread that looked for work this short a while ago finds the next in a microsecond instead of fifty.
+    // How long a helper polls for the next job before it sleeps. Polling takes up a job within a microsecond, waking
+    // up takes some fifty.
     static constexpr auto patience = std::chrono::microseconds(1000);
 
     void grow(int wanted) {
@@ -128,7 +109,7 @@ class Pool {
                 threads_.push_back(thread.native_handle());
                 thread.detach();
             }
-        } catch (const std::system_error&) { // the system has no more: fewer will do
+        } catch (const std::system_error&) { // the system grants no more threads: the pool works with fewer
         }
     }
 
@@ -136,7 +117,7 @@ class Pool {
         for (unsigned seen = 0;;) {
             while (const Seat seat = join()) {
                 seat.job->body(seat.job->context, seat.number);
-                seat.job->working.fetch_sub(1, std::memory_order_release); // the job may be gone from here on
+                seat.job->working.fetch_sub(1, std::memory_order_release); // the job may not exist any more
             }
             if (!poll(patience, [&] { return offered_.load() != seen; })) {
                 sleeping_.fetch_add(1);
@@ -168,17 +149,17 @@ class Pool {
     }
 
     std::mutex mutex_;
-    std::vector<Job*> open_; // with free seats
+    std::vector<Job*> open_; // jobs with free seats
     std::vector<std::thread::native_handle_type> threads_;
-    Clock::time_point parted_{};       // when a job that nobody came to had them moved
-    std::atomic<unsigned> offered_{0}; // how many jobs so far
+    Clock::time_point moved_{};        // when the threads were last moved, after a job that none of them joined
+    std::atomic<unsigned> offered_{0}; // the number of jobs offered so far
     std::atomic<int> sleeping_{0};
 };
 
 } // namespace
 
 void with_helpers(int helpers, void (*body)(void* context, int seat), void* context) {
-    static Pool& pool = *new Pool; // never destroyed: its threads wait in it until the process ends
+    static Pool& pool = *new Pool; // never destroyed: its threads use it until the process ends
     Job job{.body = body, .context = context, .seats = helpers};
     pool.run(job);
 }

@@ -24,9 +24,9 @@ std::atomic<InterruptCheck> interrupt_check{nullptr};
 std::atomic<bool> forked{false};
 constexpr int most_threads = 1024;
 
-// The threads are ours, but their number is OpenMP's where there is OpenMP: OMP_NUM_THREADS and threadpoolctl set it.
-// OpenMP keeps one number per thread; ours is one for all. Each thread takes over the newest setting when it next asks,
-// so that a later omp_set_num_threads (threadpoolctl) in that thread still has the last word.
+// The threads are the pool's; OpenMP, where it is linked, is only asked for their number, which OMP_NUM_THREADS and
+// threadpoolctl set. OpenMP keeps one number for each thread, this library one for all: each thread copies the newest
+// setting to OpenMP when it next asks, so that a later omp_set_num_threads (threadpoolctl) in that thread wins.
 std::atomic<int> wanted_threads{0};
 #ifdef _OPENMP
 std::atomic<unsigned> setting{0};
@@ -62,14 +62,14 @@ struct Region {
     }
 };
 
-// The region that this thread works in, and whether it is not the one that began it.
+// The region that this thread works in, and whether it joined it as a helper.
 struct Work {
     Region* region = nullptr;
-    bool hired = false;
+    bool helper = false;
 };
 thread_local Work work;
 thread_local bool uninterrupted = false;
-thread_local Clock::time_point checked{}; // when this thread last asked for interrupts: over all regions of a call
+thread_local Clock::time_point checked{}; // when this thread last asked for interrupts; spans all regions of a call
 
 void run(Region& region, int worker) noexcept {
     const Work outer = work;
@@ -133,8 +133,8 @@ void checkpoint() {
     if (work.region && work.region->stop.load(std::memory_order_relaxed)) {
         throw Interrupted{};
     }
-    if (work.hired || uninterrupted) {
-        return; // only the thread that called can run its handlers
+    if (work.helper || uninterrupted) {
+        return; // only the calling thread can run its signal handlers
     }
     if (const auto now = Clock::now(); now - checked > check_interval) {
         checked = now;
@@ -169,7 +169,7 @@ void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
     if (region.error) {
         std::rethrow_exception(region.error);
     }
-    checkpoint(); // other threads may have done all the tasks
+    checkpoint(); // the calling thread may have had no task to check after
 }
 
 } // namespace fastnet

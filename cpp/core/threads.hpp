@@ -1,33 +1,33 @@
-// Work shared out among threads: how many, which task to whom, forks, exceptions and interrupts.
+// Shares out tasks among threads: their number, forks, exceptions and interrupts.
 #pragma once
 
 #include "core/network.hpp"
 
 namespace fastnet {
 
-// The threads that the next parallel region may use; 1 in a forked child, where the pool's are gone.
+// How many threads the next parallel region may use; 1 in a forked child, which does not have the pool's threads.
 int num_threads();
 void set_num_threads(int count);
 const char* threading_library();
 
-// Calls body(context, task, worker) once for every task in [0, tasks), on at most `workers` threads;
-// worker < workers tells which one, for a workspace of its own. Tasks start in order. The first exception of a
-// body ends the region and is thrown again from here; so is Interrupted, where the interrupt check says so.
+// Calls body(context, task, worker) once for every task in [0, tasks), on at most `workers` threads. worker < workers
+// is the thread's number in this region, so that each can have a workspace. Tasks start in order. The first exception
+// that a body throws ends the region and is rethrown here; Interrupted is thrown when the interrupt check returns true.
 using TaskBody = void (*)(void* context, Index task, int worker);
 void parallel_for(Index tasks, int workers, TaskBody body, void* context);
 
-// For what runs long, in a region or between two: throws Interrupted where the region, or the call, is to end.
+// For long work, in a region or between two: throws Interrupted if the region, or the whole call, has to end.
 void checkpoint();
 
-// Asked at intervals by the calling thread during parallel regions: true ends the region with Interrupted. The first
-// interval begins with the call, so that short calls never ask.
+// The calling thread calls the check at intervals during parallel regions; true ends the region with Interrupted. The
+// first interval begins with begin_call, so that short calls never check.
 using InterruptCheck = bool (*)();
 void set_interrupt_check(InterruptCheck check);
 void begin_call();
 
 struct Interrupted {};
 
-// While it lives, nothing that this thread does is interrupted.
+// During its lifetime, checkpoint does not interrupt this thread by a signal.
 class Uninterrupted {
   public:
     Uninterrupted();

@@ -89,9 +89,9 @@ TARGETS = [  # what comes as t for five rows of two classes
     (LABELS.reshape(1, 5), V, "t has shape (1, 5) for an answer of shape (5, 2)"),
     (np.ones((5, 3)), V, "t has shape (5, 3) for an answer of shape (5, 2)"),
     (np.ones((5, 2, 1)), V, "t has shape (5, 2, 1) for 5 rows of x"),
-    (np.array([0, 1, 2, 0, 0]), V, "t[2] is 2, which is no label of 2 classes"),
-    (np.array([0, 1, 0, 0, -1]), V, "t[4] is -1, which is no label of 2 classes"),
-    (np.array([0, 2**63 - 1, 0, 0, 0]), V, "t[1] is 9223372036854775807, which is no label of 2 classes"),
+    (np.array([0, 1, 2, 0, 0]), V, "t[2] is 2, which is not a label of 2 classes"),
+    (np.array([0, 1, 0, 0, -1]), V, "t[4] is -1, which is not a label of 2 classes"),
+    (np.array([0, 2**63 - 1, 0, 0, 0]), V, "t[1] is 9223372036854775807, which is not a label of 2 classes"),
     (LABELS.astype(np.int32), T, "t must be int64, not int32"),
     (LABELS.astype(np.uint64), T, "t must be int64, not uint64"),
     (LABELS.astype(float), T, "t must be int64, not float64"),
@@ -152,10 +152,10 @@ UNREADABLE = [  # what can't be cast to a number
 ]
 
 ENTRY_LISTS = [
-    (np.array([0, 24]), V, "entries[1] is 24, which is no number of 24 parameters"),
-    (np.array([-1]), V, "entries[0] is -1, which is no number of 24 parameters"),
-    (np.array([2**63 - 1]), V, "entries[0] is 9223372036854775807, which is no number of 24 parameters"),
-    (np.array([-(2**63)]), V, "entries[0] is -9223372036854775808, which is no number of 24 parameters"),
+    (np.array([0, 24]), V, "entries[1] is 24, which is not the number of one of 24 parameters"),
+    (np.array([-1]), V, "entries[0] is -1, which is not the number of one of 24 parameters"),
+    (np.array([2**63 - 1]), V, "entries[0] is 9223372036854775807, which is not the number of one of 24 parameters"),
+    (np.array([-(2**63)]), V, "entries[0] is -9223372036854775808, which is not the number of one of 24 parameters"),
     (ENTRIES.astype(np.int32), T, "entries must be int64, not int32"),
     (ENTRIES.astype(float), T, "entries must be int64, not float64"),
     (ENTRIES[::2], V, "entries must be C-contiguous"),

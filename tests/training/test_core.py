@@ -201,7 +201,7 @@ MISTAKES = [
     ({"data": _core.Dataset(np.ones((5, 32)))}, V, "x has 32 columns for a network of 33 inputs"),
     ({"data": np.ones((150, 33))}, T, "data must be a Dataset, not ndarray"),
     ({"targets": np.zeros(149, np.int64)}, V, "t has shape (149,) for 150 rows of x"),
-    ({"targets": np.full(150, 5)}, V, "t[0] is 5, which is no label of 5 classes"),
+    ({"targets": np.full(150, 5)}, V, "t[0] is 5, which is not a label of 5 classes"),
     ({"order": np.array([0, 150])}, V, "order[1] is 150, but x has 150 rows"),
     ({"order": np.array([-1])}, V, "order[0] is -1, but x has 150 rows"),
     ({"order": np.arange(10.0)}, T, "order must be int64, not float64"),
