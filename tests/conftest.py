@@ -56,6 +56,22 @@ KNOWN_ISAS = ("avx512", "avx2", "baseline") if platform.machine() in ("x86_64", 
 IMPLEMENTATIONS = (*(f"cpp-{isa}" for isa in KNOWN_ISAS), "numba", "numpy")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several processes one thread of OpenBLAS, whose threads spin while they wait for work."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run Numba's tests in one process: two of them would compile the same functions at the same time."""
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        on_numba = any(isinstance(value, str) and value == "numba" for value in values)
+        if on_numba and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("numba"))
+
+
 def pytest_sessionstart() -> None:
     """Refuse to test a package without the extension that was asked for, or beside the one that was installed."""
     if HAS_EXTENSION:
