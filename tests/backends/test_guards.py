@@ -212,7 +212,7 @@ def test_answers(loss):
     assert_raises(lambda: loss(ROWS[0].copy(), LABELS[:1]), V, "y must have 2 dimension(s), not shape (2,)")
     assert_raises(lambda: loss(LABELS.reshape(5, 1), LABELS), T, "y must be float32 or float64, not int64")
     assert_raises(lambda: loss(np.ones((2, 5)).T, LABELS), V, "y must be C-contiguous")
-    assert_raises(lambda: loss(np.ones((5, 0)), LABELS), V, "t[0] is 0, which is no label of 0 classes")
+    assert_raises(lambda: loss(np.ones((5, 0)), LABELS), V, "t[0] is 0, which is not a label of 0 classes")
 
 
 @pytest.mark.parametrize(("x", "error", "message"), BATCHES, ids=map(message_of, BATCHES))
