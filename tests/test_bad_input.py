@@ -51,7 +51,7 @@ class Mistake(NamedTuple):
 
 T, V = TypeError, ValueError
 X_SHAPE = "x must have shape (batch, 6) or (6,), not "
-NO_NUMBERS = "must hold real numbers, not "
+NO_NUMBERS = "must contain real numbers, not "
 ROWS = "for 9 row(s) of x and 4 classes: it must be labels of shape (9,) or targets of shape (9, 4)"
 
 # What comes as x and t, in every method that takes both.
@@ -63,13 +63,13 @@ BATCHES = [
     ("text", lambda g: ([["a"] * 6], [0]), T, f"x {NO_NUMBERS}list of dtype <U1"),
     ("complex", lambda g: (g.x * 1j, g.t), T, f"x {NO_NUMBERS}ndarray of dtype complex128"),
     ("None", lambda g: (None, g.t), T, f"x {NO_NUMBERS}NoneType of dtype object"),
-    ("ragged", lambda g: ([[1.0] * 6, [1.0] * 5], g.t), V, "x is no array: "),
+    ("ragged", lambda g: ([[1.0] * 6, [1.0] * 5], g.t), V, "x is not an array: "),
     ("long double", lambda g: (g.x.astype("g"), g.t), T, "x must be float32 or float64, not "),
     ("too few labels", lambda g: (g.x, g.t[:8]), V, "t has 8 labels for 9 rows of x"),
     ("too many labels", lambda g: (g.x[:8], g.t), V, "t has 9 labels for 8 rows of x"),
-    ("label too large", lambda g: (g.x[:3], [0, 1, 4]), V, "t[2] is 4, which is no label of 4 classes"),
-    ("label below 0", lambda g: (g.x[:3], [0, -1, 4]), V, "t[1] is -1, which is no label of 4 classes"),
-    ("huge label", lambda g: (g.x[:1], np.array([2**64 - 1])), V, "t[0] is 18446744073709551615, which is no label"),
+    ("label too large", lambda g: (g.x[:3], [0, 1, 4]), V, "t[2] is 4, which is not a label of 4 classes"),
+    ("label below 0", lambda g: (g.x[:3], [0, -1, 4]), V, "t[1] is -1, which is not a label of 4 classes"),
+    ("huge label", lambda g: (g.x[:1], np.array([2**64 - 1])), V, "t[0] is 18446744073709551615, which is not a label"),
     ("float labels", lambda g: (g.x, g.t * 1.0), T, "t has labels of dtype float64: class labels must be integers"),
     ("bool labels", lambda g: (g.x, g.t > 1), T, "t has labels of dtype bool: class labels must be integers"),
     ("one-hot of the wrong width", lambda g: (g.x, np.eye(5)[g.t]), V, "t has shape (9, 5) " + ROWS),
@@ -132,7 +132,7 @@ ANSWERS = [
     ("rank", lambda g: (g.y[None], g.t), V, "y must have shape (n,) or (rows, n) with n >= 1, not (1, 9, 4)"),
     ("text", lambda g: (["a"], 0), T, f"y {NO_NUMBERS}list of dtype <U1"),
     ("label count", lambda g: (g.y, g.t[:8]), V, "t has 8 labels for 9 rows"),
-    ("label range", lambda g: (g.y[:2], [0, 4]), V, "t[1] is 4, which is no label of 4 classes"),
+    ("label range", lambda g: (g.y[:2], [0, 4]), V, "t[1] is 4, which is not a label of 4 classes"),
     ("float labels", lambda g: (g.y, g.t * 1.0), T, "class labels must be integers"),
     ("width", lambda g: (g.y, g.one_hot[:, :3]), V, "t has shape (9, 3) for 9 row(s)"),
     ("one row for a batch", lambda g: (g.y[:4], g.one_hot[0]), T, "class labels must be integers"),
@@ -143,7 +143,7 @@ FUNCTIONS = [
     ("relu: complex", lambda g: fastnet.relu(1j), T, f"x {NO_NUMBERS}complex of dtype complex128"),
     ("tanh: objects", lambda g: fastnet.tanh(np.array([None])), T, f"x {NO_NUMBERS}ndarray of dtype object"),
     ("step_function: dates", lambda g: fastnet.step_function(np.array(["2020"], "M8[Y]")), T, f"x {NO_NUMBERS}ndarray"),
-    ("identity_function: ragged", lambda g: fastnet.identity_function([[1, 2], [3]]), V, "x is no array: "),
+    ("identity_function: ragged", lambda g: fastnet.identity_function([[1, 2], [3]]), V, "x is not an array: "),
     ("leaky_relu: slope", lambda g: fastnet.leaky_relu(g.x, slope=NAN), V, "slope must be finite, not nan"),
     ("leaky_relu: no slope", lambda g: fastnet.leaky_relu(g.x, None), T, "slope must be a number, not NoneType"),
     ("softmax: scalar", lambda g: fastnet.softmax(3.0), V, "x must have shape (..., classes) with at least one class"),
@@ -263,9 +263,9 @@ SETTINGS = [
     ("use_backend: a list", lambda g: fastnet.use_backend(["numpy"]), V, "unknown backend ['numpy']"),
     ("set_num_threads: 0", lambda g: fastnet.set_num_threads(0), V, "count must be at least 1, not 0"),
     ("set_num_threads: -1", lambda g: fastnet.set_num_threads(-1), V, "count must be at least 1, not -1"),
-    ("set_num_threads: float", lambda g: fastnet.set_num_threads(2.0), T, "count must be an int"),
-    ("set_num_threads: bool", lambda g: fastnet.set_num_threads(True), T, "count must be an int"),
-    ("set_num_threads: text", lambda g: fastnet.set_num_threads("2"), T, "count must be an int"),
+    ("set_num_threads: float", lambda g: fastnet.set_num_threads(2.0), T, "count must be an integer"),
+    ("set_num_threads: bool", lambda g: fastnet.set_num_threads(True), T, "count must be an integer"),
+    ("set_num_threads: text", lambda g: fastnet.set_num_threads("2"), T, "count must be an integer"),
     ("predict: empty batch", lambda g: g.net.predict(g.x[:0]), V, "x of shape (0, 6) is an empty batch"),
     ("predict: columns", lambda g: g.net.predict(g.x.T), V, "x has 9 columns for a network of 6 inputs"),
     ("predict: row", lambda g: g.net.predict(g.x[0, :5]), V, "x has 5 columns for a network of 6 inputs"),

@@ -66,7 +66,7 @@ def test_there_is_no_picture_of_it(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["compare", "--steps", "--plot", str(tmp_path / "steps.png")])
     assert ended.value.code == 2
-    assert "argument --plot: there is no picture of --steps" in capsys.readouterr().err
+    assert "argument --plot: --steps has no plot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

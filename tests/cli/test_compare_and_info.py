@@ -268,7 +268,7 @@ def test_a_refused_call_leaves_files_alone(refuse: Callable[..., str], tmp_path:
     pytest.importorskip("matplotlib")
     kept, new = tmp_path / "kept.json", tmp_path / "new.xyz"
     kept.write_text("kept", encoding="utf-8")
-    assert refuse(*SMALL, "--json", kept, "--plot", new).startswith("argument --plot: a picture's name must end in")
+    assert refuse(*SMALL, "--json", kept, "--plot", new).startswith("argument --plot: a plot's file name must end in")
     assert kept.read_text(encoding="utf-8") == "kept"
     assert not new.exists()
 
@@ -276,7 +276,7 @@ def test_a_refused_call_leaves_files_alone(refuse: Callable[..., str], tmp_path:
 def test_a_plot_without_matplotlib(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = refuse(*SMALL, "--plot", tmp_path / "times.png")
-    assert message == 'argument --plot: a picture needs Matplotlib: pip install "fastnet[plot]"'
+    assert message == 'argument --plot: a plot needs Matplotlib: pip install "fastnet[plot]"'
 
 
 def test_an_unknown_backend(

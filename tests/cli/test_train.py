@@ -221,7 +221,7 @@ def test_going_on(run: Callable[..., str], tmp_path: Path) -> None:
     whole = run(*SMALL, "--epochs", 4, "--save", net)
     run(*SMALL, "--epochs", 2, "--checkpoint", path)
     out = run(*SMALL, "--epochs", 4, "--resume", path, "--checkpoint", path, "--save", again)
-    assert f"\ngoing on after 20 iterations (2 epochs), from {path}\n" in out
+    assert f"\ncontinuing after 20 iterations (2 epochs), from {path}\n" in out
     assert rows_of(out) == rows_of(whole)
     assert accuracy_of(out) == accuracy_of(whole)
     assert again.read_bytes() == net.read_bytes()
@@ -269,9 +269,9 @@ def test_divergence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--lr", 0], "argument --lr: the number must be positive, not 0.0"),
         (["--lr", "nan"], "argument --lr: the number must be finite, not nan"),
         (["--momentum", 0.5], "argument --momentum: it is for momentum and nesterov, not for adam"),
-        (["--momentum", 1], "argument --momentum: the number must be less than 1, not 1.0"),
-        (["--dropout", 1], "argument --dropout: the number must be less than 1, not 1.0"),
-        (["--weight-decay", -1], "argument --weight-decay: the number must not be negative, not -1.0"),
+        (["--momentum", 1], "argument --momentum: the number must be at least 0 and less than 1, not 1.0"),
+        (["--dropout", 1], "argument --dropout: the number must be at least 0 and less than 1, not 1.0"),
+        (["--weight-decay", -1], "argument --weight-decay: the number must be at least 0, not -1.0"),
         (["--init", "big"], "argument --init: 'big' is not a number"),
         (["--warmup", 5], "argument --warmup: it is for --schedule cosine"),
         (["--schedule", "cosine", "--warmup", 100], "argument --warmup: warmup must be less than the 100 iterations"),
@@ -313,7 +313,7 @@ def test_another_training_is_not_gone_on_with(refuse: Callable[..., str], run: A
     saving.save_arrays(path, {}, {})
     assert refuse(*SMALL, "--resume", path).startswith(f"{start}is not a training of fastnet")
     path.write_bytes(b"")
-    assert refuse(*SMALL, "--resume", path).startswith(f"{start}is not a file of fastnet's, or it is damaged")
+    assert refuse(*SMALL, "--resume", path).startswith(f"{start}is not a fastnet file, or it is damaged")
 
 
 def test_an_algorithm_that_is_not_for_the_network(capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,7 +377,7 @@ def test_ctrl_c_keeps_what_was_learnt(
     assert read["complete"] is False
     made = len(read["history"]["losses"])
     out = run(*SMALL, "--iterations", made + 10, "--resume", tmp_path / "training.npz")
-    assert f"\ngoing on after {made:,} iterations" in out
+    assert f"\ncontinuing after {made:,} iterations" in out
 
 
 def test_a_crash_leaves_the_best_so_far(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def load_or_refuse(path, data):
     try:
         return load_arrays(path)
     except ValueError as error:
-        if not str(error).startswith(f"{path} is not a file of fastnet's, or it is damaged: "):
+        if not str(error).startswith(f"{path} is not a fastnet file, or it is damaged: "):
             raise
         return None
 
@@ -85,9 +85,9 @@ def test_any_bytes(tmp_path, noise):
 def test_other_files(tmp_path, data, message):
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="is not a file of fastnet's") as caught:
+    with pytest.raises(ValueError, match="is not a fastnet file") as caught:
         load_arrays(str(path))
-    assert str(caught.value) == f"{path} is not a file of fastnet's, or it is damaged: {message}"
+    assert str(caught.value) == f"{path} is not a fastnet file, or it is damaged: {message}"
 
 
 # Files that were made by something else -------------------------------------------------------------------
@@ -126,10 +126,10 @@ GIB = 2**30
         ({"about.npy": b"{}"}, "reading magic string"),
         ({"about.npy": ONES}, "it has an array of dtype float64"),
         ({"about.npy": npy("hello")}, "Expecting value"),
-        ({"about.npy": npy("[]")}, "its entry 'about' is of another kind"),
-        ({"about.npy": npy("{}")}, "its entry 'about' is of another kind"),
+        ({"about.npy": npy("[]")}, "its entry 'about' is of another format"),
+        ({"about.npy": npy("{}")}, "its entry 'about' is of another format"),
         ({"about.npy": npy("[" * 100_000)}, ""),
-        ({"about.npy": about_of([], version=2)}, "it has version 2 of the format; this fastnet knows 1"),
+        ({"about.npy": about_of([], version=2)}, "it has version 2 of the format, but this fastnet reads 1"),
         ({"about.npy": about_of(["a"])}, "it has the entries [] for the names ['a']"),
         ({"about.npy": about_of([]), "a.npy": ONES}, "it has the entries ['a.npy'] for the names []"),
         ({"about.npy": about_of([1]), "a.npy": ONES}, "it has the entries ['a.npy'] for the names [1]"),
@@ -157,7 +157,7 @@ GIB = 2**30
 def test_foreign_files(tmp_path, entries, message):
     path = tmp_path / "foreign.npz"
     write_zip(path, entries)
-    with pytest.raises(ValueError, match=r"foreign\.npz is not a file of fastnet's") as caught:
+    with pytest.raises(ValueError, match=r"foreign\.npz is not a fastnet file") as caught:
         load_arrays(path)
     assert message in str(caught.value)
 
@@ -197,10 +197,10 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
         {"about.npy": pickle.dumps(Bomb())},
     ):
         write_zip(path, entries)
-        with pytest.raises(ValueError, match=r"bomb\.npz is not a file of fastnet's"):
+        with pytest.raises(ValueError, match=r"bomb\.npz is not a fastnet file"):
             load_arrays(path)
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match=r"bomb\.npz is not a file of fastnet's"):
+    with pytest.raises(ValueError, match=r"bomb\.npz is not a fastnet file"):
         load_arrays(path)
     assert not Bomb.exploded
 

@@ -195,26 +195,26 @@ CIRCULAR["self"] = CIRCULAR
     [
         ([np.ones(2)], {}, T, "arrays must be a dict, not list"),
         ({}, None, T, "about must be a dict, not NoneType"),
-        ({1: np.ones(2)}, {}, T, "arrays must have names that are strings, not 1"),
-        ({}, {1: 2}, T, "about must have names that are strings, not 1"),
+        ({1: np.ones(2)}, {}, T, "arrays must have strings as names, not 1"),
+        ({}, {1: 2}, T, "about must have strings as names, not 1"),
         ({"a": [1.0]}, {}, T, "arrays['a'] must be a NumPy array, not list"),
         ({"a": 1.0}, {}, T, "arrays['a'] must be a NumPy array, not float"),
         ({"a": np.float64(1)}, {}, T, "arrays['a'] must be a NumPy array, not float64"),
-        ({"a": np.array([None])}, {}, T, "arrays['a'] must hold real numbers of at most 64 bits, not object"),
-        ({"a": np.array(["x"])}, {}, T, "arrays['a'] must hold real numbers of at most 64 bits, not <U1"),
-        ({"a": np.ones(1, complex)}, {}, T, "arrays['a'] must hold real numbers of at most 64 bits, not complex128"),
-        ({"a": np.zeros(1, "f4,i4")}, {}, T, "arrays['a'] must hold real numbers of at most 64 bits, not [("),
-        ({"a": np.zeros(1, "M8[s]")}, {}, T, "arrays['a'] must hold real numbers of at most 64 bits, not datetime64"),
+        ({"a": np.array([None])}, {}, T, "arrays['a'] must contain real numbers of at most 64 bits, not object"),
+        ({"a": np.array(["x"])}, {}, T, "arrays['a'] must contain real numbers of at most 64 bits, not <U1"),
+        ({"a": np.ones(1, complex)}, {}, T, "arrays['a'] must contain real numbers of at most 64 bits, not complex128"),
+        ({"a": np.zeros(1, "f4,i4")}, {}, T, "arrays['a'] must contain real numbers of at most 64 bits, not [("),
+        ({"a": np.zeros(1, "M8[s]")}, {}, T, "arrays['a'] must contain real numbers of at most 64 bits, not datetime64"),
         *(
             ({name: np.ones(1)}, {}, V, f"arrays can't have the name {name!r}")
             for name in ("", "about", "a\0b", "a\\b")
         ),
         ({"\ud800": np.ones(1)}, {}, V, "arrays can't have the name '\\ud800'"),
         ({"é" * 40_000: np.ones(1)}, {}, V, "arrays can't have the name 'ééé"),
-        ({}, {"a": np.ones(1)}, T, "about must hold what JSON can: Object of type ndarray"),
-        ({}, {"a": {1, 2}}, T, "about must hold what JSON can: Object of type set"),
-        ({}, {"a": {(1, 2): 3}}, T, "about must hold what JSON can: keys must be"),
-        ({}, CIRCULAR, V, "about must hold what JSON can: Circular reference"),
+        ({}, {"a": np.ones(1)}, T, "about can't be written as JSON: Object of type ndarray"),
+        ({}, {"a": {1, 2}}, T, "about can't be written as JSON: Object of type set"),
+        ({}, {"a": {(1, 2): 3}}, T, "about can't be written as JSON: keys must be"),
+        ({}, CIRCULAR, V, "about can't be written as JSON: Circular reference"),
     ],
 )
 def test_what_can_not_be_saved(file, good_bytes, arrays, about, error, message):
@@ -227,7 +227,7 @@ def test_what_can_not_be_saved(file, good_bytes, arrays, about, error, message):
 
 @pytest.mark.skipif(np.dtype("g").itemsize == 8, reason="long double is float64 on this platform")
 def test_no_long_double(tmp_path):
-    with pytest.raises(TypeError, match=r"arrays\['a'\] must hold real numbers of at most 64 bits, not "):
+    with pytest.raises(TypeError, match=r"arrays\['a'\] must contain real numbers of at most 64 bits, not "):
         save_arrays(tmp_path / "a", {"a": np.ones(1, "g")}, {})
 
 

@@ -123,10 +123,10 @@ def flip(path):
 SMALLER = fastnet.MultiLayerNet(6, [5, 3], 3, use_batchnorm=True, dropout_ratio=0.3, seed=0)
 ARRAYS = {"params/W1": np.ones(2)}
 FILES = [
-    (lambda path: truncate(path), ValueError, "is not a file of fastnet's, or it is damaged"),
-    (lambda path: flip(path), ValueError, "is not a file of fastnet's, or it is damaged"),
-    (lambda path: path.write_bytes(b""), ValueError, "is not a file of fastnet's, or it is damaged: it is empty"),
-    (lambda path: path.write_bytes(b"\x93NUMPY"), ValueError, "is not a file of fastnet's, or it is damaged"),
+    (lambda path: truncate(path), ValueError, "is not a fastnet file, or it is damaged"),
+    (lambda path: flip(path), ValueError, "is not a fastnet file, or it is damaged"),
+    (lambda path: path.write_bytes(b""), ValueError, "is not a fastnet file, or it is damaged: it is empty"),
+    (lambda path: path.write_bytes(b"\x93NUMPY"), ValueError, "is not a fastnet file, or it is damaged"),
     (lambda path: path.unlink(), FileNotFoundError, "No such file"),
     (lambda path: save_arrays(path, ARRAYS, {}), ValueError, "has no parameters of a network of fastnet, but None"),
     (

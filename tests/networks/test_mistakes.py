@@ -86,7 +86,7 @@ LOSSES = [
 ]
 
 DECAYS = [
-    (-0.1, V, "weight_decay_lambda must not be negative, not -0.1"),
+    (-0.1, V, "weight_decay_lambda must be at least 0, not -0.1"),
     (np.nan, V, "weight_decay_lambda must be finite, not nan"),
     ("0.1", T, "weight_decay_lambda must be a number, not str"),
     (None, T, "weight_decay_lambda must be a number, not NoneType"),
@@ -111,7 +111,7 @@ ARGUMENTS = [
     ({"activation": ReLU}, V, "activation must be one of 'relu', "),
     ({"activation": None}, V, "activation must be one of 'relu', "),
     ({"weight_init_std": "lecun"}, V, "weight_init_std must be one of 'he', 'xavier', 'relu', 'sigmoid', not 'lecun'"),
-    ({"weight_init_std": -0.01}, V, "weight_init_std must not be negative, not -0.01"),
+    ({"weight_init_std": -0.01}, V, "weight_init_std must be at least 0, not -0.01"),
     ({"weight_init_std": np.inf}, V, "weight_init_std must be finite, not inf"),
     ({"weight_init_std": None}, T, "weight_init_std must be a number, not NoneType"),
     *(({"weight_decay_lambda": decay}, error, message) for decay, error, message in DECAYS),
@@ -119,7 +119,7 @@ ARGUMENTS = [
     ({"use_batchnorm": "no"}, T, "use_batchnorm must be True or False, not str"),
     ({"dropout_ratio": -0.5}, V, "dropout_ratio must be from 0 to 1, not -0.5"),
     ({"dropout_ratio": 1.5}, V, "dropout_ratio must be from 0 to 1, not 1.5"),
-    ({"dropout_ratio": 1}, V, "dropout_ratio must be less than 1: with 1, nothing is left"),
+    ({"dropout_ratio": 1}, V, "dropout_ratio must be at least 0 and less than 1, not 1"),
     ({"dropout_ratio": True}, T, "dropout_ratio must be a number, not bool"),
     ({"dtype": "float16"}, V, "dtype must be 'float32' or 'float64', not 'float16'"),
     ({"dtype": "double precision"}, T, "dtype must be 'float32' or 'float64', not 'double precision'"),
@@ -133,12 +133,12 @@ BATCHES = [
     (lambda x, t: (x[:0], t[:0]), V, "x of shape (0, 6) is an empty batch"),
     (lambda x, t: (x[:, :5], t), V, COLUMNS),
     (lambda x, t: (x[None], t), V, "x must have shape (batch, 6) or (6,), not (1, 9, 6)"),
-    (lambda x, t: (x * 1j, t), T, "x must hold real numbers, not ndarray of dtype complex128"),
+    (lambda x, t: (x * 1j, t), T, "x must contain real numbers, not ndarray of dtype complex128"),
     (lambda x, t: (x, t[:8]), V, "t has 8 labels for 9 rows of x"),
-    (lambda x, t: (x, t * 0 + 4), V, "t[0] is 4, which is no label of 4 classes"),
+    (lambda x, t: (x, t * 0 + 4), V, "t[0] is 4, which is not a label of 4 classes"),
     (lambda x, t: (x, t * 1.0), T, "t has labels of dtype float64: class labels must be integers"),
     (lambda x, t: (x, np.eye(5)[t]), V, "t has shape (9, 5) " + ROWS),
-    (lambda x, t: (x, None), T, "t must hold real numbers, not NoneType"),
+    (lambda x, t: (x, None), T, "t must contain real numbers, not NoneType"),
 ]
 
 PARAMETERS = [
@@ -264,13 +264,13 @@ class OwnLoss(LossLayer):
 OWN = [
     (Own(np.ones((8, 6))), V, "layers[0], Own, gave shape (8, 6) for a batch of 9 row(s)"),
     (Own(1.0), V, "layers[0], Own, gave shape () for a batch of 9 row(s)"),
-    (Own(np.ones((9, 6)) * 1j), T, "what layers[0], Own, gave must hold real numbers, not ndarray of dtype complex128"),
-    (Own("text"), T, "what layers[0], Own, gave must hold real numbers, not str"),
+    (Own(np.ones((9, 6)) * 1j), T, "what layers[0], Own, gave must contain real numbers, not ndarray of dtype complex128"),
+    (Own("text"), T, "what layers[0], Own, gave must contain real numbers, not str"),
     (Own(np.ones((9, 2, 3))), V, "layers[0], Own, gave shape (9, 2, 3), where (batch, classes) is needed"),
     (Own(), V, "layers[0], Own, has no 'a' in its grads after backward"),
     (Own(grads={"b": np.ones(6)}), V, "layers[0], Own, has no 'a' in its grads after backward"),
     (Own(grads={"a": np.ones(5)}), V, "layers[0], Own, gave a gradient of shape (5,) for params['a1'] of shape (6,)"),
-    (Own(grads={"a": None}), T, "the gradient by a1 must hold real numbers, not NoneType"),
+    (Own(grads={"a": None}), T, "the gradient by a1 must contain real numbers, not NoneType"),
     (Layer(), NotImplementedError, "Layer has no forward"),
 ]
 

@@ -29,7 +29,7 @@ MISTAKES = [
     ("a list", {}, {"p1": [0.0] * 4}, T, "grads['p1'] must be a NumPy array, not list"),
     ("a number", {}, {"p3": 1.0}, T, "grads['p3'] must be a NumPy array, not float"),
     ("None", {}, {"p1": NotImplemented}, T, "grads['p1'] must be a NumPy array, not NotImplementedType"),
-    ("no string", {}, {1: np.ones(2)}, T, "grads must have names that are strings, not 1"),
+    ("no string", {}, {1: np.ones(2)}, T, "grads must have strings as names, not 1"),
     ("params: a number", {"p3": 1.0}, {}, T, "params['p3'] must be a NumPy array, not float"),
     ("params: a scalar", {"p3": np.float64(1)}, {}, T, "params['p3'] must be a NumPy array, not float64"),
     ("params: a list", {"p1": [0.0] * 4}, {}, T, "params['p1'] must be a NumPy array, not list"),
@@ -109,7 +109,7 @@ def test_another_network_needs_another_optimizer():
     train(optimizer, params, 1)
     before = bits(optimizer, params)
     other = good() | {"p1": np.ones(5)}
-    message = r"params\['p1'\] is float64 of shape \(5,\), but the velocity that this optimizer has for it is float64 "
+    message = r"params\['p1'\] is float64 of shape \(5,\), but this optimizer's velocity for it is float64 "
     with pytest.raises(ValueError, match=message):
         optimizer.update(other, other)
     with pytest.raises(ValueError, match=r"params\['p0'\] is float32 of shape \(3, 4\), but the velocity"):

@@ -85,7 +85,7 @@ STATES = [
     ("dtype", {"second_moment/p1": np.ones(4, "f4")}, V, "state['second_moment/p1'] is float32 of shape (4,), not "),
     ("integers", {"second_moment/p1": np.ones(4, int)}, T, "state['second_moment/p1'] must be float32 or float64"),
     ("a list", {"second_moment/p1": [1.0] * 4}, T, "state['second_moment/p1'] must be a NumPy array, not list"),
-    ("no string", {1: np.ones(4)}, T, "state must have names that are strings, not 1"),
+    ("no string", {1: np.ones(4)}, T, "state must have strings as names, not 1"),
 ]
 
 
@@ -113,7 +113,7 @@ def test_the_state_of_other_parameters():
         optimizer.load_state_dict(other.state_dict())
     with pytest.raises(ValueError, match="the velocity in state does not fit the parameters: 'p0', 'p1', 'p2', 'p3'"):
         optimizer.load_state_dict({"iteration": 3})
-    with pytest.raises(ValueError, match="the velocity in state does not fit the parameters: it has none"):
+    with pytest.raises(ValueError, match="the velocity in state does not fit the parameters: it is empty"):
         Momentum().load_state_dict({"iteration": 3})
     with pytest.raises(ValueError, match="but the slots of SGD are none"):
         SGD().load_state_dict(other.state_dict())
@@ -123,7 +123,7 @@ def test_the_state_of_other_parameters():
         RMSprop().load_state_dict(adagrad.state_dict())
     fresh = Momentum()  # without parameters to compare with: at the first update
     fresh.load_state_dict(other.state_dict())
-    with pytest.raises(ValueError, match=r"but the velocity that this optimizer has for it is float64 of shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"but this optimizer's velocity for it is float64 of shape \(5,\)"):
         train(fresh, good(), 1)
 
 

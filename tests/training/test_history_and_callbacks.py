@@ -118,9 +118,9 @@ def test_the_plot(tmp_path: Path) -> None:
 
 def test_plots_of_other_histories(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    with pytest.raises(ValueError, match="history has no iteration"):
+    with pytest.raises(ValueError, match="history has no iterations"):
         make_trainer().history.plot()
-    with pytest.raises(ValueError, match="a picture's name must end in one of"):
+    with pytest.raises(ValueError, match="a plot's file name must end in one of"):
         make_trainer(iterations=1).fit().plot(tmp_path / "curves.xyz")
     alone = Trainer(make_net(), X, T, iterations=1, batch_size=10, evaluate_train=0).fit()
     assert len(alone.plot(tmp_path / "one.png").axes) == 1
