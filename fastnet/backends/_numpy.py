@@ -1,4 +1,4 @@
-"""The reference backend: short, obvious and slow. It is the definition that the others are tested against."""
+"""The reference backend: short, obvious and slow. The other backends are tested against it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Ou
 name = "numpy"
 algorithms = ("incremental", "loop")
 
-quietly = np.errstate(all="ignore")  # NaN and infinities are answers here, as they are in the compiled kernels
+quietly = np.errstate(all="ignore")  # NaN and infinities are valid answers, as in the compiled kernels.
 
-EPSILON = 1e-7  # inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss
+EPSILON = 1e-7  # Added inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss.
 
 
 @quietly
@@ -31,7 +31,7 @@ def activation(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> Fl
     if kind == Activation.STEP:
         return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
     if kind == Activation.SIGMOID:
-        e = np.exp(-np.abs(x))  # at most 1: neither branch overflows
+        e = np.exp(-np.abs(x))  # At most 1, so that neither branch overflows.
         return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
     if kind == Activation.TANH:
         return np.tanh(x)
@@ -59,13 +59,13 @@ def activation_derivative(kind: Activation, x: FloatArray, leaky_slope: float = 
 
 @quietly
 def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
-    """φ(a + d) − φ(a) without subtracting values of φ, so that it keeps its digits however small `d` is."""
+    """Return φ(a + d) − φ(a) without subtracting two values of φ: no digits are lost, however small `d` is."""
     if kind == Activation.SIGMOID:
         # With u = e^|d| − 1, s = σ(a) and c = σ(−a): ±s·c·u / (1 + w·u) with w = s upwards and c downwards.
         s, c = activation(kind, a), activation(kind, -a)
         u = np.expm1(np.minimum(np.abs(d), 30))
         exact = np.sign(d) * s * c * u / (1 + np.where(d > 0, s, c) * u)
-        right = (a > 0) & (a + d > 0)  # where the values near 0 are those of σ(−a)
+        right = (a > 0) & (a + d > 0)  # Here σ(−a) is the value near 0.
         plain = np.where(right, c - activation(kind, -a - d), activation(kind, a + d) - s)
         return np.where(np.abs(d) <= 30, exact, plain).astype(a.dtype)
     if kind == Activation.TANH:
@@ -81,19 +81,19 @@ def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, leaky_
 
 @quietly
 def softmax_difference(z: FloatArray, dz: FloatArray) -> FloatArray:
-    """softmax(z + dz) − softmax(z) of each row, likewise."""
+    """Return softmax(z + dz) − softmax(z) of each row, likewise without subtraction."""
     y = softmax(z)
-    # Adding one number to a row of dz changes nothing: the likeliest class gets 0, and nothing below cancels.
+    # Adding the same number to a whole row of dz changes nothing. With 0 for the likeliest class nothing cancels below.
     d = dz - np.take_along_axis(dz, y.argmax(axis=1, keepdims=True), axis=1)
     q = np.expm1(d)
     r = (y * q).sum(axis=1, keepdims=True)
-    too_long = d.max(axis=1, keepdims=True) > (600 if y.dtype == np.float64 else 80)  # e^d is no number
+    too_long = d.max(axis=1, keepdims=True) > (600 if y.dtype == np.float64 else 80)  # e^d overflows.
     return np.where(too_long, softmax(z + dz) - y, y * (q - r) / (1 + r)).astype(y.dtype)
 
 
 @quietly
 def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatArray) -> FloatArray:
-    """By how much each row's loss changes, shape (batch,), when the last layer's units z change by dz."""
+    """Return the change of each row's loss, shape (batch,), when the last layer's units z change by dz."""
     soft = spec.output == Output.SOFTMAX
     y, dy = (softmax(z), softmax_difference(z, dz)) if soft else (z, dz)
     if spec.loss == Loss.MEAN_SQUARED_ERROR:
@@ -101,7 +101,7 @@ def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatA
         return errors
     base = y + y.dtype.type(EPSILON)
     after = softmax(z + dz) if soft else y + dy
-    # Where the argument falls below half, 1 + dy/base cancels and the quotient of the arguments does not.
+    # Where the argument falls below half, 1 + dy/base cancels, but the quotient of the two arguments does not.
     falls = dy / base < -0.5
     of_logarithm = np.where(falls, np.log((after + y.dtype.type(EPSILON)) / base), np.log1p(dy / base))
     losses: FloatArray = np.where(t == 0, 0, -t * of_logarithm).sum(axis=1)
@@ -116,7 +116,7 @@ def softmax(x: FloatArray) -> FloatArray:
 
 
 def target_rows(t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
-    """`t` as rows of the shape of `y`: labels become one-hot."""
+    """Return `t` as rows of the shape of `y`: labels become one-hot."""
     if t.ndim == 2:
         return t.astype(y.dtype, copy=False)
     rows = np.zeros_like(y)
@@ -154,7 +154,7 @@ def softmax_backward(y: FloatArray, dy: FloatArray) -> FloatArray:
 
 @quietly
 def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
-    """The network's answer, shape (batch, classes)."""
+    """Return the network's answer, shape (batch, classes)."""
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
         x = x @ weight if bias is None else x @ weight + bias
         x = activation(kind, x, spec.leaky_slope)
@@ -169,7 +169,7 @@ def penalty(spec: NetworkSpec) -> float:
 
 
 def with_decay(spec: NetworkSpec, gradient: FloatArray, weight: FloatArray) -> FloatArray:
-    """A weight's gradient with that of the penalty, λW, which is its central difference too."""
+    """Add to a weight's gradient that of the penalty: λW, by derivative and by central difference alike."""
     return gradient if spec.weight_decay == 0 else gradient + weight.dtype.type(spec.weight_decay) * weight
 
 
@@ -179,14 +179,14 @@ def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
 
 
 def mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
-    """The loss of the answers y (batch, classes), with the penalty."""
+    """Return the loss of the answers y (batch, classes), including the penalty."""
     error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
     return error(y, t) + penalty(spec)
 
 
 @quietly
 def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, list[FloatArray]]:
-    """Backprop: the loss, and its derivative with respect to every array of ``spec.parameters``."""
+    """Return the loss and, by backprop, its gradient with respect to every array of ``spec.parameters``."""
     before, after = [], [x]  # each layer's units before and after its activation
     for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
         a = after[-1] @ weight if bias is None else after[-1] @ weight + bias
@@ -216,7 +216,10 @@ def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list
 
 @quietly
 def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
-    """Central differences, two full forward passes for each of `entries`: flat numbers in ``spec.parameters``."""
+    """Return the central difference at each of `entries`, flat indices into ``spec.parameters``.
+
+    Each takes two full forward passes.
+    """
     spec = spec.copy()
     ends = np.cumsum([p.size for p in spec.parameters])
     differences = np.empty(len(entries), dtype=spec.dtype)
@@ -238,7 +241,10 @@ def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, e
 def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
-    """Central differences by every parameter, each perturbation carried to the loss as an exact difference."""
+    """Return the central difference with respect to every parameter.
+
+    Each perturbation is carried to the loss as an exact difference.
+    """
     spec.check_differences()
     step, last = spec.dtype.type(h), len(spec.weights) - 1
     before, after = [], [x]
@@ -250,7 +256,7 @@ def incremental(
     evaluations = 0
 
     def change(layer: int, unit: int, d: FloatArray) -> FloatArray:
-        """The change of each row's loss, shape (batch,), when one unit's pre-activation changes by d (batch,)."""
+        """Return the change of each row's loss, shape (batch,), when a unit's pre-activation changes by d (batch,)."""
         nonlocal evaluations
         evaluations += len(d)
         da = np.zeros_like(before[layer])
@@ -276,7 +282,7 @@ def incremental(
         if bias is not None:
             gradients.append(differences[-1])
     base = loss(spec, x, t)
-    if not np.isfinite(base):  # nor is the difference of two such losses
+    if not np.isfinite(base):  # The difference of two such losses is not finite either.
         gradients = [np.full_like(g, np.nan) for g in gradients]
     return gradients, Diagnostics(base, evaluations, kinked=tuple(kinked))
 
@@ -286,4 +292,4 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Nothing: this backend's own code has one thread, and NumPy's matrix product keeps its own setting."""
+    """Do nothing: this backend's own code has one thread, and NumPy's matrix product keeps its own setting."""

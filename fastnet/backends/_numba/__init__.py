@@ -8,7 +8,6 @@ from fastnet.backends._numba.backend import (
     cross_entropy_error,
     forward,
     gradient,
-    loop,
     loss,
     loss_and_gradient,
     matmul,
@@ -17,6 +16,7 @@ from fastnet.backends._numba.backend import (
     softmax,
 )
 from fastnet.backends._numba.differences import incremental, nodal
+from fastnet.backends._numba.loop import loop
 from fastnet.backends._numba.threads import get_num_threads, set_num_threads
 
 __all__ = [

@@ -1,280 +1,204 @@
-"""The finite-difference gradients of the Numba backend: `incremental` and `nodal`.
+"""The finite-difference gradients `incremental` and `nodal`: which kernels run, on which rows, in which order.
 
-A weight moves its unit's pre-activation by h times its input, a bias by h. Inputs of 0 move nothing; equal inputs of a
-row move it equally, and are evaluated once. The effects of a row's distinct moves go into a table, from which they are
-added to the gradient. Threads share out the tables, and then the gradient's rows, so that its sums have one order.
-
-`nodal` evaluates a few moves of each unit, and the others where these do not tell the whole.
+A weight moves its unit's pre-activation by h times its input, a bias by h. `incremental` evaluates the distinct moves
+of each row and adds their effects to the gradient. `nodal` evaluates a few moves of each unit, adds the values of the
+polynomials through their effects, and does as `incremental` does for units that have no such polynomial. Threads share
+out the moves to evaluate, and then the rows of the gradient, so that its sums have one order.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import _numpy
-from fastnet.backends._numba import elements as kernels
-from fastnet.backends._numba import threads
-from fastnet.backends._numba.elements import LANES
-from fastnet.backends._numba.incremental import add, distinct, note
-from fastnet.backends._numba.job import GROUP, OUTPUTS, PADDED, UNITS, Job, base
-from fastnet.backends._numba.moves import BATCH, KINK, evaluate, has_kink
-from fastnet.backends._numba.nodal import NODES, add_polynomials, fit, fit_rows, refit, set_nodes
-from fastnet.backends.spec import Activation, Diagnostics, NetworkSpec
+from fastnet.backends._numba import base_point, distinct_moves, moves, network, polynomials, threads
+from fastnet.backends._numba.base_point import Chunk
+from fastnet.backends._numba.elementary import LANES
+from fastnet.backends._numba.jit import plain
+from fastnet.backends._numba.moves import Table
+from fastnet.backends._numba.network import GROUP, NODES
+from fastnet.backends._numba.polynomials import Fits
+from fastnet.backends.spec import Diagnostics, NetworkSpec
 
-SHORT_MOVE = 1e-5, 5e-3  # in float64 and float32: for softmax's argument, where series of third order do
-CHUNK_BYTES = 8 << 20  # of what is kept of the rows that are done together
-TABLE_BYTES = 8 << 20  # of what their moves do
-ROW_PRODUCTS = 1e7  # multiply-adds that go through all kernels of `nodal` in one call; more are shared out by kernels
+CHUNK_BYTES = 8 << 20  # What is kept of the rows at work.
+TABLE_BYTES = 8 << 20  # The effects of their moves.
+ROW_PRODUCTS = 1e7  # Rows of fewer multiply-adds go through all kernels of `nodal` in one call.
 
-
-# The gradient -------------------------------------------------------------------------------------------
-
-_ALL = np.empty((0, 0), np.uint8)
-
-
-def _targets(t: FloatArray | IntArray, classes: int) -> tuple[IntArray, FloatArray]:
-    """Labels, -1 where a row of the targets counts, and these rows in float64; one-hot rows are told by their label."""
-    if t.ndim == 1:
-        return np.array(t, np.int64), np.empty((len(t), 0))
-    one_hot = ((t == 1).sum(axis=1) == 1) & ((t != 0).sum(axis=1) == 1)
-    return np.where(one_hot, (t == 1).argmax(axis=1), -1), np.array(t, np.float64)
-
-
-class _Layout(NamedTuple):
-    """Where a network's units and parameters are kept, and what its work costs in multiply-adds."""
-
-    layers: IntArray  # (depth, columns): as in Job
-    parameters: int
-    units: int
-    width: int  # the most units of the last two layers, padded
-    places: int
-    products: int  # of a row's forward pass
-    tails: IntArray  # (depth,): of a move
-    nodes: float  # of all nodes of a row
-    kinked: bool
+_ALL = np.empty((0, 0), np.uint8)  # `Table.wanted` where every unit is
 
 
 @lru_cache(maxsize=16)
-def _layout(
-    shapes: tuple[tuple[int, int], ...], biased: tuple[bool, ...], activations: tuple[Activation, ...]
-) -> _Layout:
-    layers: list[tuple[int, ...]] = []
-    begin = units = places = 0
-    for (inputs, outputs), bias, kind in zip(shapes, biased, activations, strict=True):
-        biases = begin + inputs * outputs
-        end, padded = biases + (outputs if bias else 0), -(-outputs // LANES) * LANES
-        layers.append((inputs, outputs, int(kind), begin, biases, end, units, padded, places))
-        begin, units, places = end, units + padded, places + max(inputs + 1, NODES)
-    width = max(layer[PADDED] for layer in layers[-2:])
-    products = [outputs * (inputs + threads.UNIT_PRODUCTS) for inputs, outputs in shapes]
-    tails = np.cumsum([threads.UNIT_PRODUCTS, *products[:0:-1]])[::-1]
-    nodes = float(2 * NODES * sum(outputs * tail for (_, outputs), tail in zip(shapes, tails.tolist(), strict=True)))
-    kinked = any(has_kink(int(kind)) for kind in activations)
-    return _Layout(np.array(layers, np.int64), begin, units, width, places, sum(products), tails, nodes, kinked)
-
-
-@lru_cache(maxsize=16)
-def _node_tables(padded: tuple[int, ...], rows: int) -> tuple[IntArray, IntArray]:
-    """Where the nodes' tables begin, and the elements that fill them: (pairs + 1,)."""
-    blocks = np.zeros(rows * len(padded) + 1, np.int64)
-    np.cumsum(np.tile(padded, rows) // LANES, out=blocks[1:])
-    return blocks * (NODES * LANES), blocks
+def _elements_of_nodes(padded: tuple[int, ...], rows: int) -> tuple[IntArray, IntArray]:
+    """Return `Table.elements` for the nodes of all pairs, and (pairs + 1,) where each pair's effects begin."""
+    elements = np.zeros(rows * len(padded) + 1, np.int64)
+    np.cumsum(np.tile(padded, rows) // LANES, out=elements[1:])
+    return elements, elements * (NODES * LANES)
 
 
 class _Differences:
     """A network's finite-difference gradient in the making."""
 
     def __init__(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodes: bool) -> None:
-        self.spec, self.x, self.nodes = spec, x, nodes
-        self.depth, dtype = len(spec.weights), spec.dtype
-        self.labels, self.targets = _targets(t, spec.classes)
-        shapes = tuple(weight.shape for weight in spec.weights)
-        layout = _layout(shapes, tuple(bias is not None for bias in spec.biases), spec.activations)
-        self.layout, self.layers, units, places = layout, layout.layers, layout.units, layout.places
-
-        last = spec.weights[-1]
-        effects = np.zeros((2, spec.classes, layout.width))
-        effects[0].ravel()[:: layout.width + 1] = 1
-        if self.depth > 1:
-            effects[1, :, : len(last)] = last.T
-        # Places, moves and a number for each input; per unit five values of the base, three terms, and tables.
-        chunk = CHUNK_BYTES // (16 * places + (64 + 8 * NODES * nodes) * units)
-        rows = min(max(chunk, 1), threads.BLOCK_ROWS, len(x))
-        # Moves that an element of the last two layers holds: one or two milliseconds' work.
-        most = max(min(128, 12800 // spec.classes), BATCH)
+        self.spec, self.x, self.depth, self.nodes = spec, plain(x), len(spec.weights), nodes
+        self.labels, self.targets = base_point.labels_and_targets(t)
+        self.layout, self.net = network.layout(spec), network.describe(spec, h, len(x))
+        # A row keeps a move and two numbers for each place, eight values for each unit, and the effects of its nodes.
+        row_bytes = 16 * self.layout.places + (64 + 8 * NODES * nodes) * self.layout.units
+        self.rows = min(max(CHUNK_BYTES // row_bytes, 1), threads.BLOCK_ROWS, len(x))
+        self.memory = base_point.allocate(self.rows, spec, self.layout)
+        self.fits = polynomials.allocate(self.rows, self.layout) if nodes else {}
         self.evaluations = self.fallbacks = self.kinks = 0
-        single = dtype == np.float32
-        empty, step = np.empty(0, np.int64), dtype.type(h)
-        places_of_units, answers = np.zeros((3, rows, units)), np.empty((2, rows, spec.classes))
-        self.job = Job(
-            theta=np.concatenate([p.ravel() for p in spec.parameters]),
-            gradient=np.zeros(layout.parameters, dtype),
-            layers=self.layers,
-            widest=max(shape[1] for shape in shapes),
-            slope=float(dtype.type(spec.leaky_slope)),
-            output=int(spec.output),
-            loss=int(spec.loss),
-            smooth=not {Activation.SIGMOID, Activation.TANH}.isdisjoint(spec.activations),
-            steepest=float(np.abs(last).max(initial=0)) if self.depth > 1 else 0.0,
-            effects=effects,
-            small=kernels.SMALL_MOVE[single],
-            short=SHORT_MOVE[single],
-            h=step,
-            scale=1 / (2 * float(step) * len(x)),
-            x=x[:rows],
-            labels=self.labels[:rows],
-            targets=self.targets[:rows],
-            z=np.zeros((rows, units), dtype),
-            a=places_of_units[0],
-            s=places_of_units[1],
-            c=places_of_units[2],
-            last=answers[0],
-            y=answers[1],
-            likeliest=np.empty(rows, np.int64),
-            losses=np.empty(rows, dtype),
-            met=np.zeros((rows, units), np.uint8),
-            which=np.empty((rows, places), np.int32),
-            moves=np.empty((rows, places)),
-            counts=np.empty(rows * self.depth, np.int64),
-            wanted=_ALL,
-            skip=0,
-            begin=0,
-            end=0,
-            first=0,
-            elements=empty,
-            element_moves=np.array([BATCH] * (self.depth - 2) + [most] * min(self.depth, 2), np.int64),
-            element_met=empty,
-            tables=empty,
-            odd=np.empty(0),
-            terms=np.empty((3, rows, units) if nodes else (0, 0, 0)),
-            missed=np.zeros((rows, units) if nodes else (0, 0), np.uint8),
-            refit=np.empty(rows * self.depth if nodes else 0, np.int64),
-        )
 
     def gradient(self) -> tuple[list[FloatArray], Diagnostics]:
         """Add up the chunks, then the penalty."""
-        spec, job = self.spec, self.job
-        kinked, losses = np.zeros(job.met.shape[1], bool), 0.0
-        for first in range(0, len(self.x), len(job.x)):
-            self._chunk(first)
-            chunk_losses = job.losses[: len(self.job.x)]
-            losses += float(chunk_losses.sum(dtype=np.float64))
-            if not np.isfinite(chunk_losses).all():  # nor is the difference of two such losses
-                job.gradient[:] = np.nan
+        spec, layers = self.spec, self.layout.layers
+        kinked, losses = np.zeros(self.layout.units, bool), 0.0
+        for first in range(0, len(self.x), self.rows):
+            chunk = self._chunk(first)
+            if self.nodes:
+                self._add_nodal(chunk, Fits(**{k: v[: len(chunk.x)] for k, v in self.fits.items()}))
+            else:
+                self._add_incremental(chunk)
+            losses += float(chunk.losses.sum(dtype=np.float64))
+            if not np.isfinite(chunk.losses).all():  # The difference of two such losses is not finite either.
+                self.net.gradient[:] = np.nan
                 break
             if self.layout.kinked:
-                kinked |= (job.met & KINK).any(axis=0)
+                kinked |= (chunk.met & moves.KINK).any(axis=0)
         gradients, at = [], 0
         for parameter in spec.parameters:
-            gradients.append(job.gradient[at : at + parameter.size].reshape(parameter.shape))
+            gradients.append(self.net.gradient[at : at + parameter.size].reshape(parameter.shape))
             at += parameter.size
             if parameter.ndim == 2:
                 gradients[-1] = _numpy.with_decay(spec, gradients[-1], parameter)
-        units = [slice(u, u + n) for u, n in self.layers[:, [UNITS, OUTPUTS]].tolist()]
         return gradients, Diagnostics(
             losses / len(self.x) + _numpy.penalty(spec),
             self.evaluations,
             self.fallbacks,
             self.kinks,
-            tuple(kinked[u].copy() for u in units),
+            tuple(kinked[layer.units : layer.units + layer.outputs].copy() for layer in layers),
         )
 
-    def _chunk(self, first: int) -> None:
-        """Add what the chunk of rows that begins here contributes, if every loss is finite."""
-        at = slice(first, first + len(self.job.met))
-        chunk: dict[str, Any] = {"x": self.x[at], "labels": self.labels[at], "targets": self.targets[at]}
-        rows, job = len(chunk["x"]), self.job
-        job.met[:] = 0
-        if not self.nodes:
-            self.job = job._replace(**chunk)
-            self._run(base, rows, self.layout.products)
-            if np.isfinite(job.losses[:rows]).all():
-                self._add_moves(None)
-            return
+    def _chunk(self, first: int) -> Chunk:
+        """Return the chunk of rows that begins here, of which nothing is computed yet."""
+        at = slice(first, first + self.rows)
+        x = self.x[at]
+        chunk = Chunk(x, self.labels[at], self.targets[at], **{k: v[: len(x)] for k, v in self.memory.items()})
+        chunk.met[:] = 0
+        return chunk
 
-        job.missed[:] = 0
-        pairs, products, evaluations = rows * self.depth, self.layout.products, self.layout.nodes
-        tables, elements = _node_tables(tuple(self.layers[:, PADDED].tolist()), rows)
-        chunk |= {"odd": np.empty(tables[-1]), "tables": tables, "elements": elements, "first": 0, "wanted": _ALL}
-        self.job = job._replace(**chunk, skip=0, element_met=np.empty(elements[-1] * LANES, np.int64))
-        if evaluations < ROW_PRODUCTS:
-            self._run(fit_rows, rows, products + evaluations)
+    def _add_incremental(self, chunk: Chunk) -> None:
+        """Add the chunk's share in the gradient by `incremental`, if every loss is finite."""
+        threads.share(base_point.forward, (self.net, chunk), len(chunk.x), self.layout.products)
+        if np.isfinite(chunk.losses).all():
+            chunk.counts[:] = 1  # Any number but 0: every pair is wanted.
+            units = np.broadcast_to(self.layout.layers["outputs"], chunk.counts.shape)
+            self._add_moves(chunk, _ALL, units)
+
+    def _add_nodal(self, chunk: Chunk, fits: Fits) -> None:
+        """Add the chunk's share in the gradient by `nodal`, if every loss is finite."""
+        net, layers, products = self.net, self.layout.layers, self.layout.products
+        rows, pairs = len(chunk.x), chunk.counts.size
+        elements, begins = _elements_of_nodes(tuple(layers["padded"].tolist()), rows)
+        table = Table(
+            begin=0,
+            end=pairs,
+            counts=chunk.counts.ravel(),
+            skip=0,
+            wanted=_ALL,
+            elements=elements,
+            element_met=np.empty(elements[-1] * LANES, np.int64),
+            begins=begins,
+            odd=np.empty(begins[-1]),
+        )
+        fits.missed[:] = 0
+        if self.layout.nodes < ROW_PRODUCTS:
+            threads.share(polynomials.fit_rows, (net, chunk, table, fits), rows, products + self.layout.nodes)
         else:
-            self._run(base, rows, products)
-            self._run(set_nodes, pairs, products)
-            self._run(evaluate, int(elements[-1]), evaluations * rows / int(elements[-1]))
-            self._run(fit, pairs, products)
-        if not np.isfinite(job.losses[:rows]).all():
+            threads.share(base_point.forward, (net, chunk), rows, products)
+            threads.share(polynomials.set_nodes, (net, chunk), pairs, products)
+            element_products = self.layout.nodes * rows / int(elements[-1])
+            threads.share(moves.evaluate, (net, chunk, table), int(elements[-1]), element_products)
+            threads.share(polynomials.fit, (net, chunk, table, fits), pairs, products)
+        if not np.isfinite(chunk.losses).all():
             return
-        self.evaluations += 2 * int((job.counts[:pairs].reshape(rows, -1) @ self.layers[:, OUTPUTS]).sum())
-        refits = int(job.refit[:pairs].sum())
+        self.evaluations += 2 * int((chunk.counts @ layers["outputs"]).sum())
+        refits = int(fits.refits.sum())
         if refits:
-            counts = np.minimum(job.refit, 1)
-            self.job = self.job._replace(wanted=job.missed, skip=NODES - 1)
-            self._evaluate(0, pairs, counts)
+            counts = np.minimum(fits.refits, 1).ravel()
+            fourth = self._evaluate(chunk, 0, pairs, counts, fits.missed, begins, table.odd, skip=NODES - 1)
             self.evaluations += 2 * refits
-            self._run(refit, pairs, self.layout.products)
-        self._run(add_polynomials, -(-self.layout.places // GROUP), GROUP * rows * job.widest)
+            threads.share(polynomials.refit, (net, chunk, fourth, fits), pairs, products)
+        self._add(polynomials.add, (net, chunk, fits), rows)
         if self.layout.kinked:
-            self.kinks += int((job.met[:rows] & KINK).sum())
-        fallbacks = int(job.missed[:rows].sum())
+            self.kinks += int((chunk.met & moves.KINK).sum())
+        fallbacks = int(fits.missed.sum())
         if fallbacks:
             self.fallbacks += fallbacks
-            self._add_moves(job.missed[:rows])
+            units = np.add.reduceat(fits.missed, layers["units"], axis=1, dtype=np.int64)
+            chunk.counts[:] = units > 0
+            self._add_moves(chunk, fits.missed, units)
 
-    def _add_moves(self, wanted: Any) -> None:
-        """Add the effects of every move of the chunk, or of those of the units that are wanted."""
-        rows = len(self.job.x)
-        pairs = rows * self.depth
-        units = np.broadcast_to(self.layers[:, OUTPUTS], (rows, self.depth))
-        if wanted is not None:
-            units = np.add.reduceat(wanted, self.layers[:, UNITS], axis=1, dtype=np.int64)
-            self.job.counts[:pairs] = (units > 0).ravel()
-        self.job = self.job._replace(wanted=_ALL if wanted is None else wanted, skip=0)
-        self._run(distinct, pairs, self.layout.products)
-
-        counts = self.job.counts[:pairs]
-        self.evaluations += 2 * int((counts.reshape(units.shape) * units).sum())
-        ends = np.cumsum(counts * np.tile(self.layers[:, PADDED], rows))
+    def _add_moves(self, chunk: Chunk, wanted: npt.NDArray[np.uint8], units: IntArray) -> None:
+        """Add the effects of every move of the wanted units, of which each pair has `units` (rows, depth)."""
+        rows, pairs, layers = len(chunk.x), chunk.counts.size, self.layout.layers
+        threads.share(distinct_moves.find, (self.net, chunk), pairs, self.layout.products)
+        counts = chunk.counts.ravel()
+        self.evaluations += 2 * int((chunk.counts * units).sum())
+        ends = np.cumsum(counts * np.tile(layers["padded"], rows))
         begin, done = 0, 0
-        while begin < pairs:  # as many pairs as the table has room for
+        while begin < pairs:  # As many pairs at a time as the table has room for.
             end = max(int(np.searchsorted(ends, done + TABLE_BYTES // 8, side="right")), begin + 1)
-            tables = np.concatenate([[0], ends[:-1]]) - done
-            self.job = self.job._replace(odd=np.empty(ends[end - 1] - done), tables=tables, begin=begin, end=end)
-            self._evaluate(begin, end, self.job.counts)
+            begins = np.concatenate([[0], ends[:-1]]) - done
+            table = self._evaluate(chunk, begin, end, counts, wanted, begins, np.empty(ends[end - 1] - done))
             if self.layout.kinked:
-                self._run(note, end - begin, self.layout.products)
-            self._run(add, -(-self.layout.places // GROUP), GROUP * rows * self.job.widest)
+                threads.share(distinct_moves.collect, (self.net, chunk, table), end - begin, self.layout.products)
+            self._add(distinct_moves.add, (self.net, chunk, table), rows)
             begin, done = end, int(ends[end - 1])
 
-    def _evaluate(self, begin: int, end: int, counts: IntArray) -> None:
-        """Fill the tables of the pairs from `begin` to `end`, of `counts` moves each."""
-        job, pairs = self.job, len(self.job.x) * self.depth
-        layers = np.arange(pairs) % self.depth
-        parts = -(-counts[:pairs] // job.element_moves[layers])
-        elements = np.concatenate([[0], np.cumsum(parts * (self.layers[layers, PADDED] // LANES))])
-        first, size = int(elements[begin]), int(elements[end] - elements[begin])
-        self.job = job._replace(
-            elements=elements, first=first, counts=counts, element_met=np.empty(size * LANES, np.int64)
-        )
-        products = counts[:pairs] * (2.0 * self.layers[:, OUTPUTS] * self.layout.tails)[layers]
-        self._run(evaluate, size, float(products[begin:end].sum()) / max(size, 1))
+    def _evaluate(
+        self,
+        chunk: Chunk,
+        begin: int,
+        end: int,
+        counts: IntArray,
+        wanted: npt.NDArray[np.uint8],
+        begins: IntArray,
+        odd: FloatArray,
+        skip: int = 0,
+    ) -> Table:
+        """Return the filled table of the pairs from `begin` to `end`."""
+        layers = np.arange(counts.size) % self.depth
+        of = self.layout.layers
+        parts = -(-counts // of["most"][layers])
+        elements = np.concatenate([[0], np.cumsum(parts * (of["padded"][layers] // LANES))])
+        size = int(elements[end] - elements[begin])
+        element_met = np.empty(size * LANES, np.int64)
+        table = Table(begin, end, counts, skip, wanted, elements, element_met, begins, odd)
+        products = counts * (2.0 * of["outputs"] * self.layout.tails)[layers]
+        element_products = float(products[begin:end].sum()) / max(size, 1)
+        threads.share(moves.evaluate, (self.net, chunk, table), size, element_products)
+        return table
 
-    def _run(self, stage: Any, size: int, products: float) -> None:
-        threads.share(stage, self.job, size, products)
+    def _add(self, kernel: Any, arguments: tuple[Any, ...], rows: int) -> None:
+        """Run a kernel that adds to groups of the gradient's rows."""
+        threads.share(kernel, arguments, -(-self.layout.places // GROUP), GROUP * rows * self.net.widest)
 
 
 def incremental(
     spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
 ) -> tuple[list[FloatArray], Diagnostics]:
+    """Return the central differences with respect to every parameter, each move evaluated by itself."""
     spec.check_differences()
     return _Differences(spec, x, t, h, nodes=False).gradient()
 
 
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
+    """Return the same central differences, interpolated from a few moves of each unit where that is exact enough."""
     spec.check_differences()
     return _Differences(spec, x, t, h, nodes=True).gradient()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -14,16 +15,17 @@ Values = TypeVar("Values")
 
 
 def jit(inline: bool = False) -> Callable[[Kernel], Kernel]:
-    """Return the decorator with every compiler option. Full fastmath would assume that nothing is NaN.
+    """Return the decorator that compiles a kernel: every compiler option is here.
 
-    A loop vectorises only if what it calls is part of it: `inline`.
+    Of fastmath only the contraction to fused multiply-adds is allowed: the rest would assume that nothing is NaN. A
+    loop that calls a function vectorises only if that function is compiled with `inline`.
     """
     options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "forceinline": inline}
 
     def decorate(function: Kernel) -> Kernel:
         try:
             return cast(Kernel, numba.njit(cache=True, **options)(function))
-        except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
+        except RuntimeError:  # Neither the package's folder nor the user's cache folder can be written.
             return cast(Kernel, numba.njit(**options)(function))
 
     return decorate
@@ -34,7 +36,7 @@ def _without_owners(context: Any, builder: Any, signature: Any, arguments: Any) 
     for i, kind in enumerate(signature.args[0].types):
         if isinstance(kind, types.Array):
             array = context.make_array(kind)(context, builder, builder.extract_value(values, i))
-            array.meminfo = array.meminfo.type(None)  # null
+            array.meminfo = array.meminfo.type(None)  # A null pointer.
             array.parent = array.parent.type(None)
             values = builder.insert_value(values, array._getvalue(), i)
     return values
@@ -48,11 +50,19 @@ def _borrowed(context: Any, values: Any) -> Any:
 if TYPE_CHECKING or vars(numba.config)["DISABLE_JIT"]:
 
     def borrowed(values: Values) -> Values:
-        """Return the argument of a kernel, a named tuple, with arrays whose owner is the caller alone.
+        """Return a kernel's argument, a named tuple, with arrays that only the caller owns.
 
-        Otherwise each use of an array counts its owners: an atomic instruction, for which threads wait on each other.
+        Numba would count references at each use of an array: atomic instructions, for which threads wait on each other.
         """
         return values
 
 else:
     borrowed = _borrowed
+
+
+def plain(array: Any) -> Any:
+    """Return the array itself, or a copy if it is read-only or not contiguous.
+
+    Each of these is another type to Numba, for which every kernel would be compiled again.
+    """
+    return np.require(array, requirements=["C", "A", "W"])

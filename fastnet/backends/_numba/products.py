@@ -1,7 +1,7 @@
-"""Matrix products of the Numba backend: every sum is one chain of multiply-adds.
+"""Matrix products: every sum is one chain of multiply-adds, in the order of the inner index.
 
-Those that skip zeros leave out what adds nothing, so that they change no bit of it, as long as the other factor is
-finite.
+Products that skip zeros leave out terms that add nothing. As long as the other factor is finite, the sum has the same
+bits with and without them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from fastnet._tools.types import FloatArray
 from fastnet.backends._numba.jit import jit
 
-ONE: Any = np.int64(1)  # the literal has a type of its own, compiled for again
-COLUMNS = 56  # of a transposed matrix that are gone through together: what they add to stays in the cache
+ONE: Any = np.int64(1)  # Numba gives the literal 1 a type of its own and would compile for it again.
+COLUMNS = 56  # Columns of a transposed matrix that are handled together, so that what they add to stays in the cache.
 
 
 @jit()
 def product(a: FloatArray, row_step: int, inner_step: int, b: FloatArray, out: FloatArray) -> None:
-    # a (rows, inner), flat, its elements the steps apart; b (inner, outputs) -> out = a @ b (rows, outputs)
-    # Four by four: each row of b and out that is loaded serves four times. Sums are in the order of `inner`.
+    # a (rows, inner), flat with these steps between its elements; b (inner, outputs) -> out = a @ b (rows, outputs).
+    # In tiles of 4 x 4, so that each row of b and out that is loaded serves four times.
     rows, inner = out.shape[0], b.shape[0]
     row_fours, inner_fours = rows - rows % 4, inner - inner % 4
     out[:] = 0
@@ -58,7 +58,7 @@ def product(a: FloatArray, row_step: int, inner_step: int, b: FloatArray, out: F
 
 @jit()
 def product_of_nonzeros(x: FloatArray, weight: FloatArray, out: FloatArray) -> None:
-    # x (rows, inputs), weight (inputs, outputs) -> out = x @ weight (rows, outputs), without what adds nothing
+    # x (rows, inputs), weight (inputs, outputs) -> out = x @ weight (rows, outputs), skipping zeros of x.
     which = np.empty(x.shape[1] + 3, np.int64)
     for row in range(len(x)):
         count, from_, to = 0, x[row], out[row]
@@ -81,7 +81,8 @@ def product_of_nonzeros(x: FloatArray, weight: FloatArray, out: FloatArray) -> N
 
 @jit()
 def product_of_transposed_nonzeros(a: FloatArray, inner_step: int, b: FloatArray, out: FloatArray) -> None:
-    # a (inner, rows), flat, its rows the step apart; b (inner, outputs) -> out = a.T @ b (rows, outputs), likewise
+    # a (inner, rows), flat with this step between its rows; b (inner, outputs) -> out = a.T @ b (rows, outputs),
+    # skipping zeros of a.
     outputs = out.shape[1]
     which, values = np.empty(COLUMNS + 3, np.int64), np.empty(COLUMNS + 3, a.dtype)
     out[:] = 0
@@ -93,7 +94,7 @@ def product_of_transposed_nonzeros(a: FloatArray, inner_step: int, b: FloatArray
                 which[count], values[count] = first + i, from_[i]
                 count += 1 if from_[i] != 0 else 0
             fours = count - count % 4
-            for n in range(0, fours, 4):  # each element of b that is loaded serves four times
+            for n in range(0, fours, 4):  # Each element of b that is loaded serves four times.
                 x0, x1, x2, x3 = values[n], values[n + 1], values[n + 2], values[n + 3]
                 out0, out1, out2, out3 = out[which[n]], out[which[n + 1]], out[which[n + 2]], out[which[n + 3]]
                 for j in range(outputs):
@@ -109,7 +110,8 @@ def product_of_transposed_nonzeros(a: FloatArray, inner_step: int, b: FloatArray
 
 @jit()
 def worth_skipping_zeros(a: FloatArray, b: FloatArray) -> bool:
-    # a flat, b (inner, outputs): whether most of a is 0, judged by a sample, and 0 times b is nothing
+    # a (size,), b (inner, outputs): whether a sample of a is mostly 0, and b is finite. 0 x inf is NaN, so that zeros
+    # may not be skipped otherwise.
     zeros, step, flat, lost = 0, 61, b.ravel(), 0
     for i in range(0, a.size, step):
         zeros += 1 if a[i] == 0 else 0

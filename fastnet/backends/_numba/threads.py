@@ -1,4 +1,9 @@
-"""Threads of the Numba backend: a kernel's work is cut into calls that are short enough for Ctrl-C, and shared out."""
+"""Threads: a kernel's work is cut into calls short enough for Ctrl-C, which a pool of Python threads shares.
+
+``cpp/core/pool.hpp`` is the pool of the C++ backend. Both let whoever is ready take the next part of the work, since a
+thread may begin late on a busy machine. That pool's caller does not wait for a thread that has not come; here it waits
+for each, although a late one finds no part left.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,11 @@ from typing import Any
 import numba
 import numpy as np
 
-BLOCK_ROWS = 128  # samples that go through the network together: their units stay in the cache
-CALL_SECONDS = 0.05  # compiled code cannot be interrupted: Ctrl-C waits for one call of this length
-PRODUCTS_PER_SECOND = 1e10  # multiply-adds of one thread, roughly: the first guess of what such a call holds
-SHORT_PRODUCTS = 4e5  # work that is done before another thread has begun
-UNIT_PRODUCTS = 50  # multiply-adds that take as long as one unit's activation, roughly
+BLOCK_ROWS = 128  # Rows that go through the network together, so that their units stay in the cache.
+CALL_SECONDS = 0.05  # Compiled code cannot be interrupted: Ctrl-C waits for a call of about this length.
+PRODUCTS_PER_SECOND = 1e10  # A rough guess for one thread, from which the size of the first call follows.
+SHORT_PRODUCTS = 4e5  # Less work than this is done before another thread has begun.
+UNIT_PRODUCTS = 50  # An activation takes about as long as so many multiply-adds.
 
 _most_threads: int = vars(numba.config)["NUMBA_NUM_THREADS"]
 _num_threads = _most_threads
@@ -34,7 +39,7 @@ def set_num_threads(count: int) -> None:
 
 
 def _after_fork() -> None:
-    """Keep to one thread: others do not survive a fork."""
+    """Use one thread in a forked child: others do not survive the fork."""
     global _most_threads, _num_threads
     _most_threads = _num_threads = 1
 
@@ -43,13 +48,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def share(kernel: Any, job: Any, size: int, products: float, multiple: int = 1) -> None:
-    """Run ``kernel(begin, end, job)`` on all of ``range(size)``, in threads, which a kernel without the GIL allows.
+def share(kernel: Any, arguments: tuple[Any, ...], size: int, products: float, multiple: int = 1) -> None:
+    """Run ``kernel(begin, end, *arguments)`` over all of ``range(size)`` on several threads.
 
-    One element takes about `products` multiply-adds; cuts are at multiples of `multiple`.
+    Kernels release the GIL, so Python threads suffice. Numba's own parallel loops would double the time to compile a
+    kernel with many arrays. OpenMP's threads would spin while they wait for each other: for milliseconds where other
+    processes hold the processors.
 
-    The threads are Python's: for Numba's, a kernel of many arrays takes as long again to compile, and OpenMP's wait for
-    each other without a pause, for milliseconds where other processes have the processors.
+    Parameters
+    ----------
+    kernel : callable
+        Compiled by `jit`; calls with disjoint ranges must not depend on each other.
+    arguments : tuple
+        What every call gets.
+    size : int
+    products : float
+        Roughly the number of multiply-adds for one element of the range.
+    multiple : int
+        Ranges begin at multiples of this.
     """
     threads, done = 1 if products * size < SHORT_PRODUCTS else _num_threads, 0
     elements = int(CALL_SECONDS * PRODUCTS_PER_SECOND / (products + 1)) * threads
@@ -62,9 +78,9 @@ def share(kernel: Any, job: Any, size: int, products: float, multiple: int = 1) 
         started = time.perf_counter()
         if threads == 1:
             for part in range(blocks):
-                kernel(bounds[part], bounds[part + 1], job)
+                kernel(bounds[part], bounds[part + 1], *arguments)
         else:
-            _in_threads(kernel, bounds, job, threads)
+            _in_threads(kernel, arguments, bounds, threads)
         done += groups * multiple
         seconds = max(time.perf_counter() - started, 1e-9)
         elements = int(groups * multiple * min(max(CALL_SECONDS / seconds, 0.5), 2.0))
@@ -79,17 +95,17 @@ def _help() -> None:
         _tasks.get()()
 
 
-def _in_threads(kernel: Any, bounds: Any, job: Any, threads: int) -> None:
-    """Run ``kernel(begin, end, job)`` between all bounds.
+def _in_threads(kernel: Any, arguments: tuple[Any, ...], bounds: Any, threads: int) -> None:
+    """Run ``kernel(begin, end, *arguments)`` between all bounds.
 
-    Whoever is ready takes the next part, since another thread may begin late: after some 50 microseconds, or when other
-    processes let it. An executor of `concurrent.futures` would take three times as long, which short kernels feel.
+    Whoever is ready takes the next part, since a helper begins late: after some 50 microseconds, or whenever other
+    processes let it. An executor of `concurrent.futures` takes three times as long, which matters for short kernels.
     """
     parts, errors = iter(range(len(bounds) - 1)), []
 
     def work() -> None:
         for part in parts:
-            kernel(bounds[part], bounds[part + 1], job)
+            kernel(bounds[part], bounds[part + 1], *arguments)
 
     def help_until(done: threading.Lock) -> None:
         try:
@@ -110,7 +126,7 @@ def _in_threads(kernel: Any, bounds: Any, job: Any, threads: int) -> None:
             _tasks.put(partial(help_until, dones[-1]))
         work()
     finally:
-        for _ in parts:  # after Ctrl-C nobody begins another one
+        for _ in parts:  # After Ctrl-C nobody begins another part.
             pass
         for done in dones:
             done.acquire()
