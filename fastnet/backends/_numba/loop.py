@@ -93,7 +93,7 @@ def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, e
     labels, rows = losses.labels_and_rows(t, spec.dtype)
     layout = network.layout(spec)
     work = Loop(
-        theta=np.concatenate([p.ravel() for p in spec.parameters]),
+        theta=spec.flatten(spec.parameters),
         layers=layout.layers,
         widest=max(w.shape[1] for w in spec.weights),
         slope=spec.dtype.type(spec.leaky_slope),

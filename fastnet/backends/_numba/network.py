@@ -110,7 +110,7 @@ def describe(spec: NetworkSpec, h: float, batch: int) -> Net:
     if behind_hidden:
         effects[1, :, : len(last)] = last.T
     return Net(
-        theta=np.concatenate([p.ravel() for p in spec.parameters]),
+        theta=spec.flatten(spec.parameters),
         gradient=np.zeros(place.parameters, spec.dtype),
         layers=place.layers,
         widest=max(weight.shape[1] for weight in spec.weights),
