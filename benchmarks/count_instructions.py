@@ -27,6 +27,7 @@ dtype = "{dtype}"
 x = np.where(rng.random((100, 784)) < 0.81, 0, rng.random((100, 784))).astype(dtype)
 t = rng.integers(0, 10, 100)
 net = fastnet.TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
+small = fastnet.TwoLayerNet(20, 12, 4, dtype=dtype, seed=0)
 deep = fastnet.MultiLayerNet(100, [64, 48, 32], 10, dtype=dtype, seed=0)
 dense = rng.standard_normal((40, 100)).astype(dtype)
 square = rng.standard_normal((200, 200)).astype(dtype)
@@ -38,7 +39,7 @@ CALLS = {
     "backprop 784-50-10": ("net.gradient(x, t)", 5),
     "nodal 784-50-10": ("net.numerical_gradient(x, t, algorithm='nodal')", 3),
     "incremental 784-50-10": ("net.numerical_gradient(x, t, algorithm='incremental')", 1),
-    "loop 784-50-10, batch of 1": ("net.numerical_gradient(x[:1], t[:1], algorithm='loop')", 1),
+    "loop 20-12-4": ("small.numerical_gradient(dense[:, :20], t[:40] % 4, algorithm='loop')", 1),
     "backprop deep": ("deep.gradient(dense, t[:40])", 5),
     "nodal deep": ("deep.numerical_gradient(dense, t[:40], algorithm='nodal')", 1),
     "incremental deep": ("deep.numerical_gradient(dense, t[:40], algorithm='incremental')", 1),

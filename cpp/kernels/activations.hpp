@@ -21,35 +21,35 @@ template <class T> FASTNET_INLINE bool any(Vec<Bits<T>> mask) {
     return nonzero_mask<T>(mask ? splat(T(1)) : splat(T(0))) != 0;
 }
 
-// What a difference needs to know of the place a that it starts from: a itself, and for the sigmoid also s = sigma(a)
-// and c = sigma(-a), neither of which can be had from the other in its tail. (For tanh both are taken at 2a.)
-template <class T> struct Place {
+// The pre-activation a that a difference starts from. For the sigmoid there are also s = sigma(a) and c = sigma(-a),
+// because neither can be computed from the other in its tail. For tanh both are taken at 2a.
+template <class T> struct BasePoint {
     Vec<T> a, s, c;
 };
 
-// How far a difference goes: d, and u = expm1(|d|) (for tanh expm1(|2d|)) where the activation needs it.
+// The move d of a pre-activation, and u = expm1(|d|) (for tanh expm1(|2d|)) where the activation needs it.
 template <class T> struct Move {
     Vec<T> d, u;
 };
 
-// Where all |d| of a call are at most this, it is `Small`: series replace exponentials and divisions, to the same
+// A call is `Small` where all its |d| are at most this: series then replace exponentials and divisions, to the same
 // accuracy (the sixth power of 2|d| is below rounding).
 template <class T> inline constexpr T small_move = sizeof(T) == 8 ? T(5e-4) : T(0.02);
 
 // Each activation has
 //   value(a), derivative(a);
-//   place(a) and move<Small>(d), whose difference<Small>(place, move) is phi(a + d) - phi(a);
+//   base_point(a) and move<Small>(d), for difference<Small>(base_point, move), which is phi(a + d) - phi(a);
 //   kinked: whether its derivative jumps at a = 0; bends: whether it is curved elsewhere;
-//   steepest: the greatest slope, by which a difference can exceed its move; infinite where it jumps.
+//   steepest: the greatest slope, which bounds a difference relative to its move; infinite where the value jumps.
 template <class T> struct Identity {
     using V = Vec<T>;
     static constexpr bool kinked = false, bends = false;
     T steepest() const { return 1; }
     V value(V a) const { return a; }
     V derivative(V) const { return splat(T(1)); }
-    Place<T> place(V a) const { return {a, a, a}; }
+    BasePoint<T> base_point(V a) const { return {a, a, a}; }
     template <bool> Move<T> move(V d) const { return {d, d}; }
-    template <bool> V difference(const Place<T>&, const Move<T>& move) const { return move.d; }
+    template <bool> V difference(const BasePoint<T>&, const Move<T>& move) const { return move.d; }
 };
 
 template <class T> struct Step {
@@ -58,9 +58,9 @@ template <class T> struct Step {
     T steepest() const { return __builtin_huge_val(); }
     V value(V a) const { return unless_nan<T>(a, a > 0 ? splat(T(1)) : splat(T(0))); }
     V derivative(V a) const { return unless_nan<T>(a, splat(T(0))); }
-    Place<T> place(V a) const { return {a, a, a}; }
+    BasePoint<T> base_point(V a) const { return {a, a, a}; }
     template <bool> Move<T> move(V d) const { return {d, d}; }
-    template <bool> V difference(const Place<T>& at, const Move<T>& move) const {
+    template <bool> V difference(const BasePoint<T>& at, const Move<T>& move) const {
         return value(at.a + move.d) - value(at.a);
     }
 };
@@ -79,7 +79,7 @@ template <class T> struct Sigmoid {
         const V reciprocal = 1 / (1 + e);
         return e * reciprocal * reciprocal;
     }
-    Place<T> place(V a) const {
+    BasePoint<T> base_point(V a) const {
         const V e = exp<T>(-absolute<T>(a));
         const V near = 1 / (1 + e), far = e * near;
         return {a, a < 0 ? far : near, a < 0 ? near : far};
@@ -89,7 +89,7 @@ template <class T> struct Sigmoid {
         return {d, Small ? short_expm1<T, 4>(size) : expm1<T>(size > longest ? splat(longest) : size)};
     }
     // For d > 0: s c u / (1 + s u); for d < 0 the same with a and d mirrored. 1 + s u > 1: nothing cancels.
-    template <bool Small> V difference(const Place<T>& at, const Move<T>& move) const {
+    template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {
         const V w = move.d > 0 ? at.s : at.c;
         const V rise = at.s * at.c * move.u;
         const V size = Small ? rise * short_reciprocal1p<T, 5>(w * move.u) : rise / (1 + w * move.u);
@@ -104,7 +104,7 @@ template <class T> struct Sigmoid {
   private:
     static constexpr T longest = 30;
     // The subtraction of two values, from the side where they are small: for moves so long that nothing cancels.
-    V plain(const Place<T>& at, V d) const {
+    V plain(const BasePoint<T>& at, V d) const {
         const V b = at.a + d;
         const auto right = (at.a > 0) & (b > 0);
         const V after = value(right ? -b : b);
@@ -124,9 +124,9 @@ template <class T> struct Tanh {
         return a < 0 ? t : -t;
     }
     V derivative(V a) const { return 4 * Sigmoid<T>{}.derivative(2 * a); }
-    Place<T> place(V a) const { return Sigmoid<T>{}.place(2 * a); }
+    BasePoint<T> base_point(V a) const { return Sigmoid<T>{}.base_point(2 * a); }
     template <bool Small> Move<T> move(V d) const { return Sigmoid<T>{}.template move<Small>(2 * d); }
-    template <bool Small> V difference(const Place<T>& at, const Move<T>& move) const {
+    template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {
         return 2 * Sigmoid<T>{}.template difference<Small>(at, move);
     }
 };
@@ -138,10 +138,10 @@ template <class T> struct LeakyRelu {
     T steepest() const { return slope > 1 ? slope : slope < -1 ? -slope : T(1); }
     V value(V a) const { return a > 0 ? a : slope * a; }
     V derivative(V a) const { return unless_nan<T>(a, a > 0 ? splat(T(1)) : splat(slope)); }
-    Place<T> place(V a) const { return {a, a, a}; }
+    BasePoint<T> base_point(V a) const { return {a, a, a}; }
     template <bool> Move<T> move(V d) const { return {d, d}; }
     // Linear on either side; across the kink each side's part, where |a| <= |d|, so that nothing cancels.
-    template <bool> V difference(const Place<T>& at, const Move<T>& move) const {
+    template <bool> V difference(const BasePoint<T>& at, const Move<T>& move) const {
         const V b = at.a + move.d;
         const V same = at.a > 0 ? move.d : slope * move.d;
         const V across = at.a > 0 ? slope * b - at.a : b - slope * at.a;
@@ -155,7 +155,7 @@ template <class T> struct Relu : LeakyRelu<T> {
     Vec<T> value(Vec<T> a) const { return a < 0 ? splat(T(0)) : a; }
 };
 
-// Whether a unit comes to lie on the other side of its kink.
+// Whether a move d from a crosses the kink at 0.
 template <class T> FASTNET_INLINE Vec<Bits<T>> changes_side(Vec<T> a, Vec<T> d) {
     return (a > 0) != (a + d > 0);
 }

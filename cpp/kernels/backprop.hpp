@@ -1,26 +1,26 @@
-// Backprop: the derivative of the loss by every parameter, through the chain rule.
+// Backprop: the derivative of the loss with respect to every parameter, through the chain rule.
 #pragma once
 
 #include "kernels/forward.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
-// Rows between two updates of the gradient: the inner dimension of one block of `gemm`, so that sums over the batch
-// are the same chains whether zeros are skipped or not. It bounds the workspace.
+// Rows between two updates of the gradient, which bound the workspace. They are the inner dimension of one block of
+// `gemm`, so that sums over the batch are the same chains whether zeros are skipped or not.
 inline constexpr Index chunk_rows = block_inner;
 
 template <class T> class Backprop {
   public:
     Backprop(const Network<T>& net, const Batch<T>& batch)
         : net_(net), batch_(batch), rows_(min_index(batch.rows, chunk_rows)),
-          inputs_(net, batch.x, batch.rows, rows_, batch.source),
+          inputs_(make_inputs(net, batch.x, batch.rows, rows_, batch.source)),
           workers_(workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_))),
-          weights_(net, inputs_, rows_, workers_), transposed_(net.depth), z_(net.depth), da_(net.depth),
+          weights_(net, inputs_.sparse, rows_, workers_), transposed_(net.depth), z_(net.depth), da_(net.depth),
           task_rows_(rows_per_task(rows_, workers_)), dz_(workers_), losses_(rows_), finite_(rows_) {
         Index widest = widest_layer(net);
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
-            const Index wanted = l > 0 ? layer.inputs : 0; // nobody asks for the derivative by x
+            const Index wanted = l > 0 ? layer.inputs : 0; // the derivative with respect to x is not needed
             transposed_.add(transposed(rows_of(layer.weight, wanted, layer.outputs, layer.outputs)));
             z_.add(rows_ * padded<T>(layer.outputs));
             da_.add(rows_ * padded<T>(layer.outputs));
@@ -39,16 +39,16 @@ template <class T> class Backprop {
             const Index row_tasks = (rows + task_rows_ - 1) / task_rows_, stride = padded<T>(net_.layers[0].outputs);
             parallel_for(row_tasks, workers_, [&](Index task, int worker) {
                 const Index begin = task * task_rows_, count = min_index(task_rows_, rows - begin);
-                derive_rows(first, begin, count, weights_(worker), dz_[worker].zeroed());
+                derive_rows(first, begin, count, weights_.prepare(worker), dz_[worker].zeroed());
                 finite_[task] = all_finite(da_[0].data() + begin * stride, count * stride);
             });
             losses = sum_of(losses_.data(), rows, losses);
             skips_zeros_ = inputs_.sparse;
             for (Index task = 0; task < row_tasks; ++task) {
-                skips_zeros_ &= finite_[task]; // 0 times infinity is not nothing
+                skips_zeros_ &= finite_[task]; // 0 x infinity is NaN: zeros may not be skipped
             }
             parallel_for(tasks_, workers_, [&](Index task, int) {
-                Index l = net_.depth - 1; // the later layers' tasks are small: they come first
+                Index l = net_.depth - 1; // the later layers' tasks come first, because they are small
                 for (; task >= groups_of(net_.layers[l].inputs); --l) {
                     task -= groups_of(net_.layers[l].inputs);
                 }
@@ -61,11 +61,11 @@ template <class T> class Backprop {
   private:
     static Index groups_of(Index inputs) { return (inputs + NonZeros<T>::group - 1) / NonZeros<T>::group; }
 
-    // Rows [begin, begin + count) of the chunk from `first` on: forward, then da of each layer, the derivative by its
-    // pre-activations; both (rows, padded).
+    // Rows [begin, begin + count) of the chunk from `first` on: forward, then da of each layer, the derivative with
+    // respect to its pre-activations. Both are (rows, padded).
     void derive_rows(Index first, Index begin, Index count, const Weights<T>& weights, T* dz) {
-        inputs_.note(first + begin, count, begin);
-        const auto at = [&](List<Array<T>>& units) {
+        inputs_.load_rows(first + begin, count, begin);
+        const auto at = [&](FixedList<Array<T>>& units) {
             return [&, begin](Index l) { return units[l].data() + begin * padded<T>(net_.layers[l].outputs); };
         };
         const auto z = at(z_), da = at(da_);
@@ -89,7 +89,8 @@ template <class T> class Backprop {
         }
     }
 
-    // dz (count, padded) = the derivative of the mean loss by the last layer's units; y (count, padded): the answers.
+    // dz (count, padded) = the derivative of the mean loss with respect to the last layer's units, from the answers
+    // y (count, padded).
     void derive_loss(Index row, Index count, const T* y, T* dz) {
         const Index classes = classes_of(net_), stride = padded<T>(classes);
         const T rows = static_cast<T>(batch_.rows);
@@ -111,7 +112,7 @@ template <class T> class Backprop {
     void add_up(Index l, Index group, Index first, Index rows, const LayerGradient<T>& gradient) {
         const Layer<T>& layer = net_.layers[l];
         if (l == 0 && first + rows == batch_.rows) {
-            inputs_.expect_next(group, groups_of(layer.inputs));
+            inputs_.prefetch_next(group, groups_of(layer.inputs));
         }
         const Index outputs = layer.outputs, stride = padded<T>(outputs);
         const Index from = group * NonZeros<T>::group, count = min_index(NonZeros<T>::group, layer.inputs - from);
@@ -125,7 +126,8 @@ template <class T> class Backprop {
         } else {
             const Matrix<T> z = l == 0 ? inputs_.rows(first, rows)
                                        : rows_of<T>(z_[l - 1].data(), rows, layer.inputs, padded<T>(layer.inputs));
-            gemm(transposed(part(z, 0, rows, from, count)), rows_of(da, rows, outputs, stride), to, outputs, first > 0);
+            gemm(transposed(submatrix(z, 0, rows, from, count)), rows_of(da, rows, outputs, stride), to, outputs,
+                 first > 0);
         }
         if (first + rows == batch_.rows && net_.weight_decay != 0) {
             const T decay = static_cast<T>(net_.weight_decay);
@@ -148,19 +150,19 @@ template <class T> class Backprop {
     const Batch<T>& batch_;
     const Index rows_; // of a chunk at most
     Inputs<T> inputs_;
-    const int workers_; // asked for once: another thread may change the setting meanwhile
-    const WorkersWeights<T> weights_;
-    List<PackedMatrix<T>> transposed_;
-    List<Array<T>> z_, da_;
+    const int workers_; // asked for once, because another thread may change the setting meanwhile
+    PerWorkerWeights<T> weights_;
+    FixedList<PackedMatrix<T>> transposed_;
+    FixedList<Array<T>> z_, da_;
     const Index task_rows_;
-    List<Array<T>> dz_;
+    FixedList<Array<T>> dz_;
     const Array<T> losses_;    // of a chunk's rows
     const Array<bool> finite_; // of a chunk's tasks: whether the first layer's da is
     Index tasks_ = 0;
     bool skips_zeros_ = false; // whether the first layer's gradient can
 };
 
-// The loss, and its gradient by every parameter.
+// Returns the loss, and fills the gradient with respect to every parameter.
 template <class T>
 double loss_and_gradient(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result) {
     return Backprop<T>(net, batch).run(result);

@@ -24,7 +24,8 @@ template <class T> class PerturbedNetwork {
         net_.layers = &layers_[0];
     }
 
-    // The central difference of the mean loss, without the penalty, by the parameter with that flat number:
+    // The central difference of the mean loss, without the penalty, with respect to the parameter with that
+    // flat number:
     // W1, b1, W2, b2, …, each row-major.
     T difference(Index entry, double h) {
         Index l = 0;
@@ -70,9 +71,9 @@ template <class T> class PerturbedNetwork {
 
     const Inputs<T>& inputs_;
     const Batch<T>& batch_;
-    List<Array<T>> biases_;
-    List<Layer<T>> layers_;
-    Alternating<T> units_;
+    FixedList<Array<T>> biases_;
+    FixedList<Layer<T>> layers_;
+    PingPong<T> units_;
     Array<T> losses_;
     Network<T> net_;
     LayerWeights<T> all_; // packed, so that they can be changed
@@ -80,15 +81,15 @@ template <class T> class PerturbedNetwork {
     const PaddedCopy<T> first_; // the first layer's weight, where `sparse`
 };
 
-// differences (count) = the central differences by the parameters with the given flat numbers.
+// differences (count) = the central differences with respect to the parameters with the given flat numbers.
 template <class T>
 void loop(const Network<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,
           T* differences) {
-    Inputs<T> inputs(net, batch.x, batch.rows, batch.rows);
-    inputs.note(0, batch.rows, 0);
+    Inputs<T> inputs = make_inputs(net, batch.x, batch.rows, batch.rows);
+    inputs.load_rows(0, batch.rows, 0);
     const bool sparse = inputs.sparse && all_finite(net.layers[0].weight, net.layers[0].inputs * net.layers[0].outputs);
     const int workers = workers_for(2 * multiply_add * multiply_adds(net) * static_cast<double>(batch.rows * count));
-    List<PerturbedNetwork<T>> copies(workers);
+    FixedList<PerturbedNetwork<T>> copies(workers);
     for (int w = 0; w < workers; ++w) {
         copies.add(net, inputs, sparse, batch);
     }

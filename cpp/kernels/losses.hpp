@@ -33,7 +33,8 @@ template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
     for_each_vector<T>(n, [&](Index k, Index count) { store(y + k, load(y + k, count) / sum_of_all, count); });
 }
 
-// dy (n) -> da (n), may be the same array: the derivative of the loss by softmax's argument from that by its value y.
+// dy (n) -> da (n), may be the same array: the derivative of the loss with respect to softmax's argument, from the
+// one with respect to its value y.
 template <class T> FASTNET_INLINE void softmax_row_backward(const T* y, const T* dy, T* da, Index n) {
     Vec<T> products{};
     for_each_vector<T>(n, [&](Index k, Index count) { products += load(y + k, count) * load(dy + k, count); });
@@ -107,7 +108,7 @@ template <class T> FASTNET_INLINE Target<T> target_of(const Targets<T>& targets,
                         : Target<T>{static_cast<Index>(targets.labels[row]), nullptr};
 }
 
-// -sum_k t_k log(y_k + epsilon); `derivative` by y_k.
+// -sum_k t_k log(y_k + epsilon); `derivative` is with respect to y_k.
 template <class T> struct CrossEntropy {
     T value(const T* y, Target<T> t, Index n) const {
         if (!t.row) {
@@ -140,7 +141,7 @@ template <class T> struct CrossEntropy {
     }
 };
 
-// 1/2 sum_k (y_k - t_k)^2; `derivative` by y_k.
+// 1/2 sum_k (y_k - t_k)^2; `derivative` is with respect to y_k.
 template <class T> struct SquaredError {
     T value(const T* y, Target<T> t, Index n) const {
         T total = 0;

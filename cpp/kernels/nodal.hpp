@@ -1,144 +1,178 @@
 // The finite-difference gradient from a few evaluations for each unit.
 //
-// All weights into a unit move the loss through its pre-activation alone. A row's share in the central difference by a
-// weight with input x is psi(hx) - psi(-hx) over 2h: an odd, smooth function of x, which the odd polynomial through
-// some nodes matches to rounding. Each row and unit must earn that: the polynomial through the first two nodes is
-// checked at a third, the one through three at a fourth; units that miss, and those whose way to the furthest node
-// meets a kink or leaves the range in which a few nodes tell the whole, are done move by move.
+// All weights into a unit move the loss through its pre-activation alone. A row's share in the central difference with
+// respect to a weight with input x is psi(hx) - psi(-hx) over 2h: an odd, smooth function of x, which the odd
+// polynomial through some nodes matches to rounding. Each row and unit must prove that: the polynomial through the
+// first two nodes is checked at a third, the one through three at a fourth. A unit is unfit where the check fails, or
+// where the way to the furthest node meets an obstacle: a kink, or more than the range in which a few nodes tell the
+// whole. Its moves are then evaluated one by one.
 #pragma once
 
-#include "kernels/incremental.hpp"
+#include "kernels/gradient.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
 template <class T> class Nodal {
   public:
-    explicit Nodal(FiniteDifferences<T>& differences)
-        : differences_(differences), base_(differences.base()), net_(base_.net), terms_(net_.depth),
-          missed_(net_.depth), pairs_(net_.depth * differences.most_rows()) {
+    explicit Nodal(GradientAccumulator<T>& accumulator)
+        : accumulator_(accumulator), base_(accumulator.base()), net_(base_.net), terms_(net_.depth), unfit_(net_.depth),
+          fits_(net_.depth * accumulator.most_rows()) {
         for (Index l = 0; l < net_.depth; ++l) {
-            const Index size = differences.most_rows() * padded<T>(net_.layers[l].outputs);
+            const Index size = accumulator.most_rows() * padded<T>(net_.layers[l].outputs);
             terms_.add(3 * size);
-            missed_.add(size);
+            unfit_.add(size);
         }
     }
 
-    // Adds a chunk's share to the gradient; the first chunk's is all there is.
+    // Adds a chunk's share to the gradient, or makes it the gradient for the first chunk.
     void add_chunk(Index first, Index rows, const LayerGradient<T>* gradient) {
         rows_ = rows;
-        parallel_for(net_.depth * rows, differences_.workers(),
-                     [&](Index task, int worker) { pairs_[task] = fit(task / rows, task % rows, worker); });
+        parallel_for(net_.depth * rows, accumulator_.workers(),
+                     [&](Index task, int worker) { fits_[task] = fit(task / rows, task % rows, worker); });
         add_polynomials(rows, first > 0, gradient);
 
         Index fallbacks = 0;
-        for (Index pair = 0; pair < net_.depth * rows; ++pair) {
-            fallbacks += pairs_[pair].missed;
-            differences_.diagnostics().kinks += pairs_[pair].kinks;
+        for (Index task = 0; task < net_.depth * rows; ++task) {
+            fallbacks += fits_[task].unfit;
+            accumulator_.diagnostics().kinks += fits_[task].kinks;
         }
-        differences_.diagnostics().fallbacks += fallbacks;
+        accumulator_.diagnostics().fallbacks += fallbacks;
         if (fallbacks > 0) {
-            differences_.add_moves(rows, [&](Index l, Index row) {
-                return pairs_[l * rows + row].missed > 0 ? missed(l, row) : FiniteDifferences<T>::none();
+            accumulator_.add_moves(rows, [&](Index l, Index row) {
+                return fits_[l * rows + row].unfit > 0 ? UnitMask{UnitMask::some, unfit(l, row)}
+                                                       : UnitMask{UnitMask::none};
             });
         }
     }
 
   private:
-    // What a layer's units came to in one row.
-    struct Pair {
-        Index missed, kinks; // units
-        bool fifth;          // whether any has a c5
+    // How the fits of a layer's units went in one row.
+    struct Fits {
+        Index unfit, kinks; // units
+        bool fifth;         // whether any has a c5
     };
 
+    // The polynomials c1 x + c3 x^3 + c5 x^5 of a layer's units for one row, each (padded outputs).
+    struct Polynomials {
+        T *c1, *c3, *c5;
+        bool* unfit;
+        Index outputs, stride;
+    };
+
+    // Nodes at shares of the furthest move, the outermost first: it tells whether there is a kink.
+    static constexpr T nodes[] = {1, T(0.5), T(0.75), T(0.25)};
+
     T* terms(Index l, Index i) const { return terms_[l].data() + i * rows_ * padded<T>(net_.layers[l].outputs); }
-    bool* missed(Index l, Index row) const { return missed_[l].data() + row * padded<T>(net_.layers[l].outputs); }
+    bool* unfit(Index l, Index row) const { return unfit_[l].data() + row * padded<T>(net_.layers[l].outputs); }
 
     // Fits the polynomials of layer l's units for one row.
-    Pair fit(Index l, Index row, int worker) {
+    Fits fit(Index l, Index row, int worker) {
         const Layer<T>& layer = net_.layers[l];
-        const Index stride = padded<T>(layer.outputs);
-        T *c1 = terms(l, 0) + row * stride, *c3 = terms(l, 1) + row * stride, *c5 = terms(l, 2) + row * stride;
-        bool* miss = missed(l, row);
-        std::memset(miss, 0, static_cast<std::size_t>(stride));
+        const Index stride = padded<T>(layer.outputs), at = row * stride;
+        const Polynomials p{terms(l, 0) + at, terms(l, 1) + at, terms(l, 2) + at, unfit(l, row), layer.outputs, stride};
+        std::memset(p.unfit, 0, static_cast<std::size_t>(stride));
 
         T widest = greatest_size(base_.input(l, row), layer.inputs);
         widest = layer.bias && widest < 1 ? T(1) : widest;
-        constexpr T extreme = sizeof(T) == 8 ? T(1e30) : T(1e7); // the fifth power of which is finite
+        constexpr T extreme = sizeof(T) == 8 ? T(1e30) : T(1e7); // its fifth power is finite
         if (!(widest < extreme && 1 / widest < extreme)) {
-            std::memset(c1, 0, static_cast<std::size_t>(stride) * sizeof(T));
-            std::memset(c3, 0, static_cast<std::size_t>(stride) * sizeof(T));
-            std::memset(c5, 0, static_cast<std::size_t>(stride) * sizeof(T));
-            std::memset(miss, widest > 0, static_cast<std::size_t>(layer.outputs));
-            return {widest > 0 ? layer.outputs : 0, 0, false};
+            return fit_none(p, widest > 0);
         }
 
-        // Nodes at shares of the furthest move, the outermost first: it tells whether there is a kink.
-        constexpr T node[] = {1, T(0.5), T(0.75), T(0.25)};
-        const T furthest = differences_.h() * widest;
-        const T moves[] = {furthest * node[0], furthest * node[1], furthest * node[2], furthest * node[3]};
+        const T furthest = accumulator_.h() * widest;
+        const T moves[] = {furthest * nodes[0], furthest * nodes[1], furthest * nodes[2], furthest * nodes[3]};
         const Array<T> odd(4 * stride);
-        const Array<unsigned char> met(layer.outputs);
-        met.zeroed();
-        auto& work = differences_.work(worker);
-        differences_.odd().evaluate(l, row, moves, 3, nullptr, odd.data(), met.data(), work);
+        const Array<unsigned char> obstacles(layer.outputs);
+        obstacles.zeroed();
+        auto& work = accumulator_.work(worker);
+        const auto evaluate = [&](Index node, Index count, UnitMask wanted) {
+            const Results<T> results{odd.data() + node * stride, stride, obstacles.data()};
+            accumulator_.effects().evaluate(l, row, moves + node, count, wanted, results, work);
+        };
+        evaluate(0, 3, {UnitMask::all});
         const T tolerance = greatest_size(odd.data(), stride) * 100 * rounding;
-
-        Pair pair{};
-        for (Index j = 0; j < stride; j += lanes<T>) {
-            const Vec<T> g1 = load(odd.data() + j), g2 = load(odd.data() + stride + j) / node[1];
-            const Vec<T> g3 = load(odd.data() + 2 * stride + j) / node[2];
-            const Vec<T> b = (g1 - g2) / (1 - node[1] * node[1]), a = g1 - b;
-            store(c1 + j, a), store(c3 + j, b), store(c5 + j, Vec<T>{});
-            const auto missing = !(absolute<T>(a + b * (node[2] * node[2]) - g3) <= tolerance); // so does NaN
-            for (Index i = 0; i < min_index(lanes<T>, layer.outputs - j); ++i) {
-                miss[j + i] = missing[i] != 0;
-                pair.missed += miss[j + i] && met[j + i] == 0;
-            }
-        }
-        if (pair.missed > 0) {
-            fit_fifth(l, row, moves[3], odd.data(), miss, met.data(), tolerance, c1, c3, c5, work);
+        if (fit_third(p, odd.data(), tolerance, obstacles.data()) > 0) {
+            evaluate(3, 1, {UnitMask::some, p.unfit});
+            fit_fifth(p, odd.data(), tolerance);
         }
 
-        unsigned char* noted = differences_.met(l, worker);
-        pair.missed = 0;
-        for (Index j = 0; j < layer.outputs; ++j) {
-            noted[j] |= met[j];
-            pair.kinks += (met[j] & obstacle::kink) != 0;
-            miss[j] |= met[j] != 0;
-            pair.missed += miss[j];
-            pair.fifth |= !miss[j] && c5[j] != 0;
-            if (miss[j]) {
-                c1[j] = c3[j] = c5[j] = 0;
-            }
-        }
-        // From powers of x / widest to powers of x, and from differences to central differences.
-        const T once = differences_.scale() / widest, square = 1 / (widest * widest);
-        for (Index j = 0; j < stride; j += lanes<T>) {
-            store(c1 + j, load(c1 + j) * once);
-            store(c3 + j, load(c3 + j) * (once * square));
-            store(c5 + j, load(c5 + j) * (once * square * square));
-        }
-        return pair;
+        const Fits result = conclude(p, obstacles.data(), accumulator_.obstacles(l, worker));
+        scale(p, widest);
+        return result;
     }
 
-    // For the units that missed: the polynomial through three nodes, checked at a fourth.
-    void fit_fifth(Index l, Index row, T move, T* odd, bool* miss, unsigned char* met, T tolerance, T* c1, T* c3, T* c5,
-                   typename OddDifferences<T>::Workspace& work) const {
+    // All polynomials 0: the units are unfit if they have any moves.
+    static Fits fit_none(const Polynomials& p, bool any_moves) {
+        std::memset(p.c1, 0, static_cast<std::size_t>(p.stride) * sizeof(T));
+        std::memset(p.c3, 0, static_cast<std::size_t>(p.stride) * sizeof(T));
+        std::memset(p.c5, 0, static_cast<std::size_t>(p.stride) * sizeof(T));
+        std::memset(p.unfit, any_moves, static_cast<std::size_t>(p.outputs));
+        return {any_moves ? p.outputs : 0, 0, false};
+    }
+
+    // The polynomials of third degree through two nodes, checked at a third. Returns the number of unfit units that met
+    // no obstacle. odd (3, stride) are the effects at the nodes.
+    static Index fit_third(const Polynomials& p, const T* odd, T tolerance, const unsigned char* obstacles) {
+        constexpr T t2 = nodes[1] * nodes[1], t3 = nodes[2] * nodes[2];
+        Index misses = 0;
+        for (Index j = 0; j < p.stride; j += lanes<T>) {
+            const Vec<T> g1 = load(odd + j), g2 = load(odd + p.stride + j) / nodes[1];
+            const Vec<T> g3 = load(odd + 2 * p.stride + j) / nodes[2];
+            const Vec<T> b = (g1 - g2) / (1 - t2), a = g1 - b;
+            store(p.c1 + j, a);
+            store(p.c3 + j, b);
+            store(p.c5 + j, Vec<T>{});
+            const auto misfit = !(absolute<T>(a + b * t3 - g3) <= tolerance); // NaN counts as a misfit
+            for (Index i = 0; i < min_index(lanes<T>, p.outputs - j); ++i) {
+                p.unfit[j + i] = misfit[i] != 0;
+                misses += p.unfit[j + i] && obstacles[j + i] == 0;
+            }
+        }
+        return misses;
+    }
+
+    // For the unfit units: the polynomials of fifth degree through three nodes, checked at a fourth; odd (4, stride).
+    static void fit_fifth(const Polynomials& p, const T* odd, T tolerance) {
         constexpr T t1 = 1, t2 = T(0.25), t3 = T(0.5625), t4 = T(0.0625); // squares of the nodes
-        const Index outputs = net_.layers[l].outputs, stride = padded<T>(outputs);
-        differences_.odd().evaluate(l, row, &move, 1, miss, odd + 3 * stride, met, work);
-        for (Index j = 0; j < outputs; ++j) {
-            if (!miss[j]) {
+        for (Index j = 0; j < p.outputs; ++j) {
+            if (!p.unfit[j]) {
                 continue;
             }
-            const T g1 = odd[j], g2 = odd[stride + j] / T(0.5), g3 = odd[2 * stride + j] / T(0.75);
-            const T g4 = odd[3 * stride + j] / T(0.25);
+            const T g1 = odd[j], g2 = odd[p.stride + j] / nodes[1], g3 = odd[2 * p.stride + j] / nodes[2];
+            const T g4 = odd[3 * p.stride + j] / nodes[3];
             const T d23 = (g3 - g2) / (t3 - t2), d31 = (g1 - g3) / (t1 - t3), c = (d31 - d23) / (t1 - t2);
-            c5[j] = c;
-            c3[j] = d23 - c * (t2 + t3);
-            c1[j] = g2 - t2 * d23 + c * t2 * t3;
-            const T off = c1[j] + t4 * (c3[j] + t4 * c5[j]) - g4;
-            miss[j] = !((off < 0 ? -off : off) <= tolerance);
+            p.c5[j] = c;
+            p.c3[j] = d23 - c * (t2 + t3);
+            p.c1[j] = g2 - t2 * d23 + c * t2 * t3;
+            const T off = p.c1[j] + t4 * (p.c3[j] + t4 * p.c5[j]) - g4;
+            p.unfit[j] = !((off < 0 ? -off : off) <= tolerance);
+        }
+    }
+
+    // Makes the units that met obstacles unfit, and the unfit units' polynomials 0. The obstacles are added to the
+    // worker's.
+    static Fits conclude(const Polynomials& p, const unsigned char* obstacles, unsigned char* of_worker) {
+        Fits result{};
+        for (Index j = 0; j < p.outputs; ++j) {
+            of_worker[j] |= obstacles[j];
+            result.kinks += (obstacles[j] & obstacle::kink) != 0;
+            p.unfit[j] |= obstacles[j] != 0;
+            result.unfit += p.unfit[j];
+            result.fifth |= !p.unfit[j] && p.c5[j] != 0;
+            if (p.unfit[j]) {
+                p.c1[j] = p.c3[j] = p.c5[j] = 0;
+            }
+        }
+        return result;
+    }
+
+    // From powers of x / widest to powers of x, and from differences to central differences.
+    void scale(const Polynomials& p, T widest) const {
+        const T once = accumulator_.scale() / widest, square = 1 / (widest * widest);
+        for (Index j = 0; j < p.stride; j += lanes<T>) {
+            store(p.c1 + j, load(p.c1 + j) * once);
+            store(p.c3 + j, load(p.c3 + j) * (once * square));
+            store(p.c5 + j, load(p.c5 + j) * (once * square * square));
         }
     }
 
@@ -149,14 +183,14 @@ template <class T> class Nodal {
         for (Index l = 0; l < net_.depth; ++l) {
             tasks += (net_.layers[l].inputs + group - 1) / group;
         }
-        parallel_for(tasks, differences_.workers(), [&](Index task, int) {
-            Index l = net_.depth - 1; // the later layers' tasks are small: they come first
+        parallel_for(tasks, accumulator_.workers(), [&](Index task, int) {
+            Index l = net_.depth - 1; // the later layers' tasks come first, because they are small
             for (; task >= (net_.layers[l].inputs + group - 1) / group; --l) {
                 task -= (net_.layers[l].inputs + group - 1) / group;
             }
             bool fifth = false;
             for (Index row = 0; row < rows; ++row) {
-                fifth |= pairs_[l * rows + row].fifth;
+                fifth |= fits_[l * rows + row].fifth;
             }
             add_group(l, task, rows, fifth, accumulate, gradient[l]);
         });
@@ -169,7 +203,7 @@ template <class T> class Nodal {
         const Index stride = padded<T>(layer.outputs), first = group * NonZeros<T>::group;
         const Index inputs = min_index(NonZeros<T>::group, layer.inputs - first);
         if (l == 0) {
-            base_.inputs.expect_next(group, (layer.inputs + NonZeros<T>::group - 1) / NonZeros<T>::group);
+            base_.inputs.prefetch_next(group, (layer.inputs + NonZeros<T>::group - 1) / NonZeros<T>::group);
         }
         T* to = gradient.weight + first * layer.outputs;
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
@@ -188,7 +222,7 @@ template <class T> class Nodal {
         } else {
             // One product of all powers with all terms: (inputs, powers * rows) . (powers * rows, outputs).
             const Index powers = fifth ? 3 : 2, size = rows * inputs;
-            const Matrix<T> x = part(base_.input_rows(l, rows), 0, rows, first, inputs);
+            const Matrix<T> x = submatrix(base_.input_rows(l, rows), 0, rows, first, inputs);
             const Array<T> power(powers * size);
             for (Index row = 0; row < rows; ++row) {
                 for (Index i = 0; i < inputs; ++i) {
@@ -215,21 +249,21 @@ template <class T> class Nodal {
 
     static constexpr T rounding = sizeof(T) == 8 ? T(2.220446049250313e-16) : T(1.1920929e-07);
 
-    FiniteDifferences<T>& differences_;
-    const Baseline<T>& base_;
+    GradientAccumulator<T>& accumulator_;
+    const BasePoints<T>& base_;
     const Network<T>& net_;
-    List<Array<T>> terms_;     // (3, rows, outputs; padded): c1, c3, c5 of c1 x + c3 x^3 + c5 x^5
-    List<Array<bool>> missed_; // (rows, outputs; padded)
-    const Array<Pair> pairs_;  // (layers, rows)
-    Index rows_ = 0;           // of the chunk
+    FixedList<Array<T>> terms_;    // (3, rows, padded outputs): c1, c3, c5
+    FixedList<Array<bool>> unfit_; // (rows, padded outputs)
+    const Array<Fits> fits_;       // (layers, rows)
+    Index rows_ = 0;               // of the chunk
 };
 
 template <class T>
 void nodal(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
            Diagnostics& diagnostics) {
-    FiniteDifferences<T> differences(net, batch, h, 2, result, diagnostics);
-    Nodal<T> nodes(differences);
-    differences.for_each_chunk([&](Index first, Index rows) { nodes.add_chunk(first, rows, result); });
+    GradientAccumulator<T> gradient(net, batch, h, 2, result, diagnostics);
+    Nodal<T> polynomials(gradient);
+    gradient.for_each_chunk([&](Index first, Index rows) { polynomials.add_chunk(first, rows, result); });
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -1,7 +1,7 @@
 // Products that skip the zeros of a matrix: four fifths of a handwritten digit are zeros.
 //
-// Each result is the same chain of multiply-adds as `gemm`'s, less those that add nothing, so that skipping zeros
-// changes no bit of it, as long as the other factor is finite.
+// Each result is the same chain of multiply-adds as `gemm`'s, without those that add zero: skipping zeros changes no
+// bit of it as long as the other factor is finite.
 #pragma once
 
 #include "core/dataset.hpp"
@@ -10,7 +10,7 @@
 namespace fastnet::FASTNET_TARGET {
 
 template <class T> bool all_finite(const T* x, Index n) {
-    Vec<T> zeros{}; // times any number, as long as that is finite
+    Vec<T> zeros{}; // 0 x every element: NaN where one is not finite
     for_each_vector<T>(n, [&](Index i, Index count) { zeros += load(x + i, count) * T(0); });
     return sum<T>(zeros) == 0;
 }
@@ -43,11 +43,13 @@ template <class T> class NonZeros {
   public:
     static constexpr Index group = mask_columns;
 
-    NonZeros(Index rows, Index columns)
-        : columns_(columns), groups((columns + group - 1) / group), masks_(rows * groups) {}
+    const Index groups; // of columns
 
-    // Notes the elements of x (columns) as the given row.
-    void note(const T* x, Index row) {
+    NonZeros(Index rows, Index columns)
+        : groups((columns + group - 1) / group), columns_(columns), masks_(rows * groups) {}
+
+    // Finds the nonzeros of x (columns), and keeps them as the given row.
+    void find(const T* x, Index row) {
         for (Index g = 0; g < groups; ++g) {
             std::uint64_t mask = 0;
             const Index first = g * group, count = min_index(group, columns_ - first);
@@ -58,7 +60,7 @@ template <class T> class NonZeros {
         }
     }
 
-    // Fetches the row of the data that row `i` of the batch is, and notes its elements as the given row.
+    // Fetches row `i` of the batch from the data, and keeps its nonzeros as the given row.
     void fetch(const Source<T>& from, Index i, Index row) {
         T* to = from.to + i * columns_;
         const std::uint64_t* masks = from.masks + from.order[i] * groups;
@@ -78,16 +80,11 @@ template <class T> class NonZeros {
 
   private:
     const Index columns_;
-
-  public:
-    const Index groups; // of columns
-
-  private:
     const Array<std::uint64_t> masks_; // (rows, groups)
 };
 
 // Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all. For a few rows it
-// does not, since every weight is looked at once anyway.
+// does not, because every weight is read once anyway.
 template <class T> bool worth_skipping_zeros(const T* x, Index rows, Index columns) {
     if (rows <= few_rows) {
         return false;
@@ -102,13 +99,13 @@ template <class T> bool worth_skipping_zeros(const T* x, Index rows, Index colum
     return found * 2 < sampled * columns;
 }
 
-// A matrix in rows of whole, aligned vectors, zeros behind the columns; the memory is somebody else's.
+// A matrix in rows of whole, aligned vectors, zeros behind the columns; the memory belongs to the caller.
 template <class T> struct PaddedMatrix {
     static Index size(Index rows, Index columns) { return rows * round_up(columns, lanes<T>); }
 
-    // Copies a matrix to `data`.
+    // Copies the matrix `from` (rows, columns) to `to`.
     PaddedMatrix(const T* from, Index rows, Index columns, T* to) : data(to), stride(round_up(columns, lanes<T>)) {
-        Vec<T> zeros{}; // times any number, as long as that is finite
+        Vec<T> zeros{}; // 0 x every element: NaN where one is not finite
         for (Index i = 0; i < rows; ++i) {
             for_each_vector<T>(columns, [&](Index j, Index count) {
                 const Vec<T> v = load(from + i * columns + j, count);
@@ -125,28 +122,24 @@ template <class T> struct PaddedMatrix {
     bool finite;
 };
 
-// The same with memory of its own.
-template <class T> class PaddedCopy {
-  public:
+// A padded matrix with its own memory.
+template <class T> struct PaddedCopy {
     PaddedCopy(const T* from, Index rows, Index columns)
-        : memory_(PaddedMatrix<T>::size(rows, columns)), matrix(from, rows, columns, memory_.data()) {}
+        : memory(PaddedMatrix<T>::size(rows, columns)), matrix(from, rows, columns, memory.data()) {}
 
-  private:
-    const Array<T> memory_;
-
-  public:
+    const Array<T> memory;
     const PaddedMatrix<T> matrix;
 };
 
-// c (rows, whole vectors) = x (rows, ldx) . b, over the nonzeros of x, which are noted from the given slot on.
+// c (rows, whole vectors) = x (rows, ldx) . b, over the nonzeros of x, which are kept from the given slot on.
 template <class T>
 void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& nonzeros, Index slot,
                        const PaddedMatrix<T>& b, T* c) {
     constexpr Index group = NonZeros<T>::group, groups_per_block = block_inner / group;
     const Index stride = b.stride, size = rows * stride, groups = nonzeros.groups;
     const Array<T> later(groups > groups_per_block ? size : 0);
-    // One chain per block of the inner dimension, as in gemm. It goes on from group to group in `to`, since a group's
-    // rows of b stay in the first-level cache while the rows of x pass by.
+    // One chain per block of the inner dimension, as in gemm. The chain goes on from group to group in `to`, because a
+    // group's rows of b stay in the first-level cache while the rows of x pass by.
     for (Index first = 0; first < groups; first += groups_per_block) {
         T* const to = first == 0 ? c : later.data();
         const Index end = min_index(first + groups_per_block, groups);
@@ -175,14 +168,16 @@ void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& non
                 }
             }
         });
-        for (Index i = 0; first > 0 && i < size; i += lanes<T>) {
-            store(c + i, load(c + i) + load(later.data() + i));
+        if (first > 0) {
+            for (Index i = 0; i < size; i += lanes<T>) {
+                store(c + i, load(c + i) + load(later.data() + i));
+            }
         }
     }
 }
 
 // c (columns of x's group `g`, n) = or += the transposed of those columns of x (rows, ldx) times a matrix with rows of
-// whole vectors, over the nonzeros of x, which are noted from row 0 on: term(sum, value, row, j) is `sum` plus the
+// whole vectors, over the nonzeros of x, which are kept from row 0 on: term(sum, value, row, j) is `sum` plus the
 // nonzero `value` times the vector of the matrix at (row, j). rows <= block_inner: one chain, as in gemm.
 template <class T, class Term>
 void multiply_transposed_nonzeros(const T* x, Index ldx, const NonZeros<T>& nonzeros, Index rows, Index g, T* c,

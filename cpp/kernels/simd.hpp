@@ -1,8 +1,8 @@
 // The vector type of the instruction set that this translation unit is compiled for.
 //
-// Every file of this folder is included once per instruction set, inside the namespace FASTNET_TARGET, and built on
-// the vector extensions that GCC and Clang share. What does not fill a vector is loaded padded with zeros and goes
-// through the same arithmetic, so that a result never depends on where in an array it stands.
+// Every file of this folder is included once per instruction set, inside the namespace FASTNET_TARGET, and uses the
+// vector extensions that GCC and Clang share. A rest that does not fill a vector is padded with zeros and goes through
+// the same arithmetic, so that a result never depends on its position in an array.
 #pragma once
 
 #include <cstdint>
@@ -232,7 +232,7 @@ template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group
     }
 }
 
-// Has n elements on their way here.
+// Prefetches n elements.
 template <class X> FASTNET_INLINE void prefetch(const X* p, Index n) {
     for (Index i = 0; i < n; i += 64 / static_cast<Index>(sizeof(X))) {
         __builtin_prefetch(p + i);

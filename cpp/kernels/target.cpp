@@ -1,11 +1,11 @@
 // All kernels for one instruction set: CMake compiles this file once for each, with its flags and FASTNET_TARGET.
 #include "core/kernel_table.hpp"
-#include "kernels/arrays.hpp"
 #include "kernels/backprop.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/incremental.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/nodal.hpp"
-#include "kernels/training.hpp"
+#include "kernels/train.hpp"
 
 #define FASTNET_STRING(name) #name
 #define FASTNET_NAME(name) FASTNET_STRING(name)

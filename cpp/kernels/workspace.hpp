@@ -10,7 +10,7 @@
 
 namespace fastnet::FASTNET_TARGET {
 
-// n uninitialised elements, aligned to a cache line.
+// n uninitialised elements, aligned to a cache line. `const` fixes the size and the place; the elements can be written.
 template <class T> class Array {
   public:
     explicit Array(Index n) : size_(n), buffer_(static_cast<std::size_t>(n) * sizeof(T)) {}
@@ -26,17 +26,17 @@ template <class T> class Array {
     const Buffer buffer_;
 };
 
-// Up to `capacity` objects, made one after the other where they stay.
-template <class X> class List {
+// Up to `capacity` objects, constructed one after the other in place; they never move.
+template <class X> class FixedList {
   public:
-    explicit List(Index capacity) : memory_(static_cast<std::size_t>(capacity) * sizeof(X)) {}
-    ~List() {
+    explicit FixedList(Index capacity) : memory_(static_cast<std::size_t>(capacity) * sizeof(X)) {}
+    ~FixedList() {
         while (size_ > 0) {
             (*this)[--size_].~X();
         }
     }
-    List(const List&) = delete;
-    List& operator=(const List&) = delete;
+    FixedList(const FixedList&) = delete;
+    FixedList& operator=(const FixedList&) = delete;
 
     template <class... A> X& add(A&&... arguments) {
         X* made = new (static_cast<X*>(memory_.data) + size_) X{std::forward<A>(arguments)...};
@@ -58,14 +58,14 @@ template <class F> void parallel_for(Index tasks, int workers, F&& body) {
         &body);
 }
 
-// How many threads are worth their start, some microseconds: one for every 20 of the work's.
+// How many threads are worth starting, which takes some microseconds: one for every 20 microseconds of work.
 inline int workers_for(double nanoseconds) {
     const int threads = num_threads();
     const double useful = nanoseconds / 2e4;
     return useful < 1 ? 1 : useful < threads ? static_cast<int>(useful) : threads;
 }
 
-// About what a multiply-add of a matrix product takes, in nanoseconds.
+// The approximate time of a multiply-add of a matrix product, in nanoseconds.
 inline constexpr double multiply_add = 0.1;
 
 } // namespace fastnet::FASTNET_TARGET

@@ -14,12 +14,12 @@ template <class T> class TrainingRun {
         : net_(net), training_(training), inputs_(net.layers[0].inputs),
           classes_(training.targets.rows ? classes_of(net) : 0), rows_(min_index(training.batch_size, training.count)),
           x_(rows_ * inputs_), t_(rows_ * classes_), labels_(rows_), gradient_(training.parameter_count),
-          places_(net.depth), kinked_(net.depth), kinked_places_(net.depth) {
+          views_(net.depth), kinked_(net.depth), kinked_views_(net.depth) {
         for (Index l = 0, k = 0; l < net.depth; ++l) {
             T* const weight = gradient_.add(training.parameters[k++].size).data();
             T* const bias = net.layers[l].bias ? gradient_.add(training.parameters[k++].size).data() : nullptr;
-            places_[l] = {weight, bias};
-            kinked_places_[l] = kinked_.add(net.layers[l].outputs).data();
+            views_[l] = {weight, bias};
+            kinked_views_[l] = kinked_.add(net.layers[l].outputs).data();
         }
         for (Index k = 0; k < training.parameter_count; ++k) {
             pieces_ += pieces_of(k);
@@ -60,11 +60,11 @@ template <class T> class TrainingRun {
         const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
         const Batch<T> batch{x_.data(), rows, targets, &source};
         if (training_.gradient == GradientKind::backprop) {
-            return loss_and_gradient(net_, batch, places_.data());
+            return loss_and_gradient(net_, batch, views_.data());
         }
-        Diagnostics diagnostics{0, 0, 0, 0, kinked_places_.data()};
+        Diagnostics diagnostics{0, 0, 0, 0, kinked_views_.data()};
         const auto compute = training_.gradient == GradientKind::nodal ? nodal<T> : incremental<T>;
-        compute(net_, batch, training_.h, places_.data(), diagnostics);
+        compute(net_, batch, training_.h, views_.data(), diagnostics);
         return diagnostics.loss;
     }
 
@@ -93,10 +93,10 @@ template <class T> class TrainingRun {
     const Index rows_;             // of a batch at most
     const Array<T> x_, t_;         // (rows, inputs), (rows, classes)
     const Array<std::int64_t> labels_;
-    List<Array<T>> gradient_; // like the parameters
-    const Array<LayerGradient<T>> places_;
-    List<Array<bool>> kinked_;
-    const Array<bool*> kinked_places_;
+    FixedList<Array<T>> gradient_; // like the parameters
+    const Array<LayerGradient<T>> views_;
+    FixedList<Array<bool>> kinked_;
+    const Array<bool*> kinked_views_;
     Index pieces_ = 0;
 };
 

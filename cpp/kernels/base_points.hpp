@@ -1,17 +1,17 @@
-// Where finite differences start: a forward pass over a chunk of rows that keeps what they need of every unit.
+// The base points of finite differences: a forward pass over a chunk of rows that keeps what they need of every unit.
 #pragma once
 
 #include "kernels/forward.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
-template <class T> class Baseline {
+template <class T> class BasePoints {
   public:
     // For chunks of at most `rows` rows.
-    Baseline(const Network<T>& network, const Batch<T>& data, Index most_rows)
-        : net(network), batch(data), inputs(net, batch.x, batch.rows, most_rows, batch.source),
+    BasePoints(const Network<T>& network, const Batch<T>& data, Index most_rows)
+        : net(network), batch(data), inputs(make_inputs(net, batch.x, batch.rows, most_rows, batch.source)),
           workers_(workers_for(multiply_add * multiply_adds(net) * static_cast<double>(most_rows))),
-          weights(net, inputs, net.depth > 2 ? few_rows + 1 : most_rows, workers_), units_(net.depth),
+          weights_(net, inputs.sparse, net.depth > 2 ? few_rows + 1 : most_rows, workers_), units_(net.depth),
           classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)), likeliest_(most_rows),
           losses_(most_rows) {
         for (Index l = 0; l < net.depth; ++l) {
@@ -19,42 +19,42 @@ template <class T> class Baseline {
         }
     }
 
-    // The forward pass of rows [first, first + rows) of the batch, which are rows 0, 1, … from now on.
+    // The forward pass of rows [first, first + rows) of the batch, which are the chunk's rows 0, 1, … from now on.
     void run(Index first, Index rows) {
         first_ = first;
         const Index share = rows_per_task(rows, workers_);
         parallel_for((rows + share - 1) / share, workers_, [&](Index task, int worker) {
             const Index begin = task * share;
-            run_block(begin, min_index(share, rows - begin), weights(worker));
+            run_block(begin, min_index(share, rows - begin), weights_.prepare(worker));
         });
         finite = all_finite(losses_.data(), rows);
         losses = sum_of(losses_.data(), rows, losses);
     }
 
-    // Layer l's inputs for a row: (inputs).
+    // Layer l's inputs (inputs) for a row of the chunk.
     const T* input(Index l, Index row) const {
         return l == 0 ? inputs.row(first_ + row) : units_[l - 1].z.data() + row * padded<T>(net.layers[l].inputs);
     }
 
-    // The same for the rows [0, rows).
+    // Layer l's inputs for the rows [0, rows) of the chunk.
     Matrix<T> input_rows(Index l, Index rows) const {
         const Index columns = net.layers[l].inputs;
         return l == 0 ? inputs.rows(first_, rows)
                       : rows_of<T>(units_[l - 1].z.data(), rows, columns, padded<T>(columns));
     }
 
-    // The places of a vector of layer l's units, from unit j on.
-    Place<T> place(Index l, Index row, Index j) const {
+    // The base points of a vector of layer l's units, from unit j on.
+    BasePoint<T> at(Index l, Index row, Index j) const {
         const Units& u = units_[l];
-        const Index at = row * padded<T>(net.layers[l].outputs) + j;
-        return {load(u.a.data() + at), load(u.s.data() + at), load(u.c.data() + at)};
+        const Index i = row * padded<T>(net.layers[l].outputs) + j;
+        return {load(u.a.data() + i), load(u.s.data() + i), load(u.c.data() + i)};
     }
 
-    // The place of one unit, in every lane.
-    Place<T> place_of_unit(Index l, Index row, Index j) const {
+    // The base point of one unit, in every lane.
+    BasePoint<T> at_unit(Index l, Index row, Index j) const {
         const Units& u = units_[l];
-        const Index at = row * padded<T>(net.layers[l].outputs) + j;
-        return {splat(u.a[at]), splat(u.s[at]), splat(u.c[at])};
+        const Index i = row * padded<T>(net.layers[l].outputs) + j;
+        return {splat(u.a[i]), splat(u.s[i]), splat(u.c[i])};
     }
 
     Answer<T> answer(Index row) const {
@@ -62,7 +62,7 @@ template <class T> class Baseline {
         return {units_[net.depth - 1].z.data() + at, answers_.data() + at, classes_, likeliest_[row]};
     }
 
-    // The target of a row; one-hot rows are told by their label.
+    // The target of a row; a one-hot row is replaced by its label.
     Target<T> target(Index row) const {
         const Target<T> t = target_of(batch.targets, first_ + row, classes_);
         if (!t.row) {
@@ -77,17 +77,14 @@ template <class T> class Baseline {
         return ones == 1 && others == 0 ? Target<T>{label, nullptr} : t;
     }
 
+    // The weights, packed where many differences go through them.
+    const LayerWeights<T>& layer_weights() const { return weights_.all(); }
+
     const Network<T>& net;
     const Batch<T>& batch;
     Inputs<T> inputs;
-
-  private:
-    const int workers_;
-
-  public:
-    const WorkersWeights<T> weights; // packed, where many differences go through them
-    bool finite = true;              // whether every row's loss is
-    double losses = 0;               // the sum over all rows so far
+    bool finite = true; // whether every row's loss is
+    double losses = 0;  // the sum over all rows so far
 
   private:
     struct Units { // each (rows, outputs; padded)
@@ -96,7 +93,7 @@ template <class T> class Baseline {
     };
 
     void run_block(Index begin, Index count, const Weights<T>& block_weights) {
-        inputs.note(first_ + begin, count, begin);
+        inputs.load_rows(first_ + begin, count, begin);
         const auto from = [&](const Array<T>& units, Index l) {
             return units.data() + begin * padded<T>(net.layers[l].outputs);
         };
@@ -104,10 +101,10 @@ template <class T> class Baseline {
         forward_units(
             net, block_weights, inputs, first_ + begin, count, begin, [&](Index l) { return from(units_[l].z, l); },
             [&](Index l, auto phi, Index i, Vec<T> a) {
-                const Place<T> place = phi.place(a);
-                store(from(units_[l].a, l) + i, place.a);
-                store(from(units_[l].s, l) + i, place.s);
-                store(from(units_[l].c, l) + i, place.c);
+                const BasePoint<T> point = phi.base_point(a);
+                store(from(units_[l].a, l) + i, point.a);
+                store(from(units_[l].s, l) + i, point.s);
+                store(from(units_[l].c, l) + i, point.c);
             });
         T* y = from(answers_, last);
         answer_rows<T>(net, count, from(units_[last].z, last), y);
@@ -121,7 +118,9 @@ template <class T> class Baseline {
         }
     }
 
-    List<Units> units_;
+    const int workers_;
+    PerWorkerWeights<T> weights_;
+    FixedList<Units> units_;
     const Index classes_;
     const Array<T> answers_;
     const Array<Index> likeliest_;

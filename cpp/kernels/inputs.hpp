@@ -1,0 +1,69 @@
+// The rows of x as the first layer takes them: as they are, or by their nonzeros where most elements are zeros.
+#pragma once
+
+#include "kernels/nonzeros.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+template <class T> struct Inputs {
+    const T* x; // (count, columns), to be filled from the source where there is one
+    Index count, columns;
+    const Source<T>* source; // or null
+    bool sparse;             // whether the first layer is multiplied by the nonzeros alone
+    NonZeros<T> nonzeros;    // of the rows that load_rows was last asked for, by slot
+
+    const T* row(Index i) const { return x + i * columns; }
+    Matrix<T> rows(Index first, Index rows) const { return rows_of(row(first), rows, columns, columns); }
+
+    // Makes the rows [first, first + rows) ready: fetches them from the source, and finds their nonzeros, which are
+    // kept in the slots from `slot` on.
+    void load_rows(Index first, Index rows, Index slot) {
+        constexpr Index ahead = 6; // rows
+        for (Index i = first; i < first + rows; ++i) {
+            if (!source) {
+                if (sparse) {
+                    nonzeros.find(row(i), slot + i - first);
+                }
+            } else if (sparse) {
+                if (i + ahead < first + rows) {
+                    prefetch_row(i + ahead);
+                }
+                nonzeros.fetch(*source, i, slot + i - first);
+            } else {
+                std::memcpy(source->to + i * columns, source->x + source->order[i] * columns,
+                            static_cast<std::size_t>(columns) * sizeof(T));
+            }
+        }
+    }
+
+    // Prefetches one task's share of the next batch's rows, while the task has something else to do.
+    void prefetch_next(Index task, Index tasks) const {
+        if (!source) {
+            return;
+        }
+        for (Index i = task * source->next / tasks; i < (task + 1) * source->next / tasks; ++i) {
+            prefetch_row(count + i);
+        }
+    }
+
+    // Prefetches row i of the batch, or row i - count of the next one.
+    void prefetch_row(Index i) const {
+        const Index data_row = static_cast<Index>(source->order[i]);
+        if (sparse) {
+            prefetch(source->masks + data_row * nonzeros.groups, nonzeros.groups);
+            prefetch(source->values + source->starts[data_row], columns / 4); // most of them
+        } else {
+            prefetch(source->x + data_row * columns, columns);
+        }
+    }
+};
+
+// `slots` is the number of rows whose nonzeros are kept at a time.
+template <class T>
+Inputs<T> make_inputs(const Network<T>& net, const T* x, Index rows, Index slots, const Source<T>* source = nullptr) {
+    const Index columns = net.layers[0].inputs;
+    const bool sparse = source ? source->masks != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns);
+    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns)};
+}
+
+} // namespace fastnet::FASTNET_TARGET

@@ -1,0 +1,97 @@
+// psi(d) - psi(-d), where psi(d) is the change of one row's loss when the pre-activation of one unit moves by d.
+//
+// Twice h times the central difference with respect to a weight is this, at d = h times the weight's input, summed over
+// the rows. Differences are carried from the unit to the loss exactly, so that nothing cancels, however small d is.
+#pragma once
+
+#include "kernels/move_deep.hpp"
+#include "kernels/move_direct.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+template <class T> class MoveEffects {
+  public:
+    explicit MoveEffects(const BasePoints<T>& base) : base_(base), net_(base.net), direct_(base), deep_(base) {}
+
+    // A thread's own workspace.
+    struct Workspace {
+        explicit Workspace(const Network<T>& net) : direct(classes_of(net)), queue(net) {}
+
+        Index evaluations = 0;
+        const typename DirectMoves<T>::Workspace direct;
+        typename DeepMoves<T>::Queue queue;
+    };
+
+    // Fills the results for the moves d (count) of layer l's units, for one row of the chunk. The results of units
+    // that are not wanted are 0.
+    void evaluate(Index l, Index row, const T* d, Index count, UnitMask wanted, const Results<T>& results,
+                  Workspace& work) const {
+        const Layer<T>& layer = net_.layers[l];
+        const Index stride = results.stride;
+        const Moves<T> moves{d, count, greatest_size(d, count)};
+        for (Index j = 0; j < stride; j += lanes<T>) {
+            const UnitBlock block{l, row, j, min_index(lanes<T>, layer.outputs - j)};
+            if (!wanted.any(j, block.units)) {
+                for (Index v = 0; v < count; ++v) {
+                    store(results.odd + v * stride + j, Vec<T>{});
+                }
+                continue;
+            }
+            with_activation(layer.activation, net_.leaky_slope, [&](auto phi) {
+                if (moves.longest <= small_move<T>) {
+                    evaluate_block<true>(phi, block, moves, results, work);
+                } else {
+                    evaluate_block<false>(phi, block, moves, results, work);
+                }
+            });
+            work.evaluations += 2 * block.units * count;
+        }
+        deep_.flush(l, row, work.queue);
+        if (wanted.kind == UnitMask::some) {
+            clear_others(wanted, layer.outputs, count, results);
+        }
+    }
+
+  private:
+    template <bool Small, class Phi>
+    void evaluate_block(Phi phi, const UnitBlock& block, const Moves<T>& moves, const Results<T>& results,
+                        Workspace& work) const {
+        const BasePoint<T> point = base_.at(block.l, block.row, block.j);
+        const auto differ = [&](T d) {
+            return phi.template difference<Small>(point, phi.template move<Small>(splat(d)));
+        };
+        unsigned char* const obstacles = results.obstacles + block.j;
+        if constexpr (Phi::kinked) {
+            for (Index v = 0; v < moves.count; ++v) {
+                const T d = moves.d[v];
+                record<T>(obstacles, block.units, obstacle::kink,
+                          changes_side<T>(point.a, splat(d)) | changes_side<T>(point.a, splat(-d)));
+            }
+        }
+        if (Phi::bends && moves.longest > 1) {
+            record<T>(obstacles, block.units, obstacle::far, Vec<Bits<T>>{} == 0);
+        }
+        if (direct_.handles(block.l)) {
+            direct_.template evaluate<Small>(phi, block, moves, differ, results, work.direct);
+        } else {
+            deep_.enqueue(block, moves, differ, results, work.queue);
+        }
+    }
+
+    static void clear_others(UnitMask wanted, Index units, Index count, const Results<T>& results) {
+        for (Index j = 0; j < units; ++j) {
+            if (!wanted.which[j]) {
+                for (Index v = 0; v < count; ++v) {
+                    results.odd[v * results.stride + j] = 0;
+                }
+            }
+        }
+    }
+
+    const BasePoints<T>& base_;
+    const Network<T>& net_;
+    const DirectMoves<T> direct_;
+    const DeepMoves<T> deep_;
+};
+
+} // namespace fastnet::FASTNET_TARGET

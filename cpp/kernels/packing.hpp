@@ -1,0 +1,123 @@
+// Matrices packed into panels, from either order of their elements.
+#pragma once
+
+#include <utility>
+
+#include "kernels/tiles.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// to (rows, n) = from (rows, n).
+template <class T>
+[[gnu::noinline]] void copy(Index rows, Index n, const T* from, Index from_stride, T* to, Index to_stride) {
+    for (Index i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
+        Index j = 0;
+        for (; j + lanes<T> <= n; j += lanes<T>) {
+            store(to + j, load(from + j));
+        }
+        // A memcpy whose size is known here is one instruction.
+        FASTNET_UNROLL
+        for (Index size = lanes<T> / 2; size > 0; size /= 2) {
+            if (n & size) {
+                std::memcpy(to + j, from + j, static_cast<std::size_t>(size) * sizeof(T));
+                j += size;
+            }
+        }
+    }
+}
+
+// Swaps the off-diagonal S x S blocks of each 2S x 2S block of rows a and b.
+template <Index S, class V, Index... I>
+FASTNET_INLINE void swap_blocks(V& a, V& b, std::integer_sequence<Index, I...>) {
+    constexpr Index n = sizeof...(I);
+    const V first = __builtin_shufflevector(a, b, (I & S ? n + I - S : I)...);
+    b = __builtin_shufflevector(a, b, (I & S ? n + I : I + S)...);
+    a = first;
+}
+
+// Transposes the matrix of n rows of n lanes.
+template <Index n, Index S = n / 2, class V> FASTNET_INLINE void transpose(V* rows) {
+    for (Index i = 0; i < n; ++i) {
+        if (!(i & S)) {
+            swap_blocks<S>(rows[i], rows[i + S], std::make_integer_sequence<Index, n>{});
+        }
+    }
+    if constexpr (S > 1) {
+        transpose<n, S / 2>(rows);
+    }
+}
+
+// to (k, width) row-major = b (k, n), zeros behind column n; width is a multiple of end_lanes.
+template <class T> void pack_panel(Matrix<T> b, T* to, Index width) {
+    constexpr Index L = end_lanes<T>;
+    if (b.columns < width) { // by fewer than L columns
+        for (Index k = 1; k <= b.rows; ++k) {
+            std::memset(to + k * width - L, 0, L * sizeof(T));
+        }
+    }
+    if (b.column_stride == 1) {
+        copy(b.rows, b.columns, b.data, b.row_stride, to, width);
+        return;
+    }
+    const Index whole = b.rows / L * L;
+    for (Index j = 0; j < b.columns; j += L) {
+        const Index used = min_index(L, b.columns - j);
+        const T* from = b.data + j * b.column_stride;
+        for (Index k = 0; k < whole; k += L) {
+            EndVec<T> rows[L] = {};
+            for (Index i = 0; i < L; ++i) {
+                if (i < used) {
+                    std::memcpy(&rows[i], from + i * b.column_stride + k, sizeof rows[i]);
+                }
+            }
+            transpose<L>(rows);
+            for (Index i = 0; i < L; ++i) {
+                std::memcpy(to + (k + i) * width + j, &rows[i], sizeof rows[i]);
+            }
+        }
+        for (Index k = whole; k < b.rows; ++k) {
+            for (Index i = 0; i < used; ++i) {
+                to[k * width + j + i] = from[i * b.column_stride + k];
+            }
+        }
+    }
+}
+
+// to = b (k, n) in panels, one after the other.
+template <class T> void pack_block(Matrix<T> b, T* to) {
+    for_each_panel<T>(b.columns, [&](Panel<T> panel) {
+        const Index j = panel.column, width = panel.width();
+        pack_panel(submatrix(b, 0, b.rows, j, min_index(width, b.columns - j)), to + j * b.rows, width);
+    });
+}
+
+// A right operand (k, n), packed once for many products.
+template <class T> class PackedMatrix {
+  public:
+    explicit PackedMatrix(Matrix<T> b)
+        : rows(b.rows), columns(b.columns), data_(rows * round_up(columns, end_lanes<T>)) {
+        for_each_block<T>(rows, columns, [&](Index j, Index count, Index k, Index inner) {
+            pack_block(submatrix(b, k, inner, j, count), block(j, count, k));
+        });
+    }
+    // The block that starts at row k and column j and has `count` columns.
+    T* block(Index j, Index count, Index k) const {
+        return data_.data() + j * rows + k * round_up(count, end_lanes<T>);
+    }
+    // The element (k, j) of b.
+    T& at(Index k, Index j) const {
+        const Index block_j = j / block_columns<T> * block_columns<T>, block_k = k / block_inner * block_inner;
+        const Index count = min_index(columns - block_j, block_columns<T>);
+        const Index inner = min_index(rows - block_k, block_inner);
+        const Panel<T> panel = Panels<T>(count).containing(j - block_j);
+        T* const row = block(block_j, count, block_k) + panel.column * inner + (k - block_k) * panel.width();
+        return row[j - block_j - panel.column];
+    }
+
+    const Index rows, columns;
+
+  private:
+    const Array<T> data_;
+};
+
+} // namespace fastnet::FASTNET_TARGET

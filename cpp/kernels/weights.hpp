@@ -1,0 +1,79 @@
+// A network's weights in the layouts that products read: packed, or padded for the inputs' nonzeros.
+#pragma once
+
+#include "kernels/nonzeros.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// Every layer's weight, the first one's only if `with_first`. They are packed once for products of many rows, and stay
+// where they are for products of a few.
+template <class T> class LayerWeights {
+  public:
+    LayerWeights(const Network<T>& net, Index rows, bool with_first) : net_(net), packed_(net.depth) {
+        if (rows > few_rows) {
+            for (Index l = 0; l < net.depth; ++l) {
+                packed_.add(l > 0 || with_first ? weight(l) : submatrix(weight(l), 0, 0, 0, 0));
+            }
+        }
+    }
+    // c (rows, outputs) = a (rows, inputs) . weight of layer l
+    void multiply(Index l, Matrix<T> a, T* c, Index ldc) const {
+        const bool is_packed = packed_.size() > 0 && packed_[l].columns > 0;
+        is_packed ? gemm(a, packed_[l], c, ldc, false) : gemm(a, weight(l), c, ldc, false);
+    }
+    // The element of the packed copy.
+    T& at(Index l, Index row, Index column) const { return packed_[l].at(row, column); }
+
+  private:
+    Matrix<T> weight(Index l) const {
+        const Layer<T>& layer = net_.layers[l];
+        return rows_of(layer.weight, layer.inputs, layer.outputs, layer.outputs);
+    }
+
+    const Network<T> net_;
+    FixedList<PackedMatrix<T>> packed_;
+};
+
+// The weights that a forward pass reads: all, or the first layer's apart, to be multiplied by the inputs' nonzeros.
+template <class T> struct Weights {
+    const PaddedMatrix<T>* first; // or null
+    const LayerWeights<T>* all;
+};
+
+// The weights as each worker reads them. Where the inputs are sparse, every worker pads the first layer's weight for
+// itself: a worker that read what another has just written would wait for about as long as a few copies take.
+template <class T> class PerWorkerWeights {
+  public:
+    PerWorkerWeights(const Network<T>& net, bool sparse_inputs, Index rows, int workers)
+        : first_(net.layers[0]), all_(net, rows, !sparse_inputs), copies_(sparse_inputs ? workers : 0),
+          padded_(copies_), size_(PaddedMatrix<T>::size(first_.inputs, first_.outputs)), data_(copies_ * size_) {
+        padded_.zeroed();
+    }
+
+    // The worker's weights; its first call makes its own padded copy.
+    Weights<T> prepare(int worker) {
+        if (copies_ == 0) {
+            return {nullptr, &all_};
+        }
+        Padded& copy = padded_[worker];
+        if (!copy.made) {
+            copy = {true, {first_.weight, first_.inputs, first_.outputs, data_.data() + worker * size_}};
+        }
+        return {copy.matrix.finite ? &copy.matrix : nullptr, &all_}; // 0 x infinity is NaN: zeros may not be skipped
+    }
+    const LayerWeights<T>& all() const { return all_; }
+
+  private:
+    struct Padded {
+        bool made;
+        PaddedMatrix<T> matrix;
+    };
+    const Layer<T>& first_;
+    const LayerWeights<T> all_;
+    const Index copies_; // one for each worker, or none
+    const Array<Padded> padded_;
+    const Index size_;
+    const Array<T> data_;
+};
+
+} // namespace fastnet::FASTNET_TARGET
