@@ -23,7 +23,8 @@ from fastnet.checking.verdict import (
     network_floor,
     rounding_error,
 )
-from fastnet.differentiation import Function, numerical_gradient
+from fastnet.differentiation import numerical_gradient
+from fastnet.differentiation.calling import Function
 from fastnet.networks import NumericalGradient
 from fastnet.networks.chain import chain_of
 

@@ -1,0 +1,53 @@
+"""Gradient descent with the numerical gradient of any function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet.differentiation.calling import Function
+from fastnet.differentiation.central import numerical_gradient
+
+
+def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_num: int = 100) -> npt.NDArray[Any]:
+    """Minimise `f` with steps of ``-lr`` times its numerical gradient.
+
+    Parameters
+    ----------
+    f : callable
+        Takes an array and returns one real number.
+    init_x : array_like
+        The starting point; not modified.
+    lr : float, default 0.01
+        The learning rate.
+    step_num : int, default 100
+        The number of steps; with 0, the starting point is returned.
+
+    Returns
+    -------
+    ndarray
+        The final point: the shape of `init_x`.
+
+    Raises
+    ------
+    TypeError
+        If `f` is not callable or returns anything but one real number, or an argument has the wrong type.
+    ValueError
+        If `lr` is not positive and finite, or `step_num` is negative.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> x = fastnet.gradient_descent(lambda x: x[0] ** 2 + x[1] ** 2, [-3.0, 4.0], lr=0.1)
+    >>> bool(np.abs(x).max() < 1e-9)
+    True
+    """
+    checks.check_function(f)
+    rate = checks.as_positive(lr, "lr")
+    steps = checks.as_count(step_num, "step_num", least=0)
+    x: npt.NDArray[Any] = checks.as_floating(init_x, "init_x").copy()
+    for _ in range(steps):
+        x -= x.dtype.type(rate) * numerical_gradient(f, x)
+    return x

@@ -1,0 +1,74 @@
+"""The steps of central differences: which step is taken where, and how far it really moves a floating-point number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+
+
+def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return the step of each element of `x`: shape of `x`, float64 or wider.
+
+    Parameters
+    ----------
+    h : None, number or array_like
+        None for the default; a number for all elements, or an array of them that broadcasts to the shape of `x`.
+    x : ndarray
+        Floating-point numbers.
+    dtype : numpy.dtype
+        The dtype of the function's values or of `x`, whichever has fewer digits: the default depends on it.
+
+    Notes
+    -----
+    The default is the book's 1e-4 if the values have the digits of float64, 1e-2 for float32 and 1/8 for float16. For
+    large elements it grows as eps^(1/3)·|x|: with a smaller step, rounding would dominate.
+    """
+    if h is None:
+        least, eps = _default(dtype), float(np.finfo(dtype).eps)
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = np.maximum(least, eps ** (1 / 3) * np.abs(x.astype(np.promote_types(x.dtype, np.float64))))
+        return np.where(np.isfinite(steps), steps, least)
+    if not isinstance(h, (np.ndarray, list, tuple)):
+        return np.full(x.shape, checks.as_positive(h, "h"))
+    steps = checks.as_numbers(h, "h").astype(np.float64)
+    try:
+        steps = np.broadcast_to(steps, x.shape)
+    except ValueError:
+        raise ValueError(f"h of shape {steps.shape} does not fit x of shape {x.shape}: give a step for each") from None
+    wrong = ~((steps > 0) & np.isfinite(steps))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"h must be positive and finite, but h[{', '.join(map(str, at))}] is {steps[at]}")
+    return steps
+
+
+def _default(dtype: np.dtype[Any]) -> float:
+    mantissa = int(np.finfo(dtype).nmant)
+    return 1e-4 if mantissa >= 52 else 1e-2 if mantissa >= 23 else 0.125
+
+
+def moved(value: Any, step: Any, where: str) -> tuple[Any, Any, float]:
+    """Return value + step and value − step in the dtype of `value`, and the distance between the two.
+
+    The distance is that of the rounded numbers, which is what a difference of values must be divided by.
+
+    Raises
+    ------
+    ValueError
+        If both are rounded to `value`: it names the element and the smallest step that moves it.
+    """
+    kind = type(value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        above, below = value + kind(step), value - kind(step)
+        distance = float(above - below)
+    if distance == 0:
+        least = float(np.spacing(np.abs(value)))
+        raise ValueError(
+            f"h = {float(step):g} is lost in rounding at {where} = {float(value):g}, which is {np.dtype(kind)}: "
+            f"h must be at least {least:.2g} there"
+        )
+    return above, below, distance
