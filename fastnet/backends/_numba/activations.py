@@ -17,7 +17,6 @@ from fastnet.backends._numba import elementary
 from fastnet.backends._numba.jit import jit
 from fastnet.backends.spec import Activation
 
-
 ANY_MOVE: Any = np.bool_(False)  # For `small` in `differ`. Numba gives the literal False a type of its own.
 
 
