@@ -81,7 +81,7 @@ class _Differences:
             self.evaluations,
             self.fallbacks,
             self.kinks,
-            tuple(kinked[layer.units : layer.units + layer.outputs].copy() for layer in layers),
+            tuple(kinked[begin : begin + size].copy() for begin, size in layers[["units", "outputs"]].tolist()),
         )
 
     def _chunk(self, first: int) -> Chunk:
