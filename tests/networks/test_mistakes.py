@@ -133,7 +133,7 @@ BATCHES = [
     (lambda x, t: (x[:0], t[:0]), V, "x of shape (0, 6) is an empty batch"),
     (lambda x, t: (x[:, :5], t), V, COLUMNS),
     (lambda x, t: (x[None], t), V, "x must have shape (batch, 6) or (6,), not (1, 9, 6)"),
-    (lambda x, t: (x * 1j, t), T, "x must contain real numbers, not ndarray of dtype complex128"),
+    (lambda x, t: (x * 1j, t), T, "x must contain real numbers, not ndarray of dtype complex"),
     (lambda x, t: (x, t[:8]), V, "t has 8 labels for 9 rows of x"),
     (lambda x, t: (x, t * 0 + 4), V, "t[0] is 4, which is not a label of 4 classes"),
     (lambda x, t: (x, t * 1.0), T, "t has labels of dtype float64: class labels must be integers"),
@@ -264,7 +264,7 @@ class OwnLoss(LossLayer):
 OWN = [
     (Own(np.ones((8, 6))), V, "layers[0], Own, gave shape (8, 6) for a batch of 9 row(s)"),
     (Own(1.0), V, "layers[0], Own, gave shape () for a batch of 9 row(s)"),
-    (Own(np.ones((9, 6)) * 1j), T, "what layers[0], Own, gave must contain real numbers, not ndarray of dtype complex128"),
+    (Own(np.ones((9, 6)) * 1j), T, "what layers[0], Own, gave must contain real numbers, not ndarray of dtype complex"),
     (Own("text"), T, "what layers[0], Own, gave must contain real numbers, not str"),
     (Own(np.ones((9, 2, 3))), V, "layers[0], Own, gave shape (9, 2, 3), where (batch, classes) is needed"),
     (Own(), V, "layers[0], Own, has no 'a' in its grads after backward"),
