@@ -30,6 +30,7 @@ FACES = {
     """,
     "fastnet.cli": "main",
     "fastnet.datasets": "cache_dir find_mnist load_mnist make_digits read_idx",
+    "fastnet.differentiation": "derivative gradient_descent numerical_gradient numerical_jacobian",
     "fastnet.layers": """
         Add Affine BatchNorm Dropout IdentityWithLoss Layer LeakyReLU LossLayer Mul ReLU Sigmoid SoftmaxWithLoss Step
         Tanh

@@ -121,7 +121,7 @@ def test_every_entry_of_the_sample_is_computed_once(full: bool, monkeypatch: pyt
     take_turn = timing.Run.take_turn
 
     def recorded(self: timing.Run, turn: int) -> Any:
-        asked.extend(int(e) for share in self.shares(turn) for e in self.entries[share])
+        asked.extend(int(e) for share in self.plan.shares(turn) for e in self.plan.entries[share])
         return take_turn(self, turn)
 
     monkeypatch.setattr(timing.Run, "take_turn", recorded)

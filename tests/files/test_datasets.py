@@ -160,9 +160,9 @@ def test_a_folder_that_lacks_a_file_is_no_reason_to_download(mnist_folder, monke
 @pytest.mark.parametrize(
     ("name", "array", "code", "message"),
     [
-        (NAMES[0], np.arange(6), 0x08, r"holds uint8 of shape \(6,\): MNIST's images are"),
-        (NAMES[0], np.zeros((6, 27, 28)), 0x08, r"holds uint8 of shape \(6, 27, 28\)"),
-        (NAMES[0], np.zeros((6, 28, 28)), 0x0D, r"holds float32 of shape \(6, 28, 28\)"),
+        (NAMES[0], np.arange(6), 0x08, r"contains uint8 of shape \(6,\): MNIST's images are"),
+        (NAMES[0], np.zeros((6, 27, 28)), 0x08, r"contains uint8 of shape \(6, 27, 28\)"),
+        (NAMES[0], np.zeros((6, 28, 28)), 0x0D, r"contains float32 of shape \(6, 28, 28\)"),
         (NAMES[1], np.zeros((6, 28, 28)), 0x08, r"MNIST's labels are uint8 \(n,\)"),
         (NAMES[1], np.arange(5), 0x08, r"has 5 labels for the 6 images of"),
         (NAMES[1], [0, 1, 2, 17, 4, 5], 0x08, r"has the label 17 at 3: MNIST's labels are 0 to 9"),

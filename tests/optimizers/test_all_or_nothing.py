@@ -112,7 +112,7 @@ def test_another_network_needs_another_optimizer():
     message = r"params\['p1'\] is float64 of shape \(5,\), but this optimizer's velocity for it is float64 "
     with pytest.raises(ValueError, match=message):
         optimizer.update(other, other)
-    with pytest.raises(ValueError, match=r"params\['p0'\] is float32 of shape \(3, 4\), but the velocity"):
+    with pytest.raises(ValueError, match=r"params\['p0'\] is float32 of shape \(3, 4\), but this optimizer's velocity"):
         optimizer.prepare(make_arrays("float32"))
     assert bits(optimizer, params) == before
 

@@ -377,7 +377,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         trainer.load(path)
     path.write_bytes(b"nonsense")
-    refused("not a file of fastnet's, or it is damaged")
+    refused("not a fastnet file, or it is damaged")
     saving.save_arrays(path, trainer.net.params, {"kind": "a network"})
     refused("is not a training of fastnet, but of another kind: 'a network'")
     trainer.save(path)
