@@ -4,8 +4,7 @@ A call is 20, 100 or 1,000 µs of arithmetic in 8 tasks, for 2 threads; between 
 20 µs, as it is with the interpreter. The busy machine has one more process, which spins and may run on any processor.
 An OpenMP region ends when its last thread has run, so that it waits for a time slice where that process has the
 processor; a call of the pool waits for no thread that has not joined it. OpenMP runs with its default settings and with
-both values of ``OMP_WAIT_POLICY``. The pool runs too without moving its threads off the caller's processor
-(``cpp/core/affinity.cpp``).
+both values of ``OMP_WAIT_POLICY``.
 
 Each turn is a process of its own, since OpenMP's threads spin on after a call. A cell has the median, the 90th and the
 99th percentile of all calls; the ratio is, as elsewhere, that of the turns' means, in which rare long calls count.
@@ -50,10 +49,9 @@ class Library(NamedTuple):
     wait_policy: str | None = None
 
 
-OURS = Library("the pool", (*POOL, CORE / "affinity.cpp"), ("-fopenmp",))
+OURS = Library("the pool", POOL, ("-fopenmp",))
 OTHERS = (
     Library("one thread", (FOLDER / "serial.cpp",)),
-    Library("the pool without affinity", (*POOL, FOLDER / "stay.cpp"), ("-fopenmp",)),
     Library("OpenMP", (FOLDER / "openmp.cpp",), ("-fopenmp",)),
     Library("OpenMP, passive", (FOLDER / "openmp.cpp",), ("-fopenmp",), "passive"),
     Library("OpenMP, active", (FOLDER / "openmp.cpp",), ("-fopenmp",), "active"),

@@ -1,7 +1,5 @@
 #include "core/pool.hpp"
 
-#include "core/affinity.hpp"
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -85,10 +83,6 @@ class Pool {
         {
             const std::lock_guard lock(mutex_);
             std::erase(open_, &job);
-            if (const auto now = Clock::now(); job.taken == 0 && now - moved_ > patience) {
-                move_off_this_processor(threads_);
-                moved_ = now;
-            }
         }
         const auto all_left = [&] { return job.working.load(std::memory_order_acquire) == 0; };
         while (!poll(std::chrono::seconds(1), all_left)) {
@@ -151,7 +145,6 @@ class Pool {
     std::mutex mutex_;
     std::vector<Job*> open_; // jobs with free seats
     std::vector<std::thread::native_handle_type> threads_;
-    Clock::time_point moved_{};        // when the threads were last moved, after a job that none of them joined
     std::atomic<unsigned> offered_{0}; // the number of jobs offered so far
     std::atomic<int> sleeping_{0};
 };
