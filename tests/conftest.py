@@ -64,12 +64,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run Numba's tests in one process: two of them would compile the same functions at the same time."""
+    """Share out the tests among processes, which may do the same work twice.
+
+    Numba's tests run in one process: two of them would compile the same functions at the same time. One test on all
+    the extension's instruction sets runs in one process, so that what is cached for it is computed once.
+    """
     for item in items:
-        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        on_numba = any(isinstance(value, str) and value == "numba" for value in values)
-        if on_numba and item.get_closest_marker("xdist_group") is None:
+        if item.get_closest_marker("xdist_group") is not None or not isinstance(item, pytest.Function):
+            continue
+        values = [str(value) for value in item.callspec.params.values()] if hasattr(item, "callspec") else []
+        implementations = [value for value in values if value in IMPLEMENTATIONS]
+        if "numba" in implementations:
             item.add_marker(pytest.mark.xdist_group("numba"))
+        elif implementations:
+            same = item.nodeid.replace(implementations[0], "").translate(str.maketrans("[]@", "() "))
+            item.add_marker(pytest.mark.xdist_group(same))
 
 
 def pytest_sessionstart() -> None:

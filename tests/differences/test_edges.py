@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -21,21 +23,26 @@ EDGES = {
 }
 
 
+@functools.cache  # for every implementation
+def case(edge, dtype, zeros, biased):
+    """The network, its batch, and their reference."""
+    widths, kinds, rows = EDGES[edge]
+    answer = ANSWERS[1] if edge == "many classes" else ANSWERS[2] if widths[-1] > 1 else ANSWERS[0]
+    spec = chain(widths, kinds, dtype, answer, seed=8, biased=biased)
+    x = np.random.default_rng(9).standard_normal((rows, widths[0])).astype(dtype)
+    t = np.arange(rows) % widths[-1]
+    if zeros:
+        x[:] = 0
+        t[:] = 0  # the rows are equal: with different labels, their gradients would cancel
+    return spec, x, t, reference_of(spec, x, t, STEP[dtype])[0]
+
+
 @compiled
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("zeros", [False, True], ids=["", "zeros"])
 @pytest.mark.parametrize("biased", [True, False], ids=["biased", "unbiased"])
 def test_edges(backend, dtype, edge, zeros, biased):
-    widths, kinds, rows = EDGES[edge]
-    answer = ANSWERS[1] if edge == "many classes" else ANSWERS[2] if widths[-1] > 1 else ANSWERS[0]
-    spec = chain(widths, kinds, dtype, answer, seed=8, biased=biased)
-    x = np.random.default_rng(9).standard_normal((rows, widths[0])).astype(dtype)
-    if zeros:
-        x[:] = 0
-    t = np.arange(rows) % widths[-1]
-    if zeros:
-        t[:] = 0  # the rows are equal: with different labels, their gradients would cancel
-    expected, _ = reference_of(spec, x, t, STEP[dtype])
+    spec, x, t, expected = case(edge, dtype, zeros, biased)
     for algorithm in exact(backend):
         gradients, _ = getattr(backend, algorithm)(spec, x, t, STEP[dtype])
         if not any(e.any() for e in expected):  # zeros through layers without a bias, with nothing to learn

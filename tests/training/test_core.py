@@ -95,9 +95,9 @@ def test_every_optimizer(core, dtype, name):
 @pytest.mark.parametrize("zeros", [0, 0.8], ids=["dense", "sparse"])
 def test_every_gradient(core, dtype, with_threads, kind, threads, zeros):
     with_threads(threads)
-    x, t = data(dtype, rows=700, columns=100, zeros=zeros)
-    order = np.random.default_rng(2).integers(0, len(x), 1000)  # some rows twice, some never
-    spec = network(dtype, (100, 40, 30, 5))
+    x, t = data(dtype, rows=450, columns=65, zeros=zeros)
+    order = np.random.default_rng(2).integers(0, len(x), 640)  # some rows twice, some never
+    spec = network(dtype, (65, 20, 17, 5))
     assert_same_bits(spec, x, t, order, 300, kind, lambda: optimizers.SGD(lr=0.5))  # batches of several chunks
 
 
