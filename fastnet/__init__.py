@@ -6,9 +6,11 @@ from fastnet import backends, datasets, layers, optimizers
 from fastnet.backends import build_info, get_num_threads, set_num_threads, use_backend
 from fastnet.checking import (
     GradientCheck,
+    GradientCheckError,
     GradientComparison,
     StepComparison,
     check_gradient,
+    check_layer,
     compare_gradients,
     compare_steps,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "EarlyStopping",
     "EpochResult",
     "GradientCheck",
+    "GradientCheckError",
     "GradientComparison",
     "History",
     "MultiLayerNet",
@@ -52,6 +55,7 @@ __all__ = [
     "backends",
     "build_info",
     "check_gradient",
+    "check_layer",
     "compare_gradients",
     "compare_steps",
     "cross_entropy_error",

@@ -14,9 +14,9 @@ import fastnet
 # What each face offers, once more: a name that comes or goes must do so here too.
 FACES = {
     "fastnet": """
-        AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientComparison History MultiLayerNet
-        Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet add_bias backends build_info check_gradient
-        compare_gradients compare_steps cross_entropy_error datasets derivative get_num_threads gradient_descent
+        AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError GradientComparison
+        History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet add_bias backends build_info
+        check_gradient check_layer compare_gradients compare_steps cross_entropy_error datasets derivative get_num_threads gradient_descent
         identity_function layers leaky_relu matmul mean_squared_error numerical_gradient numerical_jacobian optimizers
         relu set_num_threads sigmoid softmax step_function tanh use_backend
     """,
@@ -25,8 +25,8 @@ FACES = {
         set_num_threads use_backend
     """,
     "fastnet.checking": """
-        EntryCheck GradientCheck GradientComparison MethodResult StepComparison StepErrors check_gradient
-        compare_gradients compare_steps
+        EntryCheck GradientCheck GradientCheckError GradientComparison MethodResult StepComparison StepErrors
+        check_gradient check_layer compare_gradients compare_steps
     """,
     "fastnet.cli": "main",
     "fastnet.datasets": "cache_dir find_mnist load_mnist make_digits read_idx",

@@ -15,10 +15,10 @@ from fastnet._tools.progress import progress_bar
 from fastnet._tools.text import align, format_seconds, three_digits
 from fastnet.backends import active, build_info
 from fastnet.backends.spec import Diagnostics
+from fastnet.checking.layout import Layout
 from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, Problem, backprop
 from fastnet.checking.result import GradientCheck
 from fastnet.checking.timing import Run, Task, plan
-from fastnet.checking.verdict import Layout
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import as_chain
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass
 from typing import Any
+
+COLUMNS = ("analytic", "numerical", "difference", "allowed")
+
+
+class GradientCheckError(AssertionError):
+    """A gradient did not pass; the message is the result with its worst entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +69,27 @@ class GradientCheck:
     non_finite : int
         The number of failed entries that are NaN or infinite.
     excused : int
-        The number of entries that differ by more than `rtol` and `atol` allow, but within the uncertainty of
-        the numerical gradient, or where it straddles a kink of the network. `failed` does not count them.
+        The number of entries that differ by more than the limit, but within the uncertainty of the numerical gradient,
+        or at a kink of the function. `failed` does not count them.
+    agreeing : int
+        The number of all others.
     inconclusive : bool
         Whether that uncertainty exceeds a tenth of the largest entry of the numerical gradient, so that gross
-        mistakes would have been excused, or all entries straddle a kink. The check does not pass then.
+        mistakes would have been excused, or all entries are at a kink. The check does not pass then.
     largest : EntryCheck or None
         The finite entry with the largest absolute difference, if there is one.
     largest_entry : float
         The largest finite absolute value in either gradient.
     worst : tuple of EntryCheck
         The entries with the largest difference relative to what is allowed, the worst first.
+    orders : dict of str to float
+        For each array, the order of the Taylor remainder |f(x + s·p) − f(x) − s·g·p| over halved distances s, for a
+        random direction p and the analytic gradient g: 2 if g is right, near 1 if it is wrong on the whole. NaN where
+        the remainder is no more than rounding, as for a linear function.
+    first_wrong : str or None
+        Where failed entries begin, going back from the loss: the last array that has some; in a network, its layer.
     h : float
-        The step of the numerical gradient.
+        The step of the numerical gradient, the median if the entries have steps of their own.
     rtol : float
         The allowed difference, relative to the larger of the two entries.
     atol : float or None
@@ -89,6 +104,8 @@ class GradientCheck:
     largest: EntryCheck | None
     largest_entry: float
     worst: tuple[EntryCheck, ...]
+    orders: dict[str, float]
+    first_wrong: str | None
     h: float
     rtol: float
     atol: float | None
@@ -97,6 +114,16 @@ class GradientCheck:
     def passed(self) -> bool:
         """Whether the two gradients agree."""
         return self.failed == 0 and not self.inconclusive
+
+    @property
+    def agreeing(self) -> int:
+        """The number of entries that neither failed nor are excused."""
+        return self.entries - self.failed - self.excused
+
+    @property
+    def order(self) -> float:
+        """The smallest of `orders`; NaN if there is none."""
+        return min((order for order in self.orders.values() if not math.isnan(order)), default=math.nan)
 
     @property
     def largest_absolute(self) -> float:
@@ -132,7 +159,8 @@ class GradientCheck:
                 f"INCONCLUSIVE: at h = {self.h:g} the numerical gradient is itself so uncertain "
                 "that it would hide gross mistakes"
             )
-        return f"passed: {self.entries:,} entries agree"
+        excused = f", {self.excused:,} of {self.entries:,} are excused" if self.excused else ""
+        return f"passed: {self.agreeing:,} entries agree{excused}"
 
     def _details(self) -> list[str]:
         lines = []
@@ -141,21 +169,35 @@ class GradientCheck:
                 f"  largest difference {self.largest_absolute:.2g}, "
                 f"{self.largest_relative:.2g} of the largest entry, at {self.largest.label}"
             )
+        if self.first_wrong is not None:
+            lines.append(f"  going back from the loss, the mistakes begin in {self.first_wrong}")
         if self.excused:
-            lines.append(
-                f"  {self.excused:,} entries excused: the numerical gradient is uncertain there, or straddles a kink"
-            )
+            lines.append("  excused: the numerical gradient is uncertain there, or the function has a kink")
+        if not math.isnan(self.order):
+            shown = ", ".join(f"{name} {'-' if math.isnan(k) else f'{k:.2f}'}" for name, k in self.orders.items())
+            lines.append(f"  order of the Taylor remainder (2 if right, 1 if wrong): {shown}")
         return lines
 
     def _table(self) -> list[str]:
         title = "worst entries"
         width = max([len(title), *(len(entry.label) for entry in self.worst)])
-        head = f"  {title:{width}} {'analytic':>13} {'numerical':>13} {'difference':>11} {'allowed':>8}"
-        return [head] + [
-            f"  {entry.label:{width}} {entry.analytic:13.6g} {entry.numerical:13.6g} "
-            f"{entry.difference:11.2g} {entry.allowed:8.2g}"
-            for entry in self.worst
+        widths = (13, 13, 11, 8)
+        rows = [(title, COLUMNS), *((entry.label, _cells(entry)) for entry in self.worst)]
+        return [
+            f"  {label:{width}} " + " ".join(f"{cell:>{n}}" for cell, n in zip(cells, widths, strict=True))
+            for label, cells in rows
         ]
+
+    def _repr_html_(self) -> str:
+        """Return the result for notebooks: the verdict, and the worst entries as a table if it did not pass."""
+        lines = [f"<p><b>{html.escape(self.verdict)}</b></p>"]
+        lines += [f"<p>{html.escape(line.strip())}</p>" for line in self._details()]
+        if not self.passed:
+            head = "".join(f"<th>{name}</th>" for name in ("worst entries", *COLUMNS))
+            rows = ((entry.label, *_cells(entry)) for entry in self.worst)
+            body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            lines.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result in types that JSON has; NaN and infinities become None."""
@@ -165,16 +207,23 @@ class GradientCheck:
             "failed": self.failed,
             "non_finite": self.non_finite,
             "excused": self.excused,
+            "agreeing": self.agreeing,
             "inconclusive": self.inconclusive,
             "largest_absolute": finite(self.largest_absolute),
             "largest_relative": finite(self.largest_relative),
             "largest": None if self.largest is None else self.largest.to_dict(),
             "largest_entry": self.largest_entry,
+            "first_wrong": self.first_wrong,
+            "orders": {name: finite(order) for name, order in self.orders.items()},
             "worst": [entry.to_dict() for entry in self.worst],
             "h": self.h,
             "rtol": self.rtol,
             "atol": self.atol,
         }
+
+
+def _cells(entry: EntryCheck) -> tuple[str, str, str, str]:
+    return f"{entry.analytic:.6g}", f"{entry.numerical:.6g}", f"{entry.difference:.2g}", f"{entry.allowed:.2g}"
 
 
 def finite(value: float) -> float | None:

@@ -13,17 +13,11 @@ import numpy as np
 from fastnet import backends
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics
+from fastnet.checking.layout import Layout
 from fastnet.checking.methods import Evaluation, Method, Problem
+from fastnet.checking.opinions import DoubledStep, rounding_error, rounding_floor
 from fastnet.checking.result import GradientCheck
-from fastnet.checking.verdict import (
-    Layout,
-    SecondOpinion,
-    default_rtol,
-    judge,
-    kinked_entries,
-    network_floor,
-    rounding_error,
-)
+from fastnet.checking.verdict import Comparison, default_rtol, judge, kinked_entries
 
 BUDGET_SECONDS = 3.0  # a method that takes longer for one gradient is timed on as many entries as fit in
 CHUNK_SECONDS = 0.2  # the time between two movements of a progress bar
@@ -172,21 +166,14 @@ class Run:
         """Compare what was computed with `reference`, the whole gradient by flat number."""
         problem, entries = self.task.problem, self.plan.entries
         spec, h = problem.spec, problem.h
-        kinked = None if self.diagnostics is None else kinked_entries(spec, self.diagnostics)
-        return judge(
-            self.task.layout,
-            reference[entries],
-            self.values,
-            h=h,
-            rtol=default_rtol(spec.dtype),
-            entries=entries,
-            kinked=None if kinked is None else kinked[entries],
-            second=SecondOpinion(
-                doubled=lambda entries: self._at(self.task.evaluate(entries, 2 * h), entries),
-                rounding=lambda: rounding_error(spec.dtype, self.task.loss(), h),
-                floor=network_floor(spec.dtype),
-            ),
+        second = DoubledStep(
+            doubled=lambda entries: self._at(self.task.evaluate(entries, 2 * h), entries),
+            rounding=lambda: rounding_error(spec.dtype, self.task.loss(), h),
+            floor=rounding_floor(spec.dtype),
+            kinked=None if self.diagnostics is None else kinked_entries(spec, self.diagnostics),
         )
+        rtol = default_rtol(spec.dtype)
+        return judge(Comparison(self.task.layout, reference[entries], self.values, h, rtol, entries=entries), second)
 
     def _at(self, evaluation: Evaluation, entries: IntArray) -> FloatArray:
         """Return the derivatives at these entries, of which the method may have computed more."""

@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics, NetworkSpec
+from fastnet.checking.layout import Layout
 from fastnet.checking.result import EntryCheck, GradientCheck
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 SHARE_OF_LARGEST = 0.1  # of rtol: how far an entry may differ, relative to the largest entry of its array
-NOISE_FACTOR = 8  # from the median change of noisy entries to the largest error among very many of them
 GROSS = 0.1  # of the largest entry: with more noise than that, gross mistakes would pass
-FEW = 10  # entries: the median of fewer depends too much on chance
 
 
 def default_rtol(dtype: np.dtype[Any]) -> float:
     """Return a relative difference that mistakes in a formula exceed and correct gradients do not."""
     return 1e-4 if dtype.itemsize >= 8 else 1e-3
-
-
-def rounding_error(dtype: np.dtype[Any], value: float, h: float) -> float:
-    """Return eps·max(|f|, 1)/h: the error of a central difference of values that are rounded to `dtype`.
-
-    The 1 is there since a small loss is computed from numbers near 1: the cross entropy is the logarithm of one.
-    """
-    return float(np.finfo(dtype).eps) * max(abs(value), 1.0) / h if math.isfinite(value) else 0.0
-
-
-def network_floor(dtype: np.dtype[Any]) -> float:
-    """Return 8·eps: backprop subtracts targets from answers near 1, so that small results have the rounding of 1."""
-    return 8 * float(np.finfo(dtype).eps)
-
-
-class Layout:
-    """The flat numbers of a set of named arrays: array after array, each row by row."""
-
-    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.shapes = {name: array.shape for name, array in arrays.items()}
-        self.sizes = [array.size for array in arrays.values()]
-        self.starts = np.cumsum([0, *self.sizes])
-        self.size = int(self.starts[-1])
-
-    def flat(self, arrays: Mapping[str, npt.ArrayLike], name: str) -> FloatArray:
-        """Return the elements of `arrays`, the argument `name`, by flat number, as float64."""
-        missing = [repr(key) for key in self.shapes if key not in arrays]
-        if missing:
-            raise ValueError(f"{name} has no {', '.join(missing)}")
-        extra = [repr(key) for key in arrays if key not in self.shapes]
-        if extra:
-            there = ", ".join(map(repr, self.shapes))
-            raise ValueError(f"{name} has {', '.join(extra)}, but there is only {there}")
-        elements = [np.empty(0)]
-        for key, shape in self.shapes.items():
-            numbers = checks.as_numbers(arrays[key], f"{name} of {key}")
-            if numbers.shape != shape:
-                raise ValueError(f"{name} of {key} must have shape {shape}, not {numbers.shape}")
-            elements.append(numbers.astype(np.float64).ravel())
-        return np.concatenate(elements)
-
-    def arrays_of(self, entries: IntArray) -> IntArray:
-        """Return the number of the array that each flat number belongs to."""
-        return np.searchsorted(self.starts, entries, side="right") - 1
-
-    def locate(self, entry: int) -> tuple[str, tuple[int, ...]]:
-        """Return the name of an entry's array and its index there."""
-        which = int(self.arrays_of(np.array([entry]))[0])
-        name, shape = list(self.shapes.items())[which]
-        return name, tuple(int(i) for i in np.unravel_index(entry - self.starts[which], shape))
 
 
 def kinked_entries(spec: NetworkSpec, diagnostics: Diagnostics) -> BoolArray | None:
@@ -91,103 +40,174 @@ def kinked_entries(spec: NetworkSpec, diagnostics: Diagnostics) -> BoolArray | N
 
 
 @dataclass(frozen=True)
-class SecondOpinion:
-    """The uncertainty of a numerical gradient, asked for only if entries differ by more than the limit.
+class Doubtful:
+    """Entries whose two gradients differ by more than the limit, by flat number.
 
     Attributes
     ----------
-    doubled : callable
-        Takes flat numbers and gives the numerical gradient at these entries with the step 2h.
-    rounding : callable
-        Gives the expected rounding error, see `rounding_error`.
-    floor : float
-        The rounding error of the analytic gradient, see `network_floor`; 0 if unknown.
+    layout : Layout
+    entries : ndarray of int
+    analytic, numerical : ndarray
+        Shape of `entries`.
+    rtol : float
+    largest : ndarray
+        The largest entry of the array that each belongs to.
     """
 
-    doubled: Callable[[IntArray], FloatArray]
-    rounding: Callable[[], float]
-    floor: float = 0.0
+    layout: Layout
+    entries: IntArray
+    analytic: FloatArray
+    numerical: FloatArray
+    rtol: float
+    largest: FloatArray
 
-    def uncertainty(self, numerical: FloatArray, entries: IntArray) -> tuple[FloatArray, float]:
-        """Return the uncertainty of each of `entries`, and the part of it that is noise common to all."""
-        with np.errstate(invalid="ignore"):
-            moves = np.abs(self.doubled(entries) - numerical)
-        moves = np.where(np.isfinite(moves), moves, 0.0)
-        moving = moves[moves > 0]
-        noise = self.floor + (NOISE_FACTOR * float(np.median(moving)) if len(moving) else 0.0)
-        if len(moving) < max(
-            FEW, len(moves) / 2
-        ):  # too few for a median, or both values were rounded to the same number
-            noise += self.rounding()
-        return noise + 2 * moves, noise
+    def at(self, where: BoolArray) -> Doubtful:
+        """Return those of the entries at which `where` is True."""
+        return Doubtful(
+            self.layout,
+            self.entries[where],
+            self.analytic[where],
+            self.numerical[where],
+            self.rtol,
+            self.largest[where],
+        )
+
+    def limit(self, numerical: FloatArray) -> FloatArray:
+        """Return the limit without any uncertainty, for other values of the numerical gradient."""
+        size: FloatArray = self.rtol * np.maximum(np.abs(self.analytic), np.abs(numerical))
+        return size
 
 
-def judge(
-    layout: Layout,
-    analytic: FloatArray,
-    numerical: FloatArray,
-    *,
-    h: float,
-    rtol: float,
-    atol: float | None = None,
-    entries: IntArray | None = None,
-    kinked: BoolArray | None = None,
-    second: SecondOpinion | None = None,
-    worst: int = 5,
-) -> GradientCheck:
-    """Compare two gradients at the flat numbers `entries` (by default all), as `check_gradient` describes.
+@dataclass(frozen=True)
+class Settled:
+    """What a second opinion says of doubtful entries; arrays of their shape.
 
-    `analytic`, `numerical` and `kinked` have the shape of `entries`. `kinked` says where the numerical gradient
-    straddles a kink and need not equal a derivative. `second` is asked if `atol` is None.
+    Attributes
+    ----------
+    numerical : ndarray
+        A better numerical gradient.
+    uncertainty : ndarray
+        How far it may be off.
+    at_kink : ndarray of bool
+        Whether the function has a kink at the point, and the analytic gradient lies between the slopes of its sides.
+    noise : float
+        The part of the uncertainty that is common to all.
+    zero : float
+        What is zero, within the rounding of the function itself.
     """
-    where = np.arange(layout.size) if entries is None else entries
+
+    numerical: FloatArray
+    uncertainty: FloatArray
+    at_kink: BoolArray
+    noise: float = 0.0
+    zero: float = 0.0
+
+
+class SecondOpinion(Protocol):
+    """What is asked about entries that differ by more than the limit, and only then."""
+
+    def settle(self, doubtful: Doubtful) -> Settled: ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two gradients at the flat numbers `entries`, and what they are judged by.
+
+    Attributes
+    ----------
+    layout : Layout
+    analytic, numerical : ndarray
+        Shape of `entries`.
+    h : float
+        The step of the numerical gradient.
+    rtol : float
+    atol : float or None
+        A number is an absolute limit, and no second opinion is asked.
+    entries : ndarray of int, optional
+        All by default.
+    orders : dict of str to float
+        The order of the Taylor remainder by array, to be reported.
+    """
+
+    layout: Layout
+    analytic: FloatArray
+    numerical: FloatArray
+    h: float
+    rtol: float
+    atol: float | None = None
+    entries: IntArray | None = None
+    orders: Mapping[str, float] = field(default_factory=dict)
+
+
+def judge(comparison: Comparison, second: SecondOpinion | None = None, worst: int = 5) -> GradientCheck:
+    """Compare two gradients entry by entry, as `check_gradient` describes."""
+    layout, atol, rtol = comparison.layout, comparison.atol, comparison.rtol
+    analytic, numerical = comparison.analytic, comparison.numerical.copy()
+    where = np.arange(layout.size) if comparison.entries is None else comparison.entries
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(analytic - numerical)
         larger = np.maximum(np.abs(analytic), np.abs(numerical))
     is_finite = np.isfinite(difference)
     sizes = np.where(np.isfinite(numerical), np.abs(numerical), 0.0)
+    largest = layout.largest(where, sizes)
     allowed = rtol * np.where(is_finite, larger, 0.0)
-    allowed += SHARE_OF_LARGEST * rtol * _largest_of_array(layout, where, sizes) if atol is None else atol
+    share = SHARE_OF_LARGEST * rtol * largest
+    allowed += share if atol is None else atol
 
     beyond = np.flatnonzero(is_finite & (difference > allowed))
-    noise, excused = 0.0, 0
-    if kinked is not None:
-        excused = int(np.count_nonzero(kinked[beyond]))
-        allowed[kinked] = np.inf
-        beyond = beyond[~kinked[beyond]]
+    excused = kinks = 0
+    settled: Settled | None = None
     if atol is None and second is not None and len(beyond):
-        uncertainty, noise = second.uncertainty(numerical[beyond], where[beyond])
-        allowed[beyond] += uncertainty
-        settled = difference[beyond] <= allowed[beyond]
-        excused += int(np.count_nonzero(settled))
-        beyond = beyond[~settled]
+        doubtful = Doubtful(layout, where[beyond], analytic[beyond], numerical[beyond], rtol, largest[beyond])
+        settled = second.settle(doubtful)
+        numerical[beyond] = settled.numerical
+        difference[beyond] = np.abs(analytic[beyond] - settled.numerical)
+        limit = doubtful.limit(settled.numerical) + share[beyond]
+        allowed[beyond] = np.where(settled.at_kink, np.inf, limit + settled.uncertainty)
+        right = difference[beyond] <= allowed[beyond]
+        plain = difference[beyond] <= limit + np.minimum(settled.uncertainty, share[beyond])
+        # Within its uncertainty, the numerical entry is zero too.
+        plain |= ~settled.at_kink & (np.abs(analytic[beyond]) <= settled.zero)
+        excused = int(np.count_nonzero(right & ~plain))
+        kinks = int(np.count_nonzero(settled.at_kink))
+        beyond = beyond[~right]
 
     def entry(at: int) -> EntryCheck:
         values = (analytic[at], numerical[at], difference[at], allowed[at])
         return EntryCheck(*layout.locate(int(where[at])), *map(float, values))
 
     non_finite = int(np.count_nonzero(~is_finite))
+    wrong = np.union1d(beyond, np.flatnonzero(~is_finite))
     return GradientCheck(
         entries=len(where),
-        failed=len(beyond) + non_finite,
+        failed=len(wrong),
         non_finite=non_finite,
         excused=excused,
-        inconclusive=noise > GROSS * float(sizes.max()) or (kinked is not None and bool(kinked.all())),
+        inconclusive=settled is not None and (_is_too_noisy(settled, sizes, analytic) or kinks == len(where)),
         largest=entry(int(np.argmax(np.where(is_finite, difference, -1.0)))) if is_finite.any() else None,
         largest_entry=float(np.max(larger, where=np.isfinite(larger), initial=0.0)),
         worst=tuple(entry(int(at)) for at in _worst_first(difference, allowed)[:worst]),
-        h=h,
+        orders=dict(comparison.orders),
+        first_wrong=_first_wrong(layout, where[wrong]),
+        h=comparison.h,
         rtol=rtol,
         atol=atol,
     )
 
 
-def _largest_of_array(layout: Layout, entries: IntArray, sizes: FloatArray) -> FloatArray:
-    """Return for each entry the largest of `sizes` in its array."""
-    which = layout.arrays_of(entries)
-    largest = np.zeros(len(layout.sizes))
-    np.maximum.at(largest, which, sizes)
-    return largest[which]
+def _is_too_noisy(settled: Settled, sizes: FloatArray, analytic: FloatArray) -> bool:
+    """Whether noise would hide gross mistakes; no noise hides that a gradient is zero to rounding."""
+    if settled.noise <= GROSS * float(sizes.max()):
+        return False
+    largest = float(np.max(np.abs(analytic), where=np.isfinite(analytic), initial=0.0))
+    return largest > settled.zero
+
+
+def _first_wrong(layout: Layout, wrong: IntArray) -> str | None:
+    """Return the name of the last array that has one of the entries `wrong`; None if there is but one array."""
+    if len(wrong) == 0 or len(layout.names) == 1:
+        return None
+    return layout.names[int(layout.arrays_of(wrong).max())]
 
 
 def _worst_first(difference: FloatArray, allowed: FloatArray) -> IntArray:
@@ -195,3 +215,12 @@ def _worst_first(difference: FloatArray, allowed: FloatArray) -> IntArray:
         excess = np.where(difference > 0, difference / allowed, 0.0)
     excess[~np.isfinite(difference)] = np.inf
     return np.argsort(-excess, kind="stable")
+
+
+def taylor_order(remainders: list[float], noise: float) -> float:
+    """Return the order of a Taylor remainder from its values at halved distances; NaN where it is only noise.
+
+    The remainder of a right gradient falls with the square of the distance, that of a wrong one with the distance.
+    """
+    orders = [math.log2(far / near) for far, near in itertools.pairwise(remainders) if near > 20 * noise > 0]
+    return float(np.median(orders)) if orders else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -44,12 +45,17 @@ class Caller:
 
     def __call__(self, x: Any) -> Values:
         """Return f(x), shape () for a scalar function; it has the same shape at every call."""
-        before = x.copy() if isinstance(x, np.ndarray) else None
+        arrays = x if isinstance(x, dict) else {"": x}
+        before = {name: array.copy() for name, array in arrays.items() if isinstance(array, np.ndarray)}
         returned = self._f(x)
-        if before is not None and not _same(x, before):
-            x[...] = before
+        changed = [name for name, array in before.items() if not _same(arrays[name], array)]
+        if changed:
+            for name in changed:
+                arrays[name][...] = before[name]
+            which = f", {', '.join(map(repr, changed))}" if isinstance(x, dict) else ""
             raise ValueError(
-                "f changes its argument, as x -= 1 or x[x < 0] = 0 do: let it compute with a copy, as in x = x.copy()"
+                f"f changes its argument{which}, as x -= 1 or x[x < 0] = 0 do: let it compute with a copy, as in "
+                f"x = x.copy()"
             )
         value = self._as_value(returned)
         if self._shape is not None and value.shape != self._shape:
@@ -81,6 +87,60 @@ class Caller:
         if isinstance(returned, (np.ndarray, np.generic)) and array.dtype.kind == "f":
             self.dtype = array.dtype if self.dtype is None else min(self.dtype, array.dtype, key=_digits)
         return np.array(array.reshape(()) if self._scalar else array, dtype=np.float64)
+
+
+def check_repeatable(f: Callable[[], Any]) -> Values:
+    """Return f(); ValueError if two calls differ by more than rounding may, which is about the root of eps."""
+    first, second = np.asarray(f()), np.asarray(f())
+    if first.shape != second.shape:  # reported by the caller
+        return second
+    with np.errstate(invalid="ignore"):
+        differ, size = np.abs(first - second), np.maximum(np.abs(first), np.abs(second))
+    eps = 2e-16 if first.dtype.itemsize >= 8 else float(np.finfo(first.dtype).eps)
+    wrong = differ > eps**0.5 * size
+    if wrong.any():
+        at = int(np.argmax(np.where(wrong, differ, -1.0)))
+        values = first.ravel()[at], second.ravel()[at], differ.ravel()[at]
+        raise ValueError(
+            "f is not deterministic: two calls at the same x returned {:.6g} and {:.6g}, which differ by {:.2g}. "
+            "Does it draw a dropout mask or a batch? Draw it once, outside of f".format(*values)
+        )
+    return second
+
+
+def check_function_of(call: Caller, x: npt.NDArray[Any], steps: npt.NDArray[Any]) -> None:
+    """Raise if `call` gives two values at one point; warn if it reads `x` both as its argument and elsewhere.
+
+    All elements of `x` are moved by their steps, in place, and then those of a copy. A function that only uses its
+    argument gives the same value, and one that only uses the array elsewhere does not see the copy.
+    """
+    before = x.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = (x + steps).astype(x.dtype)
+    x[...] = shifted
+    try:
+        in_place = check_repeatable(lambda: call(x))
+    finally:
+        x[...] = before
+    of_copy = call(shifted)
+    if _close(in_place, of_copy, call.dtype):
+        return
+    if _close(of_copy, check_repeatable(lambda: call(x)), call.dtype):
+        return
+    warnings.warn(
+        "f reads x both as its argument and elsewhere: the differences move both, and the gradient is that of both "
+        "together. If x is also data in f, pass a copy: numerical_gradient(f, x.copy())",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _close(one: Values, other: Values, dtype: np.dtype[Any] | None) -> bool:
+    """Return whether two values are equal but for rounding, or not finite."""
+    eps = float(np.finfo(narrowest(dtype)).eps)
+    with np.errstate(invalid="ignore"):
+        far = np.abs(one - other) > 1e3 * eps * np.maximum(np.abs(one), np.abs(other))
+    return not far.any()
 
 
 def _digits(dtype: np.dtype[Any]) -> int:

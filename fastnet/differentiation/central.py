@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet.differentiation.calling import Caller, Function, Values, narrowest
+from fastnet.differentiation.calling import Caller, Function, Values, check_function_of, check_repeatable, narrowest
 from fastnet.differentiation.steps import as_steps, moved
 
 
@@ -55,6 +55,7 @@ def derivative(f: Function, x: npt.ArrayLike, h: npt.ArrayLike | None = None) ->
         above, below = (np.array([move[side] for move in moves], point.dtype).reshape(point.shape) for side in (0, 1))
         distance = np.array([move[2] for move in moves]).reshape(point.shape)
         arguments: Any = (float(above), float(below)) if is_number else (above, below)
+        check_repeatable(lambda: call(arguments[0]))
         with np.errstate(invalid="ignore", over="ignore"):
             quotient: Values = (call(arguments[0]) - call(arguments[1])) / distance
         return quotient
@@ -103,8 +104,16 @@ def numerical_gradient(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | None
     >>> fastnet.numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3.0, 4.0])).round(9)
     array([6., 8.])
     """
-    call = Caller(f, scalar=True)
+    checks.check_function(f)
     checks.check_perturbable(x)
+    call = Caller(f, scalar=True)
+    if x.size:
+        check_function_of(call, x, as_steps(h, x, x.dtype))
+    return gradient_of(call, x, h)
+
+
+def gradient_of(call: Caller, x: npt.NDArray[Any], h: npt.ArrayLike | None = None) -> npt.NDArray[Any]:
+    """The gradient of a function that `check_function_of` has seen."""
     gradient = np.empty(x.shape, dtype=x.dtype.newbyteorder("="))
     for at, difference in _differences(call, x, h):
         gradient[at] = difference
@@ -138,6 +147,8 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | None
     """
     call = Caller(f, scalar=False)
     checks.check_perturbable(x)
+    if x.size:
+        check_function_of(call, x, as_steps(h, x, x.dtype))
     jacobian = np.empty((*call(x).shape, *x.shape), dtype=x.dtype.newbyteorder("="))
     for at, difference in _differences(call, x, h):
         place: Any = (..., *at)
@@ -147,15 +158,9 @@ def numerical_jacobian(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | None
 
 def _differences(call: Caller, x: npt.NDArray[Any], h: object) -> Iterator[tuple[tuple[int, ...], Values]]:
     """Give the index of each element of `x`, and the central difference with respect to it."""
-    dtype = narrowest(call.dtype, x.dtype)
-    steps = as_steps(h, x, dtype)
+    steps = as_steps(h, x, narrowest(call.dtype, x.dtype))
     for at in np.ndindex(x.shape):
-        difference = _difference(call, x, at, steps[at])
-        if h is None and narrowest(call.dtype, dtype) != dtype:  # The values have fewer digits than `x`.
-            dtype = narrowest(call.dtype, dtype)
-            steps = as_steps(h, x, dtype)
-            difference = _difference(call, x, at, steps[at])
-        yield at, difference
+        yield at, _difference(call, x, at, steps[at])
 
 
 def _difference(call: Caller, x: npt.NDArray[Any], at: tuple[int, ...], step: Any) -> Values:

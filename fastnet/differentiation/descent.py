@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
+import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet.differentiation.calling import Function
-from fastnet.differentiation.central import numerical_gradient
+from fastnet.differentiation.calling import Caller, Function, check_function_of
+from fastnet.differentiation.central import gradient_of
+from fastnet.differentiation.steps import as_steps
 
 
-def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_num: int = 100) -> npt.NDArray[Any]:
+@overload
+def gradient_descent(
+    f: Function, init_x: npt.ArrayLike, lr: float = ..., step_num: int = ..., *, history: Literal[False] = ...
+) -> npt.NDArray[Any]: ...
+@overload
+def gradient_descent(
+    f: Function, init_x: npt.ArrayLike, lr: float = ..., step_num: int = ..., *, history: Literal[True]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+
+
+def gradient_descent(
+    f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_num: int = 100, *, history: bool = False
+) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Minimise `f` with steps of ``-lr`` times its numerical gradient.
 
     Parameters
@@ -24,11 +38,15 @@ def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_
         The learning rate.
     step_num : int, default 100
         The number of steps; with 0, the starting point is returned.
+    history : bool, default False
+        Whether to return all points, too.
 
     Returns
     -------
-    ndarray
+    x : ndarray
         The final point: the shape of `init_x`.
+    points : ndarray
+        With ``history=True`` only: the starting point and the point after each step, shape (step_num + 1, …).
 
     Raises
     ------
@@ -44,10 +62,16 @@ def gradient_descent(f: Function, init_x: npt.ArrayLike, lr: float = 0.01, step_
     >>> bool(np.abs(x).max() < 1e-9)
     True
     """
-    checks.check_function(f)
+    call = Caller(f, scalar=True)
     rate = checks.as_positive(lr, "lr")
     steps = checks.as_count(step_num, "step_num", least=0)
+    wants_history = checks.as_flag(history, "history")
     x: npt.NDArray[Any] = checks.as_floating(init_x, "init_x").copy()
+    if steps and x.size:
+        check_function_of(call, x, as_steps(None, x, x.dtype))
+    points = [x.copy()]
     for _ in range(steps):
-        x -= x.dtype.type(rate) * numerical_gradient(f, x)
-    return x
+        x -= x.dtype.type(rate) * gradient_of(call, x)
+        if wants_history:
+            points.append(x.copy())
+    return (x, np.stack(points)) if wants_history else x

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
+from fastnet._tools.types import FloatArray
 from fastnet.backends import active
 from fastnet.backends.spec import Activation
-from fastnet.layers.base import Layer, Widths, as_gradient, quietly
+from fastnet.layers.base import Branch, Layer, Widths, as_gradient, quietly
+
+KINKED = (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU)
+
+
+def branch_of(kind: Activation, right: npt.NDArray[np.bool_], slope: float) -> Branch:
+    """The smooth function that an activation is if each element stays on its side: right of 0, or not."""
+    if kind == Activation.STEP:
+        return lambda _: right.astype(np.float64)
+    if kind in KINKED:
+        left = slope if kind == Activation.LEAKY_RELU else 0.0
+        return lambda x: np.where(right, x, left * x)
+    return lambda x: active().activation(kind, x, slope)
 
 
 class _ActivationLayer(Layer):
@@ -42,6 +56,11 @@ class _ActivationLayer(Layer):
 
     def widths(self) -> Widths:
         return "same"
+
+    def branch(self, x: FloatArray) -> Branch | None:
+        if self.kind not in KINKED:
+            return None
+        return branch_of(self.kind, np.asarray(x) > 0, self._slope)
 
     @quietly
     def backward(self, dout: npt.ArrayLike) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +16,8 @@ quietly = np.errstate(all="ignore")  # NaN and infinities propagate without a wa
 
 # What `Layer.widths` returns: (inputs, outputs), "same" for as many outputs as inputs, or None where unknown.
 Widths: TypeAlias = tuple[int, int] | Literal["same"] | None
+# What `Layer.branch` returns.
+Branch: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 class Layer:
@@ -83,6 +86,25 @@ class Layer:
             (inputs, outputs); ``"same"`` if it takes any number of columns and gives as many; None, the default, if
             unknown, which is never refused. Override it in a layer of your own, and in a subclass whose `forward` has
             other widths than that of its base class.
+        """
+        return None
+
+    def branch(self, x: FloatArray) -> Branch | None:
+        """The smooth function that `forward` is on the same side of every kink as at `x`.
+
+        `check_gradient` and `check_layer` compare with its differences: a step across a kink tells nothing about a
+        derivative. Override it in a layer of your own that has kinks.
+
+        Parameters
+        ----------
+        x : ndarray
+            What `forward` takes.
+
+        Returns
+        -------
+        callable or None
+            Takes an array of the shape of `x`, in float64, and returns one; None, the default, if the layer has no
+            kinks or does not tell.
         """
         return None
 

@@ -33,6 +33,13 @@ class LossLayer(Layer):
         """The network's prediction from the output `x` of its last layer; both of shape (batch, classes)."""
         return x
 
+    def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
+        """The loss of the answers `y`, which a network needs whose `predict` is its own."""
+        if type(self).answer is not LossLayer.answer:
+            raise NotImplementedError(f"{type(self).__name__} has its own answer(x), but no error(y, t): give it one")
+        value: float = self.forward(y, t)
+        return value
+
 
 class _MeanLoss(LossLayer):
     """A loss of answers and targets, averaged over the batch."""
@@ -61,7 +68,7 @@ class _MeanLoss(LossLayer):
         array = checks.as_floating(x, "x")
         rows, targets = checks.as_rows_and_targets(array, t, "x")
         self.y, self.t = self.answer(rows), targets
-        self.loss = self._error(self.y, targets)
+        self.loss = self.error(self.y, targets)
         self._saved = array.shape
         return self.loss
 
@@ -94,7 +101,7 @@ class _MeanLoss(LossLayer):
         dx: FloatArray = factor * (derivative / self.y.dtype.type(len(self.y)))
         return dx.reshape(shape)
 
-    def _error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
+    def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
         raise NotImplementedError
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
@@ -112,7 +119,7 @@ class SoftmaxWithLoss(_MeanLoss):
         """The probabilities softmax(x), shape (batch, classes)."""
         return active().softmax(x)
 
-    def _error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
+    def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
         return active().cross_entropy_error(y, t)
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
@@ -122,7 +129,7 @@ class SoftmaxWithLoss(_MeanLoss):
 class IdentityWithLoss(_MeanLoss):
     """The answers y = x and their mean squared error ½·Σ(y − t)², averaged over the batch."""
 
-    def _error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
+    def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
         return active().mean_squared_error(y, t)
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:

@@ -1,7 +1,8 @@
 """Networks: of layers in a list, and those of the book."""
 
-from fastnet.networks.base import ALGORITHMS, NumericalGradient
+from fastnet.networks.base import ALGORITHMS
 from fastnet.networks.chain import AffineChain
+from fastnet.networks.computation import NumericalGradient
 from fastnet.networks.network import Network
 from fastnet.networks.textbook import MultiLayerNet, SimpleNet, TwoLayerNet
 

@@ -2,73 +2,25 @@
 
 from __future__ import annotations
 
-import abc
+import contextlib
 import functools
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.types import FloatArray, IntArray
+from fastnet._tools.types import FloatArray
 from fastnet.backends.spec import Diagnostics
+from fastnet.differentiation import numerical_gradient
+from fastnet.networks.computation import Computation, NumericalGradient
+from fastnet.networks.overriding import FUNCTION, overridden
 from fastnet.saving import check_fits, load_arrays, save_arrays
 
 ALGORITHMS = ("auto", "nodal", "incremental", "loop")
 KIND = "parameters of a network of fastnet"  # what the file format calls such a file
-
-
-class NumericalGradient(dict[str, FloatArray]):
-    """A gradient by central differences: an array for each parameter's name.
-
-    Attributes
-    ----------
-    diagnostics : Diagnostics
-        The `loss` at the unchanged parameters, the number of `evaluations`, the number of `fallbacks` from ``"nodal"``
-        to ``"incremental"``, the number of `kinks` among these, and which units met a kink.
-    """
-
-    def __init__(self, gradients: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
-        super().__init__(gradients)
-        self.diagnostics = diagnostics
-
-
-class Computation(abc.ABC):
-    """How a network computes, after its parameters were checked: as a chain, or layer by layer.
-
-    `batch` checks a batch; the other methods take what it gives: rows (batch, …) of `dtype`, and targets that fit.
-    """
-
-    @property
-    @abc.abstractmethod
-    def dtype(self) -> np.dtype[np.floating[Any]]: ...
-    @abc.abstractmethod
-    def rows(self, x: npt.ArrayLike) -> FloatArray: ...
-    @abc.abstractmethod
-    def classes(self, rows: FloatArray) -> int: ...
-    @abc.abstractmethod
-    def forward(self, rows: FloatArray) -> FloatArray: ...
-    @abc.abstractmethod
-    def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float: ...
-    @abc.abstractmethod
-    def training_loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float: ...
-    @abc.abstractmethod
-    def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]: ...
-    @abc.abstractmethod
-    def numerical_gradient(
-        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
-    ) -> NumericalGradient: ...
-
-    def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
-        """`x` and `t`, checked and converted to what the other methods take."""
-        rows = self.rows(x)
-        return rows, checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single=np.ndim(x) == 1)
-
-    def predict(self, x: npt.ArrayLike) -> FloatArray:
-        """The answers to `x`: one answer if `x` is one row."""
-        y = self.forward(self.rows(x))
-        return y[0] if np.ndim(x) == 1 else y
 
 
 class BaseNetwork:
@@ -77,6 +29,11 @@ class BaseNetwork:
     `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient`, `loss_and_gradient` and
     `numerical_gradient` are training, where Dropout and BatchNorm behave differently.
 
+    A subclass may have methods of its own, which the others then use: `loss` and `accuracy` call `predict`, and
+    `numerical_gradient` differentiates `loss`, or `training_loss` if the subclass has that. `gradient` is backprop of
+    the network that the base class computes; in a subclass with its own `predict` or `loss` it raises TypeError unless
+    the subclass has its own `gradient`, too.
+
     Attributes
     ----------
     params : dict of str to ndarray
@@ -84,6 +41,7 @@ class BaseNetwork:
     """
 
     params: dict[str, FloatArray]
+    _in_own = False  # while a subclass's own gradient or loss_and_gradient is running
 
     @functools.cached_property
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -93,6 +51,19 @@ class BaseNetwork:
     def _computation(self) -> Computation:
         """Return how the network computes with its present parameters; raise if some are missing or do not fit."""
         raise NotImplementedError
+
+    def _answers(self, rows: FloatArray, computation: Computation) -> FloatArray:
+        """Return the answers that the loss is of, in inference mode: those of a subclass's `predict` if it has one."""
+        if not overridden(self, "predict"):
+            return computation.forward(rows)
+        y = checks.as_floating(self.predict(rows), "what predict gave", computation.dtype)
+        if y.ndim != 2 or len(y) != len(rows):
+            raise ValueError(f"predict gave shape {y.shape} for {len(rows)} row(s): it must give (batch, classes)")
+        return self._answers_of(y)
+
+    def _answers_of(self, predicted: FloatArray) -> FloatArray:
+        """Return the answers that the loss is of, from what `predict` gives; the same but for `SimpleNet`."""
+        return predicted
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
         """The network's answers, in inference mode.
@@ -139,7 +110,10 @@ class BaseNetwork:
             If labels are not integers, or `x`, `t` or a parameter does not hold real numbers.
         """
         computation = self._computation()
-        return computation.loss(*computation.batch(x, t))
+        rows, targets = computation.batch(x, t)
+        if overridden(self, "predict"):
+            return computation.loss_of_answers(self._answers(rows, computation), targets)
+        return computation.loss(rows, targets)
 
     def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike, batch_size: int | None = None) -> float:
         """The share of rows whose likeliest class is that of the target, in inference mode.
@@ -169,7 +143,7 @@ class BaseNetwork:
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
         correct = 0
         for first in range(0, len(rows), size):
-            y = computation.forward(rows[first : first + size])
+            y = self._answers(rows[first : first + size], computation)
             correct += int(np.count_nonzero(y.argmax(axis=1) == labels[first : first + size]))
         return correct / len(rows)
 
@@ -194,6 +168,8 @@ class BaseNetwork:
         ValueError, TypeError
             As `loss`.
         """
+        if overridden(self, "predict", "loss"):
+            return self.loss(x, t)
         computation = self._computation()
         return computation.training_loss(*computation.batch(x, t))
 
@@ -213,9 +189,12 @@ class BaseNetwork:
         Raises
         ------
         ValueError, TypeError
-            As `loss`.
+            As `loss`; TypeError also in a subclass whose `predict` or `loss` is its own, but not its `gradient`.
         """
-        return self.loss_and_gradient(x, t)[1]
+        if overridden(self, "loss_and_gradient") and not self._in_own:
+            with self._own_method():
+                return self.loss_and_gradient(x, t)[1]
+        return self._backprop(x, t)[1]
 
     def loss_and_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, dict[str, FloatArray]]:
         """The loss and its `gradient`, for little more than the cost of `gradient` alone, in training mode.
@@ -234,8 +213,32 @@ class BaseNetwork:
         Raises
         ------
         ValueError, TypeError
-            As `loss`.
+            As `gradient`.
         """
+        if overridden(self, "gradient") and not self._in_own:
+            before = dict(self.state)
+            loss = self.training_loss(x, t)
+            self.state.update(before)  # the pass of the gradient is the one that counts, with the same masks
+            with self._own_method():
+                return loss, self.gradient(x, t)
+        return self._backprop(x, t)
+
+    @contextlib.contextmanager
+    def _own_method(self) -> Iterator[None]:
+        """Mark that a method of a subclass is running: what it calls of the base class is backprop."""
+        self._in_own = True
+        try:
+            yield
+        finally:
+            self._in_own = False
+
+    def _backprop(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, dict[str, FloatArray]]:
+        own = overridden(self, *FUNCTION)
+        if own and not overridden(self, "gradient", "loss_and_gradient"):
+            raise TypeError(
+                f"{type(self).__name__} has its own {' and '.join(own)}, and backprop would be the gradient of another "
+                f"function: give {type(self).__name__} its own gradient, or use numerical_gradient"
+            )
         computation = self._computation()
         return computation.loss_and_gradient(*computation.batch(x, t))
 
@@ -276,9 +279,110 @@ class BaseNetwork:
         """
         checks.as_positive(h, "h")
         checks.as_choice(algorithm, "algorithm", ALGORITHMS)
+        if overridden(self, *FUNCTION):
+            return self._numerical_gradient_of_own_loss(x, t, h, algorithm)
         computation = self._computation()
         step = checks.as_step(h, computation.dtype)
         return computation.numerical_gradient(*computation.batch(x, t), step, algorithm)
+
+    def input_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> FloatArray:
+        """The gradient of the loss with respect to `x`, by backprop, in training mode.
+
+        Parameters
+        ----------
+        x, t : array_like
+            As for `loss`.
+
+        Returns
+        -------
+        ndarray
+            The shape of `x`, in the dtype of `params`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `loss`; TypeError also in a subclass whose `predict` or `loss` is its own.
+
+        Examples
+        --------
+        >>> import numpy as np, fastnet
+        >>> net = fastnet.TwoLayerNet(784, 50, 10, seed=0)
+        >>> x, t = fastnet.datasets.make_digits(100, seed=0)
+        >>> difference = net.numerical_input_gradient(x, t) - net.input_gradient(x, t)
+        >>> bool(np.abs(difference).max() < 1e-12)
+        True
+        """
+        if own := overridden(self, *FUNCTION):
+            raise TypeError(
+                f"{type(self).__name__} has its own {' and '.join(own)}, and backprop would be the gradient of another "
+                f"function: use numerical_input_gradient"
+            )
+        computation = self._computation()
+        return computation.input_gradient(*computation.batch(x, t)).reshape(np.shape(x))
+
+    def numerical_input_gradient(
+        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float = 1e-4, algorithm: str = "auto"
+    ) -> FloatArray:
+        """The gradient of the loss with respect to `x`, by central differences, in training mode; it changes nothing.
+
+        In a chain of affine layers and activations, each unit of the first layer is moved, and the differences are
+        carried to `x` through its weights, as in Madaline Rule III (B. Widrow, M. Lehr, *30 years of adaptive neural
+        networks*, Proc. IEEE 78, 1990). In other networks each element of `x` is moved.
+
+        Parameters
+        ----------
+        x, t, h, algorithm
+            As for `numerical_gradient`.
+
+        Returns
+        -------
+        ndarray
+            The shape of `x`, in the dtype of `params`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `numerical_gradient`.
+        """
+        checks.as_positive(h, "h")
+        checks.as_choice(algorithm, "algorithm", ALGORITHMS)
+        computation = self._computation()
+        rows, targets = computation.batch(x, t)
+        step = checks.as_step(h, computation.dtype)
+        if overridden(self, *FUNCTION):
+            moving = rows.copy()
+            with self._same_pass() as loss:
+                return numerical_gradient(lambda _: loss(moving, targets), moving, step).reshape(np.shape(x))
+        return computation.numerical_input_gradient(rows, targets, step, algorithm).reshape(np.shape(x))
+
+    @contextlib.contextmanager
+    def _same_pass(self) -> Iterator[Callable[[npt.ArrayLike, npt.ArrayLike], float]]:
+        """Give a subclass's training loss as a function that makes the same pass each time, with the same masks."""
+        before = dict(self.state)
+
+        def loss(x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+            self.state.update(before)
+            return self.training_loss(x, t)
+
+        try:
+            yield loss
+        finally:
+            self.state.update(before)
+
+    def _numerical_gradient_of_own_loss(
+        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float, algorithm: str
+    ) -> NumericalGradient:
+        """Return the gradient of a subclass's own loss, which is called twice for each parameter."""
+        if algorithm not in ("auto", "loop"):
+            raise ValueError(
+                f"algorithm {algorithm!r} computes another loss than {type(self).__name__}'s own "
+                f"{' and '.join(overridden(self, *FUNCTION))}: use 'loop'"
+            )
+        evaluations = 2 * sum(p.size for p in self.params.values()) * len(np.atleast_2d(x))
+        with self._same_pass() as loss:
+            gradients = {name: numerical_gradient(lambda _: loss(x, t), p, h) for name, p in self.params.items()}
+            diagnostics = Diagnostics(float(loss(x, t)), evaluations)
+        return NumericalGradient(gradients, diagnostics)
 
     def save_params(self, path: str | os.PathLike[str]) -> None:
         """Write `params` and `state` to a file.

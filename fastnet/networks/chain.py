@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,12 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import active
 from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
-from fastnet.networks.base import BaseNetwork, Computation, NumericalGradient
+from fastnet.layers.activations import branch_of
+from fastnet.networks.base import BaseNetwork
+from fastnet.networks.computation import Computation, Float64Loss, NumericalGradient
+from fastnet.networks.overriding import FUNCTION, check_probabilities, overridden
+
+ROWS_AT_ONCE = 128  # of a gradient with respect to the inputs, which takes a matrix of as many rows and columns
 
 
 class ChainLayer(NamedTuple):
@@ -103,6 +109,12 @@ class Chain(Computation):
         """Arrays in the order of ``spec.parameters``, such as a gradient, by the names of the parameters."""
         return dict(zip(self.names, arrays, strict=True))
 
+    def with_spec(self, spec: NetworkSpec) -> Chain:
+        """The chain with other parameters of the same shapes."""
+        other = Chain(spec, ())
+        other.names = self.names
+        return other
+
     def rows(self, x: npt.ArrayLike) -> FloatArray:
         return checks.as_batch(x, self.spec.inputs, self.spec.dtype)
 
@@ -115,6 +127,14 @@ class Chain(Computation):
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         return active().loss(self.spec, rows, t)
 
+    def loss_of_answers(self, y: FloatArray, t: FloatArray | IntArray) -> float:
+        spec = self.spec
+        if spec.loss == Loss.CROSS_ENTROPY:
+            check_probabilities(y)
+        error = active().cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else active().mean_squared_error
+        squares = sum(float(np.sum(np.square(w, dtype=np.float64))) for w in spec.weights) if spec.weight_decay else 0.0
+        return error(y, t) + 0.5 * spec.weight_decay * squares
+
     training_loss = loss  # a chain computes the same in training and in inference
 
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
@@ -124,13 +144,7 @@ class Chain(Computation):
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> NumericalGradient:
-        backend, spec = active(), self.spec
-        chosen = backend.algorithms[0] if algorithm == "auto" else algorithm
-        if chosen not in backend.algorithms:
-            raise ValueError(
-                f"the {backend.name!r} backend has no algorithm {algorithm!r}: it has "
-                f"{', '.join(map(repr, backend.algorithms))}"
-            )
+        backend, spec, chosen = active(), self.spec, _as_algorithm(algorithm)
         if chosen != "loop":
             compute = backend.nodal if chosen == "nodal" else backend.incremental
             gradients, diagnostics = compute(spec, rows, t, h)
@@ -139,6 +153,77 @@ class Chain(Computation):
         gradients = spec.split(backend.loop(spec, rows, t, h, np.arange(count)))
         base = backend.loss(spec, rows, t)
         return NumericalGradient(self.named(gradients), Diagnostics(base, 2 * count * len(rows)))
+
+    def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
+        return self._input_gradient(rows, t, active().gradient)
+
+    def numerical_input_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> FloatArray:
+        backend, chosen = active(), _as_algorithm(algorithm)
+
+        def compute(spec: NetworkSpec, units: FloatArray, targets: FloatArray | IntArray) -> list[FloatArray]:
+            if chosen == "loop":
+                first = spec.weights[0]
+                return [backend.loop(spec, units, targets, h, np.arange(first.size)).reshape(first.shape)]
+            return (backend.nodal if chosen == "nodal" else backend.incremental)(spec, units, targets, h)[0]
+
+        return self._input_gradient(rows, t, compute)
+
+    def _input_gradient(
+        self,
+        rows: FloatArray,
+        t: FloatArray | IntArray,
+        compute: Callable[[NetworkSpec, FloatArray, FloatArray | IntArray], list[FloatArray]],
+    ) -> FloatArray:
+        """The gradient with respect to the inputs, by a gradient with respect to parameters.
+
+        The units x·W + b of the first layer are the weights of another network: its inputs are the rows of the identity
+        matrix, shape (rows, rows), so that each row of weights is that of one row of x. The gradient with respect to
+        these weights, times the transpose of W, is the gradient with respect to x.
+        """
+        spec = self.spec
+        weight, bias = spec.weights[0], spec.biases[0]
+        found = np.empty_like(rows)
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(first, first + ROWS_AT_ONCE)
+            units = rows[part] @ weight if bias is None else rows[part] @ weight + bias
+            below = replace(spec, weights=(units, *spec.weights[1:]), biases=(None, *spec.biases[1:]), weight_decay=0.0)
+            d = compute(below, np.eye(len(units), dtype=spec.dtype), t[part])[0]
+            np.matmul(d, weight.T, out=found[part])
+            found[part] *= spec.dtype.type(len(units) / len(rows))
+        return found
+
+    def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss:
+        spec = self.in_float64_spec()
+        wide = rows.astype(np.float64)
+        targets = t if t.ndim == 1 else t.astype(np.float64)
+        return Float64Loss(self.named(spec.parameters), wide, lambda: active().loss(spec, wide, targets))
+
+    def on_branch(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss:
+        """As `in_float64`, but each unit stays on the side of its kink on which the network's own numbers have it."""
+        spec, wide = self.spec, self.in_float64_spec()
+        sides, y = [], rows
+        for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+            units = y @ weight if bias is None else y @ weight + bias
+            sides.append(units > 0)
+            y = active().activation(kind, units, spec.leaky_slope)
+        wide_rows, wide_chain = rows.astype(np.float64), self.with_spec(wide)
+        targets = t if t.ndim == 1 else t.astype(np.float64)
+
+        def value() -> float:
+            y: FloatArray = wide_rows
+            for weight, bias, kind, right in zip(wide.weights, wide.biases, wide.activations, sides, strict=True):
+                units = y @ weight if bias is None else y @ weight + bias
+                y = branch_of(kind, right, wide.leaky_slope)(units)
+            answers = active().softmax(y) if wide.output == Output.SOFTMAX else y
+            return wide_chain.loss_of_answers(answers, targets)
+
+        return Float64Loss(self.named(wide.parameters), wide_rows, value)
+
+    def in_float64_spec(self) -> NetworkSpec:
+        """The same chain with copies of its parameters in float64."""
+        return self.spec.with_parameters(p.astype(np.float64) for p in self.spec.parameters)
 
 
 class AffineChain(BaseNetwork):
@@ -152,9 +237,23 @@ class AffineChain(BaseNetwork):
         return Chain(chain_spec(self.params, self._layers, self._output, self._loss), self._layers)
 
 
+def _as_algorithm(algorithm: str) -> str:
+    """Return an algorithm that the backend in use has; raise ValueError if it does not have `algorithm`."""
+    backend = active()
+    chosen = backend.algorithms[0] if algorithm == "auto" else algorithm
+    if chosen not in backend.algorithms:
+        raise ValueError(
+            f"the {backend.name!r} backend has no algorithm {algorithm!r}: it has "
+            f"{', '.join(map(repr, backend.algorithms))}"
+        )
+    return chosen
+
+
 def chain_of(net: object) -> Chain | None:
-    """Return `net` as the chain that the backends compute as a whole; None if it is not one."""
-    computation = net._computation() if isinstance(net, BaseNetwork) else None
+    """Return `net` as the chain that the backends compute as a whole; None if it is not one, or computes by itself."""
+    if not isinstance(net, BaseNetwork) or overridden(net, *FUNCTION, "numerical_gradient"):
+        return None
+    computation = net._computation()
     return computation if isinstance(computation, Chain) else None
 
 
@@ -162,6 +261,12 @@ def as_chain(net: object) -> Chain:
     """Return `net` as the chain that the backends compute as a whole; raise TypeError if it is not one."""
     if not isinstance(net, BaseNetwork):
         raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {checks.type_name(net)}")
+    own = overridden(net, *FUNCTION, "gradient", "loss_and_gradient", "numerical_gradient")
+    if own:
+        raise TypeError(
+            f"net, {type(net).__name__}, has its own {' and '.join(own)}, and the methods that are compared here would "
+            f"compute another network: use check_gradient"
+        )
     chain = chain_of(net)
     if chain is None:
         raise TypeError(

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics
-from fastnet.layers import Layer, LossLayer
-from fastnet.layers.base import quietly
-from fastnet.networks.base import Computation, NumericalGradient
+from fastnet.differentiation import numerical_gradient
+from fastnet.layers import Layer, LossLayer, SoftmaxWithLoss
+from fastnet.layers.base import Branch, quietly
+from fastnet.networks.computation import Computation, Float64Loss, NumericalGradient
+from fastnet.networks.overriding import check_probabilities, overridden
 
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -151,6 +153,12 @@ class Layerwise(Computation):
         with self._bound(self.params, self.state):
             return self._loss(rows, t, training=False)
 
+    def loss_of_answers(self, y: FloatArray, t: FloatArray | IntArray) -> float:
+        if isinstance(self.last, SoftmaxWithLoss):
+            check_probabilities(y)
+        with self._bound(self.params, self.state):
+            return self._penalised(self.last.error(y, t))
+
     def training_loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         with self._bound(self.params, self.state):
             loss = self._loss(rows, t, training=True)
@@ -158,6 +166,18 @@ class Layerwise(Computation):
         return loss
 
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
+        loss, gradients, _ = self._pass(rows, t)
+        return loss, gradients
+
+    def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
+        _, _, d = self._pass(rows, t)
+        answer = checks.as_floating(d, "what backward of the first layer gave", rows.dtype)
+        if answer.shape != rows.shape:
+            raise ValueError(f"{self.layers[0].label} gave a derivative of shape {answer.shape} for x of {rows.shape}")
+        return answer
+
+    def _pass(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray], Any]:
+        """A training pass and its way back: the loss, the gradients, and the derivative with respect to `rows`."""
         gradients: dict[str, FloatArray] = {}
         with self._bound(self.params, self.state):
             loss = self._loss(rows, t, training=True)
@@ -167,16 +187,12 @@ class Layerwise(Computation):
                 d = named.layer.backward(d)
                 gradients |= named.gradients(self.params, self.weight_decay)
             self._keep_state()
-        return loss, {name: gradients[name] for name in self.params}
+        return loss, {name: gradients[name] for name in self.params}, d
 
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> NumericalGradient:
-        if algorithm not in ("auto", "loop"):
-            raise ValueError(
-                f"algorithm {algorithm!r} is for chains of affine layers and activations only: this network has other "
-                f"layers, and its numerical gradient is computed by 'loop'"
-            )
+        _check_loop(algorithm)
         # Copies are perturbed: however the loop ends, the parameters are unchanged.
         params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
         start = self.last_pass.start(self.state)
@@ -201,6 +217,44 @@ class Layerwise(Computation):
         evaluations = 2 * sum(p.size for p in params.values()) * len(rows)
         return NumericalGradient(gradients, Diagnostics(base, evaluations))
 
+    def numerical_input_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> FloatArray:
+        _check_loop(algorithm)
+        moving = rows.copy()
+        start = self.last_pass.start(self.state)
+
+        def loss(_: object) -> float:
+            with self._bound(self.params, start):
+                return self._loss(moving, t, training=True)
+
+        return numerical_gradient(loss, moving, h)
+
+    def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss:
+        start = self.last_pass.start(self.state)
+        branches = self._branches(rows, start)
+        params: dict[str, FloatArray] = {name: p.astype(np.float64) for name, p in self.params.items()}
+        wide: FloatArray = rows.astype(np.float64)
+        targets = t if t.ndim == 1 else t.astype(np.float64)
+
+        def value() -> float:
+            with self._bound(params, start):
+                y: FloatArray = wide
+                for named, branch in zip(self.layers, branches, strict=True):
+                    y = named.forward(y, training=True) if branch is None else branch(y)
+                return self._penalised(self.last.forward(_as_answers(y, self.layers[-1]), targets))
+
+        return Float64Loss(params, wide, value)
+
+    def _branches(self, rows: FloatArray, state: State) -> list[Branch | None]:
+        """The smooth branch of each layer that says which one it is on, in the pass of these rows; None for others."""
+        found: list[Branch | None] = []
+        with self._bound(self.params, state):
+            for named in self.layers:
+                found.append(named.layer.branch(rows) if not overridden(named.layer, "forward") else None)
+                rows = named.forward(rows, training=True)
+        return found
+
     @contextlib.contextmanager
     def _bound(self, params: Mapping[str, FloatArray], state: State) -> Iterator[None]:
         """Bind the layers to `params` and a copy of `state`, and afterwards to the network's own arrays again."""
@@ -223,12 +277,13 @@ class Layerwise(Computation):
         """What the last layer gives: shape (batch, classes)."""
         for named in self.layers:
             rows = named.forward(rows, training)
-        if rows.ndim != 2 or rows.shape[1] == 0:
-            raise ValueError(f"{self.layers[-1].label} gave shape {rows.shape}, where (batch, classes) is needed")
-        return rows
+        return _as_answers(rows, self.layers[-1])
 
     def _loss(self, rows: FloatArray, t: FloatArray | IntArray, training: bool) -> float:
-        value: Any = self.last.forward(self._last_layer(rows, training), t)
+        return self._penalised(self.last.forward(self._last_layer(rows, training), t))
+
+    def _penalised(self, value: Any) -> float:
+        """What the loss layer gave, checked, with the penalty on the weights."""
         if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "fiu":
             raise TypeError(f"loss, {type(self.last).__name__}, must give one number, not {checks.type_name(value)}")
         if not self.weight_decay:
@@ -242,6 +297,21 @@ class Layerwise(Computation):
             named.layer.params[own] for named in self.layers for own in named.params if own in named.layer.decayed
         ]
         return sum(float(np.sum(np.square(w, dtype=np.float64))) for w in decayed)
+
+
+def _as_answers(y: FloatArray, last: NamedLayer) -> FloatArray:
+    """What the last layer gave, which must have shape (batch, classes)."""
+    if y.ndim != 2 or y.shape[1] == 0:
+        raise ValueError(f"{last.label} gave shape {y.shape}, where (batch, classes) is needed")
+    return y
+
+
+def _check_loop(algorithm: str) -> None:
+    if algorithm not in ("auto", "loop"):
+        raise ValueError(
+            f"algorithm {algorithm!r} is for chains of affine layers and activations only: this network has other "
+            f"layers, and its numerical gradient is computed by 'loop'"
+        )
 
 
 @quietly

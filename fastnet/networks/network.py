@@ -28,6 +28,7 @@ from fastnet.layers.base import Widths
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
+from fastnet.networks.overriding import overridden
 
 KINDS: dict[type[Layer], Activation] = {kind: kind.kind for kind in (Step, Sigmoid, Tanh, ReLU, LeakyReLU)}
 LOSSES: dict[type[LossLayer], tuple[Output, Loss]] = {
@@ -114,7 +115,8 @@ class Network(BaseNetwork):
         for (one, p), (other, q) in itertools.combinations(self._checked_params().items(), 2):
             if np.shares_memory(p, q):
                 raise ValueError(f"{one} and {other} share memory: an update of one would change both; pass a copy")
-        self._chain = _as_chain(self._named) if type(loss) in LOSSES else None
+        known = type(loss) in LOSSES and not overridden(loss, "forward", "backward", "answer")
+        self._chain = _as_chain(self._named) if known else None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -218,6 +220,8 @@ def _as_chain(layers: Sequence[NamedLayer]) -> tuple[ChainLayer, ...] | None:
     before: Layer | None = None
     for named in layers:
         layer = named.layer
+        if overridden(layer, "forward", "backward"):
+            return None
         if type(layer) is Affine:
             chain.append(ChainLayer(named.params["W"], named.params.get("b"), Activation.IDENTITY))
         elif type(layer) in KINDS and type(before) is Affine:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
+from fastnet.backends import active
 from fastnet.backends.spec import Activation, Output
 from fastnet.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid, SoftmaxWithLoss, Step, Tanh
 from fastnet.networks.chain import AffineChain, Chain, ChainLayer
@@ -238,3 +239,6 @@ class SimpleNet(AffineChain):
         """
         scores = replace(self._computation().spec, output=Output.IDENTITY)
         return Chain(scores, self._layers).predict(x)
+
+    def _answers_of(self, predicted: FloatArray) -> FloatArray:
+        return active().softmax(predicted)

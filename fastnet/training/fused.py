@@ -12,14 +12,14 @@ from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend, active
 from fastnet.backends.spec import Batches, GradientKind, Rule, Update
-from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, chain_of
+from fastnet.networks.overriding import FUNCTION, overridden
 from fastnet.optimizers import OPTIMIZERS, Optimizer
 from fastnet.training.history import History
 from fastnet.training.inputs import TrainingData
 
 NUMERICAL = {"auto": GradientKind.NODAL, "nodal": GradientKind.NODAL, "incremental": GradientKind.INCREMENTAL}
-COMPUTES = ("loss_and_gradient", "numerical_gradient")  # methods that a subclass may compute in another way
+COMPUTES = (*FUNCTION, "gradient", "loss_and_gradient", "numerical_gradient")  # which a subclass may have of its own
 
 
 class NotFusible(ValueError):  # noqa: N818 - a reason to train step by step, not a failure
@@ -55,11 +55,11 @@ class FusedTraining:
         backend = active()
         if not isinstance(backend, TrainingBackend):
             raise NotFusible(f"the {backend.name!r} backend does not train by itself")
+        if own := overridden(net, *COMPUTES):
+            raise NotFusible(f"{type(net).__name__} has its own {' and '.join(own)}")
         chain = chain_of(net)
         if chain is None:
             raise NotFusible("the network is not a chain of affine layers and activations")
-        if any(getattr(type(net), name) is not getattr(BaseNetwork, name) for name in COMPUTES):
-            raise NotFusible(f"{type(net).__name__} computes gradients of its own")
         if type(optimizer) is not OPTIMIZERS.get(getattr(optimizer, "name", "")):
             raise NotFusible(f"the optimizer, {type(optimizer).__name__}, is not one of fastnet.optimizers")
         if gradient == "numerical" and algorithm not in NUMERICAL:

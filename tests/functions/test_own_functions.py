@@ -191,3 +191,30 @@ def test_bad_steps(h, error, message):
     for call in ("derivative", "numerical_gradient", "numerical_jacobian"):
         with pytest.raises(error, match=message):
             getattr(fastnet, call)(lambda x: x.sum(), np.ones(2), h)
+
+
+# f is not deterministic, or reads x twice -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_function_that_draws_numbers_is_refused(call):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"f is not deterministic: two calls .* differ by .*dropout mask"):
+        CALLS[call](lambda x: x**2 * rng.random(x.shape), np.ones(20))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_rounding_that_differs_from_call_to_call_is_accepted(call):
+    rng = np.random.default_rng(0)
+    CALLS[call](lambda x: x**2 * (1 + 1e-15 * rng.standard_normal(x.shape)), np.ones(3))
+
+
+def test_an_array_that_f_also_reads_as_data_is_said():
+    x = np.array([1.0, 2.0, 3.0])
+    with pytest.warns(RuntimeWarning, match=r"f reads x both as its argument and elsewhere"):
+        gradient = fastnet.numerical_gradient(lambda at: float(((at - 2 * x) ** 2).sum()), x)
+    np.testing.assert_allclose(gradient, 2 * x, rtol=1e-7)  # of (x - 2x)², which is what moved
+    np.testing.assert_allclose(
+        fastnet.numerical_gradient(lambda at: float(((at - 2 * x) ** 2).sum()), x.copy()), -2 * x, rtol=1e-7
+    )
+    fastnet.numerical_gradient(lambda at: float((x**2).sum()), x)  # the book's way is no reason for a warning

@@ -1,0 +1,294 @@
+"""What `check_gradient` is asked: a function or a network, the gradient to check, and how it is differentiated."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import backends
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray
+from fastnet.checking.layout import Layout
+from fastnet.checking.opinions import FinerStep, Ladder, rounding_floor
+from fastnet.checking.probes import Probe
+from fastnet.checking.result import GradientCheck
+from fastnet.checking.verdict import (
+    BoolArray,
+    Comparison,
+    SecondOpinion,
+    default_rtol,
+    judge,
+    kinked_entries,
+    taylor_order,
+)
+from fastnet.differentiation.calling import Caller, check_repeatable, narrowest
+from fastnet.differentiation.steps import as_steps
+from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import Chain
+from fastnet.networks.computation import Computation
+from fastnet.networks.overriding import FUNCTION, overridden
+
+HALVINGS = (4, 2, 1, 0.5)  # of the step: distances at which the Taylor remainder is measured
+FINER = {"float64": 1e-3, "float32": 1e-2}  # of the step: so that rounding does not decide on which side of a kink x is
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A gradient to check, and the function that it is of.
+
+    Attributes
+    ----------
+    layout : Layout
+    dtype : numpy.dtype
+        The digits of the gradient.
+    analytic : ndarray
+        By flat number.
+    numerical : callable
+        Gives the numerical gradient by flat number.
+    steps : ndarray
+        The step of each entry.
+    probe : callable
+        Gives the function as one that can be moved.
+    second : SecondOpinion
+    """
+
+    layout: Layout
+    dtype: np.dtype[Any]
+    analytic: FloatArray
+    numerical: Callable[[], FloatArray]
+    steps: FloatArray
+    probe: Callable[[], Probe]
+    second: SecondOpinion
+
+
+def of_function(f: Any, gradient: Any, x: Any, h: Any) -> Problem:
+    """Return the problem of a function of an array or of a dict of arrays."""
+    if not callable(f):
+        raise TypeError(
+            f"f must be a function of x, or a network with params and loss, not {checks.type_name(f)}: pass the "
+            f"function itself, not its value"
+        )
+    named = isinstance(x, dict)
+    arrays = x if named else {"x": x}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            what, wrong = f"x[{name!r}]" if named else "x", checks.type_name(array)
+            raise TypeError(f"{what} must be a NumPy array, since it is changed in place, not {wrong}")
+    call = Caller(f, scalar=True)
+    given = gradient(x) if callable(gradient) else gradient
+    analytic = _as_named(given) if named else {"x": given}
+    return moved_in_place(arrays, lambda: call(x), analytic, h if named or h is None else _as_named_steps(h), call)
+
+
+def moved_in_place(
+    arrays: Mapping[str, npt.NDArray[Any]],
+    f: Callable[[], Any],
+    analytic: Mapping[str, npt.ArrayLike],
+    h: Any,
+    call: Caller | None = None,
+) -> Problem:
+    """Return the problem of a function of arrays that are changed in place, and restored."""
+    for array in arrays.values():
+        checks.check_perturbable(array)
+    layout = Layout(arrays)
+    if layout.size == 0:
+        raise ValueError("x is empty: there is no entry to check")
+    flat = layout.flat(analytic, "gradient")
+    check_repeatable(f)
+    values = None if call is None else call.dtype
+    digits = narrowest(values, *(array.dtype for array in arrays.values()))
+    given = narrowest(
+        digits, *(a.dtype for a in analytic.values() if isinstance(a, np.ndarray) and a.dtype.kind == "f")
+    )
+    steps = steps_of(arrays, h, digits)
+    probe = Probe(arrays, lambda: float(f()), float(np.finfo(digits if values is None else values).eps))
+    return Problem(
+        layout,
+        given,
+        flat,
+        lambda: probe.differences(steps),
+        steps,
+        lambda: probe,
+        Ladder(probe, steps, 0.0),
+    )
+
+
+def steps_of(arrays: Mapping[str, npt.NDArray[Any]], h: Any, digits: np.dtype[Any]) -> FloatArray:
+    """Return the step of each entry by flat number: by default, a number for all, or a dict of steps by array."""
+    if isinstance(h, Mapping):
+        missing = [repr(name) for name in arrays if name not in h]
+        if missing:
+            raise ValueError(f"h has no {', '.join(missing)}: give a step for each array of x")
+    found = []
+    for name, array in arrays.items():
+        step = h[name] if isinstance(h, Mapping) else h
+        if step is not None and np.ndim(step) == 0:
+            step = checks.as_step(step, array.dtype)
+        found.append(as_steps(step, array, narrowest(digits, array.dtype)).ravel())
+    return np.concatenate(found).astype(np.float64)
+
+
+def of_network(net: Any, gradient: Any, batch: Any, h: Any, inputs: bool) -> Problem:
+    """Return the problem of a network's parameters, or of its inputs."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f"for a network, x must be its batch, a pair (x, t), not {checks.type_name(batch)}")
+    x, t = batch
+    if not isinstance(net, BaseNetwork) or overridden(net, *FUNCTION, "numerical_gradient"):
+        return _of_any_network(net, gradient, x, t, h, inputs)
+    computation = net._computation()
+    rows, targets = computation.batch(x, t)
+    given = gradient(x, t) if callable(gradient) else gradient
+    if inputs:
+        analytic: Mapping[str, Any] = {"x": given if np.ndim(x) > 1 else np.expand_dims(given, 0)}
+    else:
+        analytic = _as_named(given)
+    if not isinstance(computation, Chain):
+        return _of_layers(computation, analytic, rows, targets, h, inputs)
+    return _of_chain(computation, analytic, rows, targets, h, inputs)
+
+
+def _of_layers(
+    computation: Computation, analytic: Mapping[str, Any], rows: Any, targets: Any, h: Any, inputs: bool
+) -> Problem:
+    """A network that is computed layer by layer: differences in float64, on the side of every kink where it is."""
+    wide = computation.in_float64(rows, targets)
+    arrays = {"x": wide.rows} if inputs else wide.params
+    problem = moved_in_place(arrays, wide.value, analytic, {"x": h} if inputs and np.ndim(h) else h)
+    return _with_digits(problem, computation.dtype)
+
+
+def _of_chain(
+    chain: Chain,
+    analytic: Mapping[str, Any],
+    rows: Any,
+    targets: Any,
+    h: Any,
+    inputs: bool,
+) -> Problem:
+    """A chain: exact differences of all entries at once, where its loss and the backend have them."""
+    wide = chain.in_float64(rows, targets)
+    arrays = {"x": wide.rows} if inputs else wide.params
+    exact = [a for a in backends.active().algorithms if a != "loop"]
+    if np.ndim(h) or isinstance(h, Mapping) or not exact or not chain.spec.has_exact_difference:
+        return _with_digits(moved_in_place(arrays, wide.value, analytic, h), chain.dtype)
+    layout = Layout(arrays)
+    flat = layout.flat(analytic, "gradient")
+    step = checks.as_step(h, chain.dtype)
+    steps = np.full(layout.size, step)
+    probe = Probe(arrays, wide.value, float(np.finfo(np.float64).eps))
+    floor = rounding_floor(chain.dtype)
+
+    if inputs:
+        numerical = chain.numerical_input_gradient(rows, targets, step, exact[0]).astype(np.float64).ravel()
+        ladder = Ladder(probe, steps, floor)
+        return Problem(layout, chain.dtype, flat, lambda: numerical, steps, lambda: probe, ladder)
+
+    def compute(of: Chain, step: float) -> tuple[FloatArray, BoolArray | None]:
+        wanted = of.dtype
+        x, t = (rows, targets) if wanted == chain.dtype else (wide.rows, _as_dtype(targets, wanted))
+        answer = of.numerical_gradient(x, t, step, exact[0])
+        return layout.flat(answer, "numerical_gradient"), kinked_entries(of.spec, answer.diagnostics)
+
+    def finer() -> tuple[FloatArray, BoolArray | None]:
+        return compute(chain.with_spec(chain.in_float64_spec()), step * FINER[chain.dtype.name])
+
+    branch = chain.on_branch(rows, targets)
+    on_branch = Probe(branch.params, branch.value, float(np.finfo(np.float64).eps))
+    second = FinerStep(finer, floor, (Ladder(on_branch, steps, floor), Ladder(probe, steps, floor)))
+    return Problem(layout, chain.dtype, flat, lambda: compute(chain, step)[0], steps, lambda: probe, second)
+
+
+def _as_dtype(targets: Any, dtype: np.dtype[Any]) -> Any:
+    return targets if targets.ndim == 1 else targets.astype(dtype)
+
+
+def _with_digits(problem: Problem, dtype: np.dtype[Any]) -> Problem:
+    """The same problem for a gradient of a network with parameters of `dtype`, and with the rounding of backprop."""
+    second = problem.second
+    assert isinstance(second, Ladder)
+    return replace(
+        problem,
+        dtype=narrowest(problem.dtype, dtype),
+        second=replace(second, floor=rounding_floor(dtype)),
+    )
+
+
+def _of_any_network(net: Any, gradient: Any, x: Any, t: Any, h: Any, inputs: bool) -> Problem:
+    """A network of another library or of the user's: its loss as it is, with its parameters changed in place."""
+    loss = net.training_loss if isinstance(net, BaseNetwork) else net.loss
+    options = {"train_flg": True} if "train_flg" in _parameters(loss) else {}
+    given = gradient(x, t) if callable(gradient) else gradient
+    if inputs:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(
+                f"with inputs=True, x must be a NumPy array, since it is changed, not {checks.type_name(x)}"
+            )
+        arrays: dict[str, Any] = {"x": x}
+        analytic: Mapping[str, Any] = {"x": given}
+    else:
+        if not isinstance(net.params, dict):
+            raise TypeError(f"net.params must be a dict of arrays, not {checks.type_name(net.params)}")
+        arrays, analytic = net.params, _as_named(given)
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"params[{name!r}] must be a NumPy array, since it is changed in place, not {array!r}")
+    state = dict(net.state) if isinstance(net, BaseNetwork) else {}
+
+    def f(watched: Any) -> Any:
+        if state:
+            net.state.update(state)
+        return loss(x, t, **options)
+
+    call = Caller(f, scalar=True)
+    call({**net.params, "x": x, "t": t})
+    problem = moved_in_place(arrays, lambda: call(None), analytic, h, call)
+    return _with_digits(problem, problem.dtype)
+
+
+def _parameters(function: Any) -> Mapping[str, Any]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _as_named(gradient: Any) -> Mapping[str, npt.ArrayLike]:
+    if not isinstance(gradient, Mapping):
+        wrong = checks.type_name(gradient)
+        raise TypeError(f"gradient must be a dict with an array for each parameter, not {wrong}")
+    return gradient
+
+
+def _as_named_steps(h: Any) -> Any:
+    return {"x": h} if np.ndim(h) else h
+
+
+def check_problem(problem: Problem, rtol: float | None, atol: float | None, worst: int) -> GradientCheck:
+    """Compare the two gradients of a problem."""
+    relative = default_rtol(problem.dtype) if rtol is None else rtol
+    comparison = Comparison(
+        problem.layout,
+        problem.analytic,
+        problem.numerical(),
+        float(np.median(problem.steps)),
+        relative,
+        atol,
+        orders={} if atol is not None else _orders(problem),
+    )
+    return judge(comparison, problem.second, worst)
+
+
+def _orders(problem: Problem) -> dict[str, float]:
+    """Return the order of the Taylor remainder with respect to each array."""
+    probe, layout = problem.probe(), problem.layout
+    found = {}
+    for name, start, size in zip(layout.names, layout.starts, layout.sizes, strict=False):
+        gradient = problem.analytic[start : start + size]
+        distances = [halving * float(np.median(problem.steps[start : start + size])) for halving in HALVINGS]
+        found[name] = taylor_order(probe.remainders(name, gradient, distances), probe.noise())
+    return found

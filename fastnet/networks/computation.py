@@ -1,0 +1,88 @@
+"""How a network computes, as a chain or layer by layer, and what its numerical gradient is."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends.spec import Diagnostics
+
+
+class NumericalGradient(dict[str, FloatArray]):
+    """A gradient by central differences: an array for each parameter's name.
+
+    Attributes
+    ----------
+    diagnostics : Diagnostics
+        The `loss` at the unchanged parameters, the number of `evaluations`, the number of `fallbacks` from ``"nodal"``
+        to ``"incremental"``, the number of `kinks` among these, and which units met a kink.
+    """
+
+    def __init__(self, gradients: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
+        super().__init__(gradients)
+        self.diagnostics = diagnostics
+
+
+class Float64Loss(NamedTuple):
+    """The training loss as a function of float64 arrays, which may be changed in place between two calls.
+
+    Where the network has kinks, it is the smooth branch on which the network is with the given arrays.
+    """
+
+    params: dict[str, FloatArray]
+    rows: FloatArray
+    value: Callable[[], float]
+
+
+class Computation(abc.ABC):
+    """How a network computes, after its parameters were checked: as a chain, or layer by layer.
+
+    `batch` checks a batch; the other methods take what it gives: rows (batch, …) of `dtype`, and targets that fit.
+    """
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> np.dtype[np.floating[Any]]: ...
+    @abc.abstractmethod
+    def rows(self, x: npt.ArrayLike) -> FloatArray: ...
+    @abc.abstractmethod
+    def classes(self, rows: FloatArray) -> int: ...
+    @abc.abstractmethod
+    def forward(self, rows: FloatArray) -> FloatArray: ...
+    @abc.abstractmethod
+    def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float: ...
+    @abc.abstractmethod
+    def loss_of_answers(self, y: FloatArray, t: FloatArray | IntArray) -> float: ...
+    @abc.abstractmethod
+    def training_loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float: ...
+    @abc.abstractmethod
+    def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]: ...
+    @abc.abstractmethod
+    def numerical_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> NumericalGradient: ...
+
+    @abc.abstractmethod
+    def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray: ...
+    @abc.abstractmethod
+    def numerical_input_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> FloatArray: ...
+    @abc.abstractmethod
+    def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss: ...
+
+    def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
+        """`x` and `t`, checked and converted to what the other methods take."""
+        rows = self.rows(x)
+        return rows, checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single=np.ndim(x) == 1)
+
+    def predict(self, x: npt.ArrayLike) -> FloatArray:
+        """The answers to `x`: one answer if `x` is one row."""
+        y = self.forward(self.rows(x))
+        return y[0] if np.ndim(x) == 1 else y
