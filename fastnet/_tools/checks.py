@@ -205,7 +205,7 @@ def as_fraction(value: object, name: str) -> float:
 def as_flag(value: object, name: str) -> bool:
     """True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, not {type_name(value)}")
+        raise TypeError(f"{name} must be True or False, not {type_name(value)} ({value!r})")
     return bool(value)
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fastnet import datasets
 from fastnet._tools import checks
+from fastnet.datasets.mnist import locate
 
 Value = TypeVar("Value", int, float)
 
@@ -53,7 +54,7 @@ positive = number(float, checks.as_positive)
 def add_data_arguments(add: Callable[..., Any]) -> None:
     choices = ("auto", "mnist", "digits")
     add("--data", choices=choices, default="auto", help="auto (default): MNIST if it is found, otherwise drawn digits")
-    add("--data-dir", metavar="DIR", type=Path, help="the folder of the MNIST files")
+    add("--data-dir", metavar="DIR", type=Path, help="the folder of the MNIST files (default: FASTNET_DATA_DIR)")
 
 
 # Data ------------------------------------------------------------------------------------------------------
@@ -61,14 +62,17 @@ def add_data_arguments(add: Callable[..., Any]) -> None:
 
 def wants_mnist(options: argparse.Namespace) -> bool:
     """Whether to load MNIST; otherwise digits are drawn."""
-    folder = options.data_dir
-    if folder is not None and not folder.is_dir():
-        raise UsageError(f"argument --data-dir: there is no folder {str(folder)!r}")
-    if options.data == "digits" or (options.data == "auto" and folder is None and datasets.find_mnist() is None):
+    if options.data == "digits":
+        if options.data_dir is not None:
+            raise UsageError("argument --data-dir: it is for MNIST, not for --data digits")
         return False
-    if folder is not None and datasets.find_mnist(folder) is None:
-        raise UsageError(f"argument --data-dir: there are no MNIST files in {str(folder)!r}")
-    return True
+    try:
+        if options.data_dir is not None:
+            options.data_dir = locate(options.data_dir, "argument --data-dir")
+            return True
+        return datasets.find_mnist() is not None or options.data == "mnist"
+    except FileNotFoundError as error:  # A folder that is named and holds no MNIST is a mistake.
+        raise UsageError(str(error)) from error
 
 
 def load_mnist(folder: Path | None) -> Any:

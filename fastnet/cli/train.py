@@ -186,8 +186,8 @@ def _trainer(options: argparse.Namespace, data: _Data, table: _Table) -> Trainer
         options.activation,
         init,
         options.weight_decay,
-        options.batchnorm,
-        options.dropout,
+        use_batchnorm=options.batchnorm,
+        dropout_ratio=options.dropout,
         dtype=options.dtype,
         seed=options.seed,
     )

@@ -227,15 +227,25 @@ def test_bad_arguments(arguments: list[str], message: str, refuse: Callable[...,
     assert refuse(*arguments).startswith(message)
 
 
-def test_folders_without_mnist(refuse: Callable[..., str], tmp_path: Path) -> None:
-    missing = tmp_path / "nowhere"
-    for data in ("auto", "mnist"):
-        assert refuse("compare", "--data", data, "--data-dir", missing) == (
-            f"argument --data-dir: there is no folder {str(missing)!r}"
-        )
-        assert refuse("compare", "--data", data, "--data-dir", tmp_path) == (
-            f"argument --data-dir: there are no MNIST files in {str(tmp_path)!r}"
-        )
+@pytest.mark.parametrize("command", ["compare", "train"])
+@pytest.mark.parametrize("data", ["auto", "mnist"])
+@pytest.mark.parametrize("by", ["argument --data-dir", "FASTNET_DATA_DIR"])
+def test_folders_without_mnist(
+    refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, command: str, data: str, by: str, tmp_path: Path
+) -> None:
+    for folder, told in (
+        (tmp_path / "nowhere", "there is no folder {}"),
+        (tmp_path, "there are no MNIST files in {}: it has no train-images-idx3-ubyte, train-labels-idx1-ubyte, "),
+    ):
+        monkeypatch.setenv("FASTNET_DATA_DIR", str(folder))
+        option = ["--data-dir", folder] if by.startswith("argument") else []
+        message = refuse(command, "--data", data, *option)
+        assert message.startswith(f"{by}: {told.format(repr(str(folder)))}")
+
+
+def test_a_folder_of_mnist_for_drawn_digits(refuse: Callable[..., str], tmp_path: Path) -> None:
+    message = "argument --data-dir: it is for MNIST, not for --data digits"
+    assert refuse(*SMALL, "--data-dir", tmp_path) == message
 
 
 def test_damaged_mnist(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import struct
 import sys
 import types
@@ -122,7 +123,40 @@ def test_normalize_flatten_and_one_hot(tmp_path, pack):
     (pixels, one_hot), _ = datasets.load_mnist(normalize=False, flatten=False, one_hot_label=True, data_dir=folder)
     assert (pixels.shape, pixels.dtype) == ((6, 1, 28, 28), np.uint8)
     np.testing.assert_array_equal(pixels.reshape(6, 28, 28), raw)
+    assert (one_hot.shape, one_hot.dtype) == ((6, 10), np.float32)
     np.testing.assert_array_equal(one_hot, np.eye(10)[t])
+
+
+def test_the_notes_formula_of_the_cross_entropy(mnist_folder):
+    """-t would wrap round in an unsigned type."""
+    (_, t), _ = datasets.load_mnist(one_hot_label=True, data_dir=mnist_folder)
+    guess = np.full((6, 10), 0.1)
+    assert np.sum(-t * np.log(guess + 1e-7)) / 6 == pytest.approx(np.log(10), abs=1e-5)
+    (_, labels), _ = datasets.load_mnist(data_dir=mnist_folder)
+    assert (-labels).tolist() == [0, -1, -2, -3, -4, -5]
+
+
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [
+        (("/nowhere",), "load_mnist(data_dir='/nowhere')"),
+        ((Path("nowhere"),), "load_mnist(data_dir='nowhere')"),
+        ((True,), "load_mnist(normalize=True)"),
+        ((False, True, True, "/nowhere"), "load_mnist(normalize=False, flatten=True, one_hot_label=True, data_dir="),
+    ],
+)
+def test_arguments_without_their_names(values, meant, monkeypatch):
+    monkeypatch.setattr(datasets.mnist, "find_mnist", lambda data_dir: pytest.fail("looks for files"))
+    with pytest.raises(TypeError, match=re.escape(f"load_mnist takes keywords alone: write {meant}")):
+        datasets.load_mnist(*values)
+
+
+@pytest.mark.parametrize("name", ["normalize", "flatten", "one_hot_label"])
+@pytest.mark.parametrize("value", ["/nowhere", Path("nowhere"), 1, None])
+def test_flags_are_true_or_false(name, value, mnist_folder):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, not {type(value).__name__} .*") as caught:
+        datasets.load_mnist(**{name: value}, data_dir=mnist_folder)
+    assert repr(value) in str(caught.value)
 
 
 def test_the_other_spelling_of_the_names(mnist_folder):
@@ -146,15 +180,52 @@ def test_where_it_looks(no_data, tmp_path, monkeypatch):
     assert len(datasets.load_mnist(data_dir=tmp_path / "given")[0][0]) == 3
 
 
-@pytest.mark.parametrize("how", ["argument", "variable"])
-def test_a_folder_that_lacks_a_file_is_no_reason_to_download(mnist_folder, monkeypatch, how):
-    (mnist_folder / f"{NAMES[3]}.gz").unlink()
+@pytest.fixture(params=["data_dir", "FASTNET_DATA_DIR"])
+def name_folder(request, no_data, monkeypatch):
+    """Names a folder by the argument or the variable; the cache has MNIST, and a download would fail the test."""
     monkeypatch.setattr(datasets.mnist, "_download", lambda folder: pytest.fail("downloads"))
-    if how == "variable":
-        monkeypatch.setenv("FASTNET_DATA_DIR", str(mnist_folder))
-    with pytest.raises(FileNotFoundError, match=r"neither t10k-labels-idx1-ubyte\.gz nor t10k-labels-idx1-ubyte"):
-        datasets.load_mnist(data_dir=mnist_folder if how == "argument" else None)
-    assert datasets.find_mnist(mnist_folder) is None
+    no_data.mkdir(parents=True)
+    write_mnist(no_data)
+
+    def name(folder):
+        if request.param == "data_dir":
+            return {"data_dir": folder}
+        monkeypatch.setenv("FASTNET_DATA_DIR", str(folder))
+        return {}
+
+    name.by = request.param
+    return name
+
+
+@pytest.mark.parametrize("function", [datasets.load_mnist, datasets.find_mnist])
+@pytest.mark.parametrize("lacking", [NAMES[3:], NAMES[:2], NAMES])
+def test_a_named_folder_that_lacks_files_is_refused(name_folder, mnist_folder, function, lacking):
+    for name in lacking:
+        (mnist_folder / f"{name}.gz").unlink()
+    what = "are no MNIST files" if lacking == NAMES else "is only a part of MNIST"
+    with pytest.raises(FileNotFoundError) as caught:
+        function(**name_folder(mnist_folder))
+    names = f"it has no {', '.join(lacking)} (each plain or .gz)"
+    assert str(caught.value) == f"{name_folder.by}: there {what} in {str(mnist_folder)!r}: {names}"
+
+
+def test_a_named_folder_that_does_not_exist_is_refused(name_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"^{name_folder.by}: there is no folder '.*nowhere'$"):
+        datasets.load_mnist(**name_folder(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_the_folders_of_torchvision(name_folder, tmp_path, pack):
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    write_mnist(raw, train=3, pack=pack)
+    named = name_folder(tmp_path / "root")
+    assert datasets.find_mnist(**named) == raw
+    assert len(datasets.load_mnist(**named)[0][0]) == 3
+    next(raw.glob(f"{NAMES[2]}*")).unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        datasets.load_mnist(**named)
+    assert f"in {str(raw)!r}: it has no {NAMES[2]} (each" in str(caught.value)
 
 
 @pytest.mark.parametrize(
