@@ -199,7 +199,8 @@ def get_num_threads() -> int:
 def set_num_threads(count: int) -> None:
     """Compute with at most `count` threads from now on, in every backend.
 
-    Results do not depend on the number: the same input gives the same bits.
+    Without this call, ``OMP_NUM_THREADS`` sets the number, and otherwise the number of processors. Results do not
+    depend on it: the same input gives the same bits.
 
     Parameters
     ----------
