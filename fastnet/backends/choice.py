@@ -215,9 +215,7 @@ def set_num_threads(count: int) -> None:
         If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
     """
     global _num_threads
-    threads = checks.as_count(count, "count")
-    if threads > MOST_THREADS:
-        raise ValueError(f"count must be at most {MOST_THREADS:,}, not {threads}")
+    threads = checks.as_count(count, "count", most=MOST_THREADS)
     active().set_num_threads(threads)
     _num_threads = threads
 

@@ -1,4 +1,4 @@
-"""What the commands share: argument types, data, output files, and NumPy's threads."""
+"""What the commands share: the parser, argument types, data, output files, and NumPy's threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import os
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from fastnet import datasets
 from fastnet._tools import checks
+from fastnet.backends import MOST_THREADS
 from fastnet.datasets.mnist import locate
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Value = TypeVar("Value", int, float)
 
@@ -24,6 +31,20 @@ class UsageError(Exception):
 
 class CommandError(Exception):
     """The command failed while it was running; the message says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        line = message.replace("\n", " ")
+        self.exit(2, f"fastnet: error: {line} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is None or file is sys.stderr:
+            super()._print_message(message, file)
+        else:  # argparse would ignore that the help can't be written.
+            file.write(message)
 
 
 # Arguments -------------------------------------------------------------------------------------------------
@@ -46,9 +67,14 @@ def number(kind: type[Value], check: Callable[[object, str], Value]) -> Callable
     return parse
 
 
-count = number(int, checks.as_count)
+MOST = 1_000_000_000  # More of anything would not fit into an array's size.
+count = number(int, lambda value, name: checks.as_count(value, name, most=MOST))
 count_or_zero = number(int, lambda value, name: checks.as_count(value, name, least=0))
+threads = number(int, lambda value, name: checks.as_count(value, name, most=MOST_THREADS))
 positive = number(float, checks.as_positive)
+
+
+THREADS = f"number of threads, at most {MOST_THREADS:,} (default: OMP_NUM_THREADS, or one for each processor)"
 
 
 def add_data_arguments(add: Callable[..., Any]) -> None:
@@ -68,10 +94,10 @@ def wants_mnist(options: argparse.Namespace) -> bool:
         return False
     try:
         if options.data_dir is not None:
-            options.data_dir = locate(options.data_dir, "argument --data-dir")
+            locate(options.data_dir, "argument --data-dir")
             return True
         return datasets.find_mnist() is not None or options.data == "mnist"
-    except FileNotFoundError as error:  # A folder that is named and holds no MNIST is a mistake.
+    except OSError as error:  # A folder that is named and holds no MNIST is a mistake.
         raise UsageError(str(error)) from error
 
 
@@ -93,19 +119,30 @@ def describe_digits(options: argparse.Namespace) -> str:
 # Files -----------------------------------------------------------------------------------------------------
 
 
-def check_writable(options: argparse.Namespace, *names: str) -> None:
-    """Raise UsageError if a file that one of the options `names` names can't be written."""
-    for name in names:
-        path = getattr(options, name)
-        if path is None:
-            continue
-        existed = path.exists()
-        try:
-            path.open("ab").close()
-        except OSError as error:
-            raise UsageError(f"argument --{name}: can't write {str(path)!r}: {error.strerror}") from error
-        if not existed:
-            path.unlink()
+def check_outputs(options: argparse.Namespace, **kinds: str) -> None:
+    """Raise UsageError if a file that one of the options named in `kinds` names can't be written.
+
+    No two of them may be one file, whatever its spellings and links. The kind ``"replaced"`` means a regular file.
+    """
+    owners: dict[tuple[int, int], str] = {}
+    with contextlib.ExitStack() as created:
+        for name, kind in kinds.items():
+            path = getattr(options, name)
+            if path is None:
+                continue
+            existed = os.path.exists(path)
+            try:
+                with open(path, "ab") as file:
+                    found = os.fstat(file.fileno())
+            except OSError as error:
+                raise UsageError(f"argument --{name}: can't write {str(path)!r}: {error.strerror}") from error
+            if not existed:
+                created.callback(os.unlink, os.path.realpath(path))
+            if kind == "replaced" and not stat.S_ISREG(found.st_mode):
+                raise UsageError(f"argument --{name}: can't write {str(path)!r}: it is not a regular file")
+            owner = owners.setdefault((found.st_dev, found.st_ino), name)
+            if owner != name:
+                raise UsageError(f"argument --{name}: {str(path)!r} is the file of --{owner} too")
 
 
 def check_picture(path: Path | None) -> None:
@@ -120,8 +157,18 @@ def check_picture(path: Path | None) -> None:
         raise UsageError(f"argument --plot: {error}") from error
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write the file into CommandError, which names it."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"can't write {str(path)!r}: {error.strerror}") from error
+
+
 def write_json(path: Path, results: dict[str, Any]) -> None:
-    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(path):
+        path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 # Threads ---------------------------------------------------------------------------------------------------
