@@ -23,6 +23,7 @@ from fastnet.networks import ALGORITHMS, MultiLayerNet
 from fastnet.networks.textbook import ACTIVATIONS
 from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
+from fastnet.training.inputs import describe_network
 
 CLASSES = 10
 DRAWN_ROWS = 5000, 1000  # The number of drawn digits, to train and to test with.
@@ -253,9 +254,8 @@ def _resume(trainer: Trainer, path: Path) -> None:
 
 def _describe(trainer: Trainer, options: argparse.Namespace) -> str:
     """Describe the network and how it is trained."""
-    sizes = "-".join(map(str, [trainer.net.params["W1"].shape[0], *options.hidden, CLASSES]))
     parameters = sum(p.size for p in trainer.net.params.values())
-    words = [f"{sizes} network of {parameters:,} parameters", options.dtype, options.activation]
+    words = [f"{describe_network(trainer.net)} of {parameters:,} parameters", options.dtype, options.activation]
     words += ["batch normalization"] if options.batchnorm else []
     words += [f"dropout {options.dropout:g}"] if options.dropout else []
     words += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
