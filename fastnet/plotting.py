@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -87,8 +88,8 @@ class PlottableComparison(Protocol):
 class PlottableHistory(Protocol):
     """What `plot_history` draws: `fastnet.History` has it.
 
-    ``history["epoch"]``, ``history["train_accuracy"]`` and ``history["test_accuracy"]`` are arrays with a number for
-    each epoch, NaN where the accuracy was not measured.
+    ``history["epoch"]``, ``history["learning_rate"]``, ``history["train_accuracy"]`` and ``history["test_accuracy"]``
+    are arrays with a number for each epoch, NaN where there is none.
 
     Attributes
     ----------
@@ -97,9 +98,13 @@ class PlottableHistory(Protocol):
     iterations_per_epoch : int
     losses : ndarray
         The loss of each iteration, shape (iterations,).
+    network, optimizer : str
+        For the title; may be empty.
     """
 
     iterations_per_epoch: int
+    network: str
+    optimizer: str
 
     @property
     def iteration(self) -> int: ...
@@ -223,19 +228,24 @@ def _describe(axes: Axes, comparison: PlottableComparison) -> None:
     title = f"Time for one gradient of a {comparison.network} network"
     axes.set_title(title, loc="left", color=INK, fontweight="bold", pad=27)
     axes.annotate(details, (0, 1), (0, 9), "axes fraction", "offset points", color=FAINT)
-    if any(row.sampled for row in comparison.rows):
-        axes.set_xlabel("* timed on a sample of the parameters and scaled up", loc="left", color=FAINT, size=9)
+    sampled = any(row.sampled for row in comparison.rows)
+    note = "\n* timed on a sample of the parameters and scaled up" if sampled else ""
+    axes.set_xlabel(f"time, logarithmic scale{note}", loc="left", color=FAINT, size=9)
 
 
 # Training -------------------------------------------------------------------------------------------------
 
 SMOOTHED_BY = 100  # The running mean is over one part in this many of all iterations.
 WIDE = 30  # Losses that differ by more than this factor get a logarithmic scale.
+TITLE_WIDTH = 85  # The most letters in a line of the title.
 LABEL_GAP = 0.1  # The least distance of labels at the curves' ends, as a share of the axes' height.
 
 
 def plot_history(history: PlottableHistory, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw the loss of every iteration with its running mean, and below it the accuracies after every epoch.
+
+    The title names the network, the optimizer and the learning rate. The axes' labels say where a scale is logarithmic,
+    where it does not begin at 0, and how many losses are outside.
 
     Parameters
     ----------
@@ -265,16 +275,30 @@ def plot_history(history: PlottableHistory, path: str | os.PathLike[str] | None 
     curves = (("training data", history["train_accuracy"], TRAIN), ("test data", history["test_accuracy"], TEST))
     measured = [(name, column, colour) for name, column, colour in curves if np.isfinite(column).any()]
     figure = new_figure(8.0, 6.0 if measured else 3.5)
+    _write_title(figure, history)
     panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
     _draw_losses(panels[0], history)
     if measured:
         _draw_accuracies(panels[1], history["epoch"], measured)
     panels[0].set_xlim(0, history.iteration / history.iterations_per_epoch)
+    panels[0].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panels[0].locator_params(axis="x", nbins=8)
     count = history.iterations_per_epoch
     panels[-1].set_xlabel(f"epochs of {count:,} iteration{'' if count == 1 else 's'}", color=FAINT, size=9)
     if path is not None:
         figure.savefig(path, dpi=200)
     return figure
+
+
+def _write_title(figure: Figure, history: PlottableHistory) -> None:
+    """Write what was trained and how above the panels; the range of the rates is that of the epochs so far."""
+    rates = history["learning_rate"]
+    rates = rates[np.isfinite(rates)]
+    differ = len(rates) > 0 and rates.min() < rates.max()
+    words = [history.network, history.optimizer + (f" ({rates[0]:.3g} to {rates[-1]:.3g})" if differ else "")]
+    text = "\n".join(textwrap.wrap(", ".join(filter(None, words)), TITLE_WIDTH))
+    if text:
+        figure.suptitle(text, x=0.02, ha="left", color=INK, fontweight="bold", size=11)
 
 
 def _draw_losses(axes: Axes, history: PlottableHistory) -> None:
@@ -291,10 +315,15 @@ def _draw_losses(axes: Axes, history: PlottableHistory) -> None:
     if 0 < WIDE * low < high:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.5, 1.3 * high)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_yticks([], minor=True)
+        scale = "loss, logarithmic scale"
     else:
-        axes.set_ylim(0, 1.05 * high or 1.0)
+        axes.set_ylim(min(0.0, 1.05 * low), 1.05 * high if high > 0 else 1.0 if low == 0 else 0.0)
+        scale = "loss"
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    bottom, top = axes.get_ylim()
+    outside = int(((losses < bottom) | (losses > top)).sum())
+    _label_scale(axes, f"{scale}\n{outside:,} of {len(losses):,} are outside" if outside else scale)
     _label_ends(axes, [(float(smooth[-1]), f"{smooth[-1]:#.3g}", TRAIN)])
 
 
@@ -304,7 +333,9 @@ def _draw_accuracies(axes: Axes, epochs: npt.NDArray[Any], measured: list[tuple[
     for _, column, colour in measured:  # NaN where the accuracy was not measured.
         axes.plot(epochs, column, color=colour, linewidth=1.8, marker="o", markersize=size, clip_on=False)
     lowest = min(float(np.nanmin(column)) for _, column, _ in measured)
-    axes.set_ylim(math.floor(10 * min(lowest, 0.99)) / 10, 1.0)
+    bottom = math.floor(10 * min(lowest, 0.99)) / 10
+    axes.set_ylim(bottom, 1.0)
+    _label_scale(axes, f"accuracy, axis from {100 * bottom:.0f} %" if bottom > 0 else "accuracy")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     last = [(name, float(column[np.isfinite(column)][-1]), colour) for name, column, colour in measured]
     _label_ends(axes, [(value, f"{name} {100 * value:.2f} %", colour) for name, value, colour in last])
@@ -321,6 +352,10 @@ def _prepare_curves(axes: Axes, title: str, what: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(length=0, colors=FAINT, labelsize=9)
+
+
+def _label_scale(axes: Axes, text: str) -> None:
+    axes.set_ylabel(text, color=FAINT, size=8)
 
 
 def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:

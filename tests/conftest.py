@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.machinery
 import importlib.metadata
 import json
 import os
@@ -196,9 +197,35 @@ def link_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         files = [f for f in files if not f.name.startswith("_core.")]
         for file in (*files, *([Path(_core.__file__)] if with_extension and HAS_EXTENSION else [])):
             (folder / "fastnet" / file.name).symlink_to(file)
+        if not with_extension:
+            describe_installation(folder, "fastnet/__init__.py")
         return folder
 
     return link
+
+
+def describe_installation(folder: Path, *files: str) -> None:
+    """Write what an installer writes beside a package, so that `folder` counts as where fastnet is installed."""
+    about = folder / f"fastnet-{fastnet.__version__}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: fastnet\nVersion: {fastnet.__version__}\n", encoding="utf-8"
+    )
+    (about / "RECORD").write_text("".join(f"{file},,\n" for file in files), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def sources_beside_an_installation(link_package: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two folders for ``PYTHONPATH``: the package without its extension, and an installed one that has it."""
+    sources = link_package(with_extension=False)
+    (about,) = sources.glob("*.dist-info")
+    installed = tmp_path_factory.mktemp("installed")
+    about.rename(installed / about.name)
+    (installed / "fastnet").mkdir()
+    extension = f"fastnet/_core{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    (installed / extension).touch()
+    (installed / about.name / "RECORD").write_text(f"{extension},,\n", encoding="utf-8")
+    return os.pathsep.join([str(sources), str(installed)])
 
 
 @pytest.fixture(scope="session")
@@ -215,7 +242,9 @@ def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
     `fails`, it must fail, and what it wrote to stderr is given back.
     """
 
-    def run(program: str, package: Path = package, fails: bool = False, timeout: float = 120, **variables: str) -> Any:
+    def run(
+        program: str, package: Path | str = package, fails: bool = False, timeout: float = 120, **variables: str
+    ) -> Any:
         ours = ("FASTNET_", "NUMBA_", "OMP_", "PYTHON")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         # Without `site` (-S), so that no editable install's import hook comes before the folder.

@@ -161,6 +161,12 @@ FUNCTIONS = [
         V,
         "a of shape (9, 6) (transposed) and b of shape (8, 4) can't be multiplied: 9 != 8",
     ),
+    (
+        "matmul: flag",
+        lambda g: fastnet.matmul(g.x, g.x, "no", True),
+        T,
+        "transpose_a must be True or False, not str ('no')",
+    ),
     ("matmul: rank of a", lambda g: fastnet.matmul(g.point, g.x), V, "a must have two dimensions, not shape (2,)"),
     ("matmul: rank of b", lambda g: fastnet.matmul(g.x, 3), V, "b must have two dimensions, not shape ()"),
     ("add_bias: size", lambda g: fastnet.add_bias(g.x, g.point), V, "b must have shape (6,) for x of shape (9, 6)"),

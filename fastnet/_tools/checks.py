@@ -205,17 +205,20 @@ def as_fraction(value: object, name: str) -> float:
 def as_flag(value: object, name: str) -> bool:
     """True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, not {type_name(value)}")
+        raise TypeError(f"{name} must be True or False, not {type_name(value)} ({value!r})")
     return bool(value)
 
 
-def as_count(value: object, name: str, least: int = 1) -> int:
-    """An integer of at least `least`."""
+def as_count(value: object, name: str, least: int = 1, most: int | None = None) -> int:
+    """An integer of at least `least`, and at most `most` if given."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, not {type_name(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
-    return int(value)
+    number = int(value)
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most:,}, not {value}")
+    return number
 
 
 def as_seed(seed: object) -> int | None:

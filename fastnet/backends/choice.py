@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.metadata
 import importlib.util
 import os
 import warnings
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -97,6 +100,32 @@ def has_extension() -> bool:
     return importlib.util.find_spec("fastnet._core") is not None
 
 
+def _missing_extension() -> tuple[str, str]:
+    """Why there is no extension, and what to do about it.
+
+    Where Python starts in the source folder, it imports the sources, which never have the extension, although the
+    installed package may have it.
+    """
+    imported = Path(__file__).absolute().parents[1]
+    try:
+        files = importlib.metadata.files("fastnet") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name.startswith("_core.") and file.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
+            installed = Path(str(file.locate()))
+            if installed.is_file() and not installed.parent.samefile(imported):
+                return (
+                    f"Python imported the sources in {imported}, which have no compiled extension, instead of the "
+                    f"fastnet that is installed in {installed.parent}",
+                    "Start Python in another folder, or install the sources with `pip install -e .`",
+                )
+    return (
+        "fastnet was installed without its compiled extension (no working C++ compiler at the time)",
+        "Reinstall with a compiler",
+    )
+
+
 def available() -> list[str]:
     """The names that `use_backend` accepts on this machine, the preferred one first."""
     return [name for name in NAMES if name != "cpp" or has_extension()]
@@ -110,7 +139,8 @@ def _load(name: str) -> Backend:
     if name not in NAMES:
         raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(map(repr, NAMES))}")
     if name == "cpp" and not has_extension():
-        raise ValueError("backend 'cpp' is not available: fastnet was installed without its compiled extension")
+        why, remedy = _missing_extension()
+        raise ValueError(f"backend 'cpp' is not available: {why}. {remedy}.")
     # Imported at first use: Numba alone takes longer than everything else together.
     return cast(Backend, importlib.import_module(f"fastnet.backends._{name}"))
 
@@ -138,7 +168,7 @@ class use_backend:  # noqa: N801 - it reads as the function that it also is
     Raises
     ------
     ValueError
-        If there is no such backend, or ``"cpp"`` was not compiled. The backend in use stays.
+        If there is no such backend, or there is no compiled extension for ``"cpp"``. The backend in use stays.
 
     Examples
     --------
@@ -169,7 +199,8 @@ def get_num_threads() -> int:
 def set_num_threads(count: int) -> None:
     """Compute with at most `count` threads from now on, in every backend.
 
-    Results do not depend on the number: the same input gives the same bits.
+    Without this call, ``OMP_NUM_THREADS`` sets the number, and otherwise the number of processors. Results do not
+    depend on it: the same input gives the same bits.
 
     Parameters
     ----------
@@ -184,18 +215,20 @@ def set_num_threads(count: int) -> None:
         If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
     """
     global _num_threads
-    threads = checks.as_count(count, "count")
-    if threads > MOST_THREADS:
-        raise ValueError(f"count must be at most {MOST_THREADS:,}, not {threads}")
+    threads = checks.as_count(count, "count", most=MOST_THREADS)
     active().set_num_threads(threads)
     _num_threads = threads
 
 
-if not has_extension() and not os.environ.get("FASTNET_BACKEND"):
+def _warn_without_extension() -> None:
+    why, remedy = _missing_extension()
     warnings.warn(
-        "fastnet was installed without its compiled extension (no working C++ compiler at the time): the Numba "
-        "backend is used, which compiles for some seconds at first use and is slower. Reinstall with a compiler, "
-        "or set FASTNET_BACKEND=numba to silence this.",
+        f"{why}: the Numba backend is used, which compiles for some seconds at first use and is slower. {remedy}, "
+        f"or set FASTNET_BACKEND=numba to silence this.",
         RuntimeWarning,
-        stacklevel=4,  # where fastnet is imported
+        stacklevel=5,  # where fastnet is imported
     )
+
+
+if not has_extension() and not os.environ.get("FASTNET_BACKEND"):
+    _warn_without_extension()

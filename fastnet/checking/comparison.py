@@ -230,6 +230,7 @@ def compare_gradients(
     least, turns = checks.as_count(sample, "sample"), checks.as_count(repeat, "repeat")
     spec = chain.spec
     step = as_step(h, spec.dtype)
+    full, progress = checks.as_flag(full, "full"), checks.as_flag(progress, "progress")
     problem = Problem(spec, *chain.batch(x, t), step)
     layout = Layout(chain.named(spec.parameters))
 

@@ -1,4 +1,4 @@
-"""What the commands share: argument types, data, output files, and NumPy's threads."""
+"""What the commands share: the parser, argument types, data, output files, and NumPy's threads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import os
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from fastnet import datasets
 from fastnet._tools import checks
+from fastnet.backends import MOST_THREADS
+from fastnet.datasets.mnist import locate
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Value = TypeVar("Value", int, float)
 
@@ -23,6 +31,20 @@ class UsageError(Exception):
 
 class CommandError(Exception):
     """The command failed while it was running; the message says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        line = message.replace("\n", " ")
+        self.exit(2, f"fastnet: error: {line} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is None or file is sys.stderr:
+            super()._print_message(message, file)
+        else:  # argparse would ignore that the help can't be written.
+            file.write(message)
 
 
 # Arguments -------------------------------------------------------------------------------------------------
@@ -45,15 +67,20 @@ def number(kind: type[Value], check: Callable[[object, str], Value]) -> Callable
     return parse
 
 
-count = number(int, checks.as_count)
+MOST = 1_000_000_000  # More of anything would not fit into an array's size.
+count = number(int, lambda value, name: checks.as_count(value, name, most=MOST))
 count_or_zero = number(int, lambda value, name: checks.as_count(value, name, least=0))
+threads = number(int, lambda value, name: checks.as_count(value, name, most=MOST_THREADS))
 positive = number(float, checks.as_positive)
+
+
+THREADS = f"number of threads, at most {MOST_THREADS:,} (default: OMP_NUM_THREADS, or one for each processor)"
 
 
 def add_data_arguments(add: Callable[..., Any]) -> None:
     choices = ("auto", "mnist", "digits")
     add("--data", choices=choices, default="auto", help="auto (default): MNIST if it is found, otherwise drawn digits")
-    add("--data-dir", metavar="DIR", type=Path, help="the folder of the MNIST files")
+    add("--data-dir", metavar="DIR", type=Path, help="the folder of the MNIST files (default: FASTNET_DATA_DIR)")
 
 
 # Data ------------------------------------------------------------------------------------------------------
@@ -61,14 +88,17 @@ def add_data_arguments(add: Callable[..., Any]) -> None:
 
 def wants_mnist(options: argparse.Namespace) -> bool:
     """Whether to load MNIST; otherwise digits are drawn."""
-    folder = options.data_dir
-    if folder is not None and not folder.is_dir():
-        raise UsageError(f"argument --data-dir: there is no folder {str(folder)!r}")
-    if options.data == "digits" or (options.data == "auto" and folder is None and datasets.find_mnist() is None):
+    if options.data == "digits":
+        if options.data_dir is not None:
+            raise UsageError("argument --data-dir: it is for MNIST, not for --data digits")
         return False
-    if folder is not None and datasets.find_mnist(folder) is None:
-        raise UsageError(f"argument --data-dir: there are no MNIST files in {str(folder)!r}")
-    return True
+    try:
+        if options.data_dir is not None:
+            locate(options.data_dir, "argument --data-dir")
+            return True
+        return datasets.find_mnist() is not None or options.data == "mnist"
+    except OSError as error:  # A folder that is named and holds no MNIST is a mistake.
+        raise UsageError(str(error)) from error
 
 
 def load_mnist(folder: Path | None) -> Any:
@@ -89,19 +119,30 @@ def describe_digits(options: argparse.Namespace) -> str:
 # Files -----------------------------------------------------------------------------------------------------
 
 
-def check_writable(options: argparse.Namespace, *names: str) -> None:
-    """Raise UsageError if a file that one of the options `names` names can't be written."""
-    for name in names:
-        path = getattr(options, name)
-        if path is None:
-            continue
-        existed = path.exists()
-        try:
-            path.open("ab").close()
-        except OSError as error:
-            raise UsageError(f"argument --{name}: can't write {str(path)!r}: {error.strerror}") from error
-        if not existed:
-            path.unlink()
+def check_outputs(options: argparse.Namespace, **kinds: str) -> None:
+    """Raise UsageError if a file that one of the options named in `kinds` names can't be written.
+
+    No two of them may be one file, whatever its spellings and links. The kind ``"replaced"`` means a regular file.
+    """
+    owners: dict[tuple[int, int], str] = {}
+    with contextlib.ExitStack() as created:
+        for name, kind in kinds.items():
+            path = getattr(options, name)
+            if path is None:
+                continue
+            existed = os.path.exists(path)
+            try:
+                with open(path, "ab") as file:
+                    found = os.fstat(file.fileno())
+            except OSError as error:
+                raise UsageError(f"argument --{name}: can't write {str(path)!r}: {error.strerror}") from error
+            if not existed:
+                created.callback(os.unlink, os.path.realpath(path))
+            if kind == "replaced" and not stat.S_ISREG(found.st_mode):
+                raise UsageError(f"argument --{name}: can't write {str(path)!r}: it is not a regular file")
+            owner = owners.setdefault((found.st_dev, found.st_ino), name)
+            if owner != name:
+                raise UsageError(f"argument --{name}: {str(path)!r} is the file of --{owner} too")
 
 
 def check_picture(path: Path | None) -> None:
@@ -116,8 +157,18 @@ def check_picture(path: Path | None) -> None:
         raise UsageError(f"argument --plot: {error}") from error
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write the file into CommandError, which names it."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"can't write {str(path)!r}: {error.strerror}") from error
+
+
 def write_json(path: Path, results: dict[str, Any]) -> None:
-    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(path):
+        path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 # Threads ---------------------------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data_arguments(add)
     add("--batch", metavar="N", type=count, default=100, help="number of images (default: 100)")
     add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
-    add("--dtype", choices=("float64", "float32"), default="float64", help="default: float64")
-    add("--threads", metavar="N", type=count, help="number of threads (default: one for each processor)")
+    add("--dtype", choices=("float64", "float32"), default="float64", help="of the network (default: float64)")
+    add("--threads", metavar="N", type=arguments.threads, help=arguments.THREADS)
     add("--h", metavar="H", type=positive, help="step of the differences (default: 1e-4; 1e-2 for float32)")
     seed = arguments.count_or_zero
     add("--seed", metavar="N", type=seed, default=0, help="seed of the weights and the drawn digits (default: 0)")
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", action="store_true", help="instead, show the error by step, of the loop and of exact differences")
     add("--json", metavar="FILE", type=Path, help="also write the results to this file")
     add("--plot", metavar="FILE", type=Path, help="plot the times to this file: .png, .svg, .pdf or other")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, refuse=parser.error)
 
 
 class _Data(NamedTuple):
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
         options.h = as_step(options.h, np.dtype(options.dtype))
     except ValueError as error:
         raise UsageError(f"argument --h: {error}") from error
-    arguments.check_writable(options, "json", "plot")
+    arguments.check_outputs(options, json="written", plot="written")
     if options.plot is not None and options.steps:
         raise UsageError("argument --plot: --steps has no plot")
     arguments.check_picture(options.plot)
@@ -119,7 +119,8 @@ def _compare_methods(data: _Data, net: BaseNetwork, options: argparse.Namespace)
     replay = _replay(data, options)
     print(replay)
     if options.plot is not None:
-        comparison.plot(options.plot)
+        with arguments.writing(options.plot):
+            comparison.plot(options.plot)
     return {"comparison": comparison.to_dict(), "replay": _finite(asdict(replay))}
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from fastnet import backends
 from fastnet.backends import build_info
 from fastnet.cli import compare, train
-from fastnet.cli.arguments import CommandError, UsageError
+from fastnet.cli.arguments import CommandError, Parser, UsageError
 
 FAILED = 1  # The exit code of a command that failed while it was running.
 INTERRUPTED = 130  # The exit code of a program that Ctrl-C ended: 128 + SIGINT.
+PIPE_CLOSED = 141  # The exit code of a program whose reader has gone, as head does: 128 + SIGPIPE.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0; 1 if a training diverged or a file could not be written at the end; 130 after Ctrl-C.
+        The exit code: 0; 1 if a training diverged, something could not be written, or there was too little memory; 130
+        after Ctrl-C; 141 if the reader of the output has gone.
 
     Raises
     ------
@@ -38,46 +41,75 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A terminal without µ and × shows ? instead.
-    parser = _parser()
-    options = parser.parse_args(argv)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # Here, where a failure can still be reported.
+    except BrokenPipeError:
+        _discard_output()
+        return PIPE_CLOSED
+    except OSError as error:
+        if error.filename is None:  # Whatever else writes names its file.
+            _discard_output()
+            return _fail(f"can't write to the standard output: {error.strerror}")
+        return _fail(f"can't write: {error}")
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    options, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         _activate(getattr(options, "threads", None))
         options.run(options)
     except UsageError as error:
-        parser.error(str(error))
+        options.refuse(str(error))
     except CommandError as error:
-        print(f"fastnet: error: {error}", file=sys.stderr)
-        return FAILED
+        return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"not enough memory: {error}" if str(error) else "not enough memory")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
+def _fail(message: str) -> int:
+    print(f"fastnet: error: {message}", file=sys.stderr)
+    return FAILED
+
+
+def _discard_output() -> None:
+    """Send what is still to be written nowhere, so that Python does not fail once more when it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def _activate(threads: int | None) -> None:
-    """Choose the backend and its threads now, since the environment may name a backend that is not available."""
+    """Choose the backend and its threads now, since the environment may name what is not available."""
     try:
-        backends.active()
-    except ValueError as error:
+        build_info()  # It loads the extension, too, where another backend is in use.
+    except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from error
     if threads is not None:
         backends.set_num_threads(threads)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastnet", description="Numerical gradients of neural networks, compared with backprop."
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="fastnet", description="Numerical gradients of neural networks, compared with backprop.")
     parser.add_argument("--version", action="version", version=f"fastnet {version('fastnet')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     compare.add_arguments(commands.add_parser("compare", help="time and check the gradient by every method"))
     train.add_arguments(commands.add_parser("train", help="train a network on handwritten digits"))
     info = commands.add_parser("info", help="show which backend, instruction set and threads are in use")
-    info.set_defaults(run=_info)
+    info.set_defaults(run=_info, refuse=info.error)
     return parser
 
 
-def _info(options: argparse.Namespace) -> None:
+def _info(options: Any) -> None:
     info = build_info()
     width = max(map(len, info))
     for name, value in info.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from fastnet.networks import ALGORITHMS, MultiLayerNet
 from fastnet.networks.textbook import ACTIVATIONS
 from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
+from fastnet.training.inputs import describe_network
 
 CLASSES = 10
 DRAWN_ROWS = 5000, 1000  # The number of drawn digits, to train and to test with.
@@ -46,17 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
     add("--activation", choices=tuple(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)")
     add("--init", metavar="STD", type=_init, help="initial weights: he, xavier or a number (default: he for relu)")
-    add("--weight-decay", metavar="L", type=arguments.number(float, checks.as_not_negative), default=0.0)
+    not_negative = arguments.number(float, checks.as_not_negative)
+    words = "λ of the penalty λ/2·ΣW² over all weights (default: 0)"
+    add("--weight-decay", metavar="L", type=not_negative, default=0.0, help=words)
     add("--batchnorm", action="store_true", help="add batch normalization after each hidden affine layer")
     add("--dropout", metavar="RATIO", type=fraction, default=0.0, help="in the hidden layers (default: 0)")
-    add("--dtype", choices=("float64", "float32"), default="float32", help="default: float32")
+    add("--dtype", choices=("float64", "float32"), default="float32", help="of the network (default: float32)")
 
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add("--gradient", choices=("backprop", "numerical"), default="backprop", help="default: backprop")
+    add(
+        "--gradient",
+        choices=("backprop", "numerical"),
+        default="backprop",
+        help="how it is computed (default: backprop)",
+    )
     add("--algorithm", choices=ALGORITHMS, help="algorithm of the numerical gradient (default: auto)")
     add("--h", metavar="H", type=positive, help="step of the numerical gradient (default: 1e-2; 1e-4 for float64)")
-    add("--optimizer", choices=tuple(optimizers.OPTIMIZERS), default="adam", help="default: adam")
+    add("--optimizer", choices=tuple(optimizers.OPTIMIZERS), default="adam", help="rule of the updates (default: adam)")
     add(
         "--lr",
         metavar="RATE",
@@ -64,14 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="learning rate (default: 0.1 for sgd, 0.001 for adam, else 0.01)",
     )
     add("--momentum", metavar="M", type=fraction, help="momentum of momentum and nesterov (default: 0.9)")
-    add("--schedule", choices=("constant", "step", "cosine"), default="constant", help="default: constant")
+    words = "of the learning rate (default: constant)"
+    add("--schedule", choices=("constant", "step", "cosine"), default="constant", help=words)
     add("--warmup", metavar="N", type=count_or_zero, help="iterations of rising rate, for --schedule cosine")
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", metavar="N", type=count, help="number of epochs (default: 10)")
     length.add_argument("--iterations", metavar="N", type=count, help="number of updates, instead of --epochs")
     add("--batch", metavar="N", type=count, default=100, help="images in each batch (default: 100)")
     add("--seed", metavar="N", type=count_or_zero, default=0, help="of weights, shuffling, drawn digits (default: 0)")
-    add("--threads", metavar="N", type=count, help="number of threads (default: one for each processor)")
+    add("--threads", metavar="N", type=arguments.threads, help=arguments.THREADS)
 
     add = parser.add_argument_group("files").add_argument
     add("--save", metavar="FILE", type=Path, help="write the parameters of the best epoch to this .npz file")
@@ -79,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", metavar="FILE", type=Path, help="continue from this checkpoint; give the other options as before")
     add("--json", metavar="FILE", type=Path, help="also write the results to this file")
     add("--plot", metavar="FILE", type=Path, help="plot loss and accuracy to this file: .png, .svg, .pdf or other")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, refuse=parser.error)
 
 
 def _init(text: str) -> str | float:
@@ -125,8 +135,6 @@ def run(options: argparse.Namespace) -> None:
                 failure = error
             table(trainer)  # Ctrl-C can come between the end of an epoch and its printing.
             _finish(trainer, data, options, failure)
-        except OSError as error:
-            raise CommandError(f"can't write: {error}") from error
         except ValueError as error:  # Only the first iteration tells whether the algorithm suits the network.
             raise UsageError(str(error)) from error
     if isinstance(failure, DivergenceError):
@@ -148,9 +156,13 @@ def _check(options: argparse.Namespace) -> None:
         options.h = as_step(options.h, np.dtype(options.dtype))
     except ValueError as error:
         raise UsageError(f"argument --h: {error}") from error
-    if options.resume is not None and not options.resume.is_file():
+    if options.resume is not None and not os.path.isfile(options.resume):
         raise UsageError(f"argument --resume: there is no file {str(options.resume)!r}")
-    arguments.check_writable(options, "save", "checkpoint", "json", "plot")
+    for name in ("save", "json", "plot"):
+        path = getattr(options, name)
+        if path is not None and options.resume is not None and os.path.exists(path) and path.samefile(options.resume):
+            raise UsageError(f"argument --{name}: {str(path)!r} is the checkpoint of --resume")
+    arguments.check_outputs(options, save="replaced", checkpoint="replaced", json="written", plot="written")
     arguments.check_picture(options.plot)
 
 
@@ -186,8 +198,8 @@ def _trainer(options: argparse.Namespace, data: _Data, table: _Table) -> Trainer
         options.activation,
         init,
         options.weight_decay,
-        options.batchnorm,
-        options.dropout,
+        use_batchnorm=options.batchnorm,
+        dropout_ratio=options.dropout,
         dtype=options.dtype,
         seed=options.seed,
     )
@@ -242,9 +254,8 @@ def _resume(trainer: Trainer, path: Path) -> None:
 
 def _describe(trainer: Trainer, options: argparse.Namespace) -> str:
     """Describe the network and how it is trained."""
-    sizes = "-".join(map(str, [trainer.net.params["W1"].shape[0], *options.hidden, CLASSES]))
     parameters = sum(p.size for p in trainer.net.params.values())
-    words = [f"{sizes} network of {parameters:,} parameters", options.dtype, options.activation]
+    words = [f"{describe_network(trainer.net)} of {parameters:,} parameters", options.dtype, options.activation]
     words += ["batch normalization"] if options.batchnorm else []
     words += [f"dropout {options.dropout:g}"] if options.dropout else []
     words += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
@@ -260,17 +271,6 @@ def _finish(trainer: Trainer, data: _Data, options: argparse.Namespace, failure:
     """Write the files and print how the training ended; the last line is the accuracy."""
     history, net = trainer.history, trainer.net
     diverged = isinstance(failure, DivergenceError)
-    accuracy = None if diverged else net.accuracy(*data.test, batch_size=1000)
-    results = {
-        "data": data.name,
-        "parameters": {name: list(p.shape) for name, p in net.params.items()},
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "run"},
-        "history": history.to_dict(),
-        "test_accuracy": accuracy,
-        "best_epoch": trainer.best_epoch,
-        "complete": failure is None,
-        "build_info": build_info(),
-    }
     print()
     if failure is not None and not diverged:
         print(f"interrupted after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs)")
@@ -281,14 +281,30 @@ def _finish(trainer: Trainer, data: _Data, options: argparse.Namespace, failure:
     if history.rows:
         best = next(row for row in history.rows if row.epoch == trainer.best_epoch)
         print(f"best test accuracy: {best.test_accuracy:.4f}, after epoch {best.epoch:.4g}")
+    restored = trainer.best_params is not None
+    if restored:
         trainer.restore_best()
-    if options.save is not None and (history.rows or (trainer.iteration and not diverged)):
+    # From here on the parameters are those that are saved.
+    accuracy = net.accuracy(*data.test, batch_size=1000) if restored or not diverged else None
+    if options.save is not None and (restored or (trainer.iteration and not diverged)):
         net.save_params(options.save)
-        which = f"epoch {trainer.best_epoch:.4g}, the best," if history.rows else "the end"
+        which = f"epoch {trainer.best_epoch:.4g}, the best," if restored else "the end"
         print(f"the parameters of {which} are in {options.save}")
     if options.json is not None:
+        given = {name: value for name, value in vars(options).items() if name not in ("run", "refuse")}
+        results = {
+            "data": data.name,
+            "parameters": {name: list(p.shape) for name, p in net.params.items()},
+            "options": {name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
+            "history": history.to_dict(),
+            "test_accuracy": accuracy,
+            "best_epoch": trainer.best_epoch,
+            "complete": failure is None,
+            "build_info": build_info(),
+        }
         arguments.write_json(options.json, results)
     if options.plot is not None and trainer.iteration:
-        history.plot(options.plot)
+        with arguments.writing(options.plot):
+            history.plot(options.plot)
     if accuracy is not None:
         print(f"test accuracy: {accuracy:.4f}")

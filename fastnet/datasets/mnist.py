@@ -7,10 +7,12 @@ import os
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+
+from fastnet._tools import checks
 
 # The four files, in the order in which `load_mnist` returns them, and the MD5 of the mirrors' .gz files.
 _FILES = {
@@ -91,14 +93,36 @@ def cache_dir() -> Path:
     return Path(base) / "fastnet"
 
 
-def _find_file(folder: Path, name: str) -> Path | None:
-    # The files exist under both spellings.
-    spellings = (name, name.replace("-idx", ".idx"))
-    return next((p for s in spellings for p in (folder / f"{s}.gz", folder / s) if p.is_file()), None)
+def _files_in(folder: Path) -> dict[str, Path]:
+    """The files of MNIST that `folder` has, by their plain names; they exist under two spellings."""
+    found = {}
+    for name in _FILES:
+        spellings = (name, name.replace("-idx", ".idx"))
+        paths = (folder / f"{spelling}{suffix}" for spelling in spellings for suffix in (".gz", ""))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            found[name] = path
+    return found
 
 
-def _has_mnist(folder: Path) -> bool:
-    return all(_find_file(folder, name) for name in _FILES)
+def locate(folder: Path, named_by: str) -> Path:
+    """Return the folder of the four files: `folder` itself, or ``MNIST/raw`` in it, where torchvision puts them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither has all four; the message names `folder`, what is missing, and the setting `named_by`.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{named_by}: there is no folder {str(folder)!r}")
+    found = {place: _files_in(place) for place in (folder, folder / "MNIST" / "raw")}
+    best = max(found, key=lambda place: len(found[place]))
+    missing = [name for name in _FILES if name not in found[best]]
+    if missing:
+        what = "are no MNIST files" if len(missing) == len(_FILES) else "is only a part of MNIST"
+        names = f"{', '.join(missing)} (each plain or .gz)"
+        raise FileNotFoundError(f"{named_by}: there {what} in {str(best)!r}: it has no {names}")
+    return best
 
 
 def find_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
@@ -107,20 +131,26 @@ def find_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     Parameters
     ----------
     data_dir : path-like, optional
-        The only folder to look in; by default ``FASTNET_DATA_DIR`` if it is set, then the user's cache.
+        The only folder to look in; by default ``FASTNET_DATA_DIR`` if it is set, otherwise the user's cache. The files
+        may also be in ``MNIST/raw`` of the folder that is named, where torchvision puts them.
 
     Returns
     -------
     Path or None
-        The folder that holds all four files, or None.
+        The folder that holds all four files; None if no folder is named and the cache does not hold them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is named, by `data_dir` or ``FASTNET_DATA_DIR``, and files are missing there.
     """
     if data_dir is not None:
-        folders = [Path(data_dir)]
-    else:
-        named = os.environ.get("FASTNET_DATA_DIR")
-        folders = [Path(named)] if named else []
-        folders.append(cache_dir() / "mnist")
-    return next((folder for folder in folders if _has_mnist(folder)), None)
+        return locate(Path(data_dir), "data_dir")
+    named = os.environ.get("FASTNET_DATA_DIR")
+    if named:
+        return locate(Path(named), "FASTNET_DATA_DIR")
+    cache = cache_dir() / "mnist"
+    return cache if len(_files_in(cache)) == len(_FILES) else None
 
 
 def _download(folder: Path) -> None:
@@ -131,8 +161,9 @@ def _download(folder: Path) -> None:
             "MNIST is not on this machine, and the download needs pooch: pip install 'fastnet[download]', or name the "
             "folder of the four files in data_dir or FASTNET_DATA_DIR"
         ) from error
+    present = _files_in(folder)
     for name, md5 in _FILES.items():
-        if _find_file(folder, name):
+        if name in present:
             continue
         failures = []
         for mirror in _MIRRORS:
@@ -145,35 +176,35 @@ def _download(folder: Path) -> None:
             raise OSError(f"{name}.gz could not be downloaded to {folder}: " + "; ".join(failures))
 
 
-def _read_split(folder: Path, images_name: str, labels_name: str) -> tuple[Images, Labels]:
-    paths = []
-    for name in (images_name, labels_name):
-        path = _find_file(folder, name)
-        if path is None:
-            raise FileNotFoundError(f"{folder} has neither {name}.gz nor {name}")
-        paths.append(path)
-    images, labels = read_idx(paths[0]), read_idx(paths[1])
+def _read_split(images_path: Path, labels_path: Path) -> tuple[Images, npt.NDArray[np.int64]]:
+    images, labels = read_idx(images_path), read_idx(labels_path)
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
         raise ValueError(
-            f"{paths[0]} contains {images.dtype} of shape {images.shape}: MNIST's images are uint8 of shape (n, 28, 28)"
+            f"{images_path} contains {images.dtype} of shape {images.shape}: "
+            f"MNIST's images are uint8 of shape (n, 28, 28)"
         )
     if labels.dtype != np.uint8 or labels.ndim != 1:
-        raise ValueError(f"{paths[1]} contains {labels.dtype} of shape {labels.shape}: MNIST's labels are uint8 (n,)")
+        raise ValueError(
+            f"{labels_path} contains {labels.dtype} of shape {labels.shape}: MNIST's labels are uint8 (n,)"
+        )
     if len(images) != len(labels):
-        raise ValueError(f"{paths[1]} has {len(labels)} labels for the {len(images)} images of {paths[0]}")
+        raise ValueError(f"{labels_path} has {len(labels)} labels for the {len(images)} images of {images_path}")
     if len(labels) and labels.max() > 9:
         wrong = int(labels.argmax())
-        raise ValueError(f"{paths[1]} has the label {labels[wrong]} at {wrong}: MNIST's labels are 0 to 9")
-    return images, labels
+        raise ValueError(f"{labels_path} has the label {labels[wrong]} at {wrong}: MNIST's labels are 0 to 9")
+    return images, labels.astype(np.int64)
 
 
 def load_mnist(
+    *positional: NoReturn,
     normalize: bool = True,
     flatten: bool = True,
     one_hot_label: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
     """Load the MNIST database of handwritten digits: 60,000 training and 10,000 test images.
+
+    All arguments are keywords.
 
     Parameters
     ----------
@@ -182,10 +213,11 @@ def load_mnist(
     flatten : bool, default True
         Return images of shape (784,); otherwise (1, 28, 28).
     one_hot_label : bool, default False
-        Return labels as one-hot rows of ten, uint8; otherwise as integers, int64.
+        Return labels as one-hot rows of ten, float32; otherwise as integers, int64.
     data_dir : path-like, optional
-        The folder of the four IDX files, compressed with gzip or not. By default ``FASTNET_DATA_DIR`` if it is set,
-        otherwise the user's cache, to which missing files are downloaded (this needs ``fastnet[download]``).
+        The folder of the four IDX files, compressed with gzip or not, or one with torchvision's ``MNIST/raw``. By
+        default ``FASTNET_DATA_DIR`` if it is set, otherwise the user's cache, to which missing files are downloaded
+        (this needs ``fastnet[download]``).
 
     Returns
     -------
@@ -194,6 +226,8 @@ def load_mnist(
 
     Raises
     ------
+    TypeError
+        If an argument is given without its name, or a flag is not True or False.
     FileNotFoundError
         If a file is missing from the folder that `data_dir` or ``FASTNET_DATA_DIR`` names.
     ValueError
@@ -201,15 +235,30 @@ def load_mnist(
     ImportError, OSError
         If a download is needed and pooch is not installed, or no mirror serves the right files.
     """
-    named = data_dir if data_dir is not None else os.environ.get("FASTNET_DATA_DIR")
-    folder = Path(named) if named else cache_dir() / "mnist"
-    if not named and not _has_mnist(folder):
+    if positional:
+        raise TypeError(f"load_mnist takes keywords alone: write {_with_keywords(*positional)}")
+    normalize = checks.as_flag(normalize, "normalize")
+    flatten = checks.as_flag(flatten, "flatten")
+    one_hot_label = checks.as_flag(one_hot_label, "one_hot_label")
+    folder = find_mnist(data_dir)
+    if folder is None:
+        folder = cache_dir() / "mnist"
         _download(folder)
-    names = list(_FILES)
+    paths = list(_files_in(folder).values())
     splits = []
-    for images_name, labels_name in (names[:2], names[2:]):
-        images, labels = _read_split(folder, images_name, labels_name)
+    for images_path, labels_path in (paths[:2], paths[2:]):
+        images, t = _read_split(images_path, labels_path)
         x = images.reshape((-1, 784) if flatten else (-1, 1, 28, 28))
-        t = labels.astype(np.int64)
-        splits.append((x / np.float32(255) if normalize else x, np.eye(10, dtype=np.uint8)[t] if one_hot_label else t))
+        labels = np.eye(10, dtype=np.float32)[t] if one_hot_label else t
+        splits.append((x / np.float32(255) if normalize else x, labels))
     return splits[0], splits[1]
+
+
+def _with_keywords(*values: object) -> str:
+    """The call of `load_mnist` that was probably meant by positional `values`."""
+    names = iter(("normalize", "flatten", "one_hot_label"))
+    words = []
+    for value in values:
+        name = "data_dir" if isinstance(value, (str, os.PathLike)) else next(names, "data_dir")
+        words.append(f"{name}={(os.fspath(value) if isinstance(value, os.PathLike) else value)!r}")
+    return f"load_mnist({', '.join(words)})"

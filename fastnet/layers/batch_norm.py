@@ -90,13 +90,13 @@ class BatchNorm(Layer):
         ValueError
             If `x` has another shape, or the batch is empty.
         TypeError
-            If `x` does not contain real numbers.
+            If `x` does not contain real numbers, or `train_flg` is not True or False.
         """
-        gamma = checks.as_floating(self.gamma, "gamma")
+        gamma, training = checks.as_floating(self.gamma, "gamma"), checks.as_flag(train_flg, "train_flg")
         rows = as_columns(x, len(gamma), gamma.dtype, f"BatchNorm of {len(gamma)}")
         if len(rows) == 0:
             raise ValueError(f"x of shape {rows.shape} is an empty batch")
-        if train_flg:
+        if training:
             mean = rows.mean(axis=0, dtype=np.float64)
             centred = rows - mean
             variance = np.square(centred).mean(axis=0)
@@ -108,7 +108,7 @@ class BatchNorm(Layer):
             variance = self.running_var.astype(np.float64)
         deviation = np.sqrt(variance + EPSILON)
         normal = centred / deviation
-        self._saved = normal, deviation, bool(train_flg)
+        self._saved = normal, deviation, training
         out: FloatArray = (gamma * normal + self.beta).astype(gamma.dtype)
         return out
 

@@ -70,12 +70,12 @@ class Dropout(Layer):
         Raises
         ------
         TypeError
-            If `x` does not contain real numbers.
+            If `x` does not contain real numbers, or `train_flg` is not True or False.
         """
-        array = checks.as_floating(x, "x")
+        array, training = checks.as_floating(x, "x"), checks.as_flag(train_flg, "train_flg")
         self._saved = array.shape, array.dtype
         self.mask = None
-        if not train_flg:
+        if not training:
             return array.copy()[()]
         *key, number = self.state["masks"]
         # The number is the third of the counter's four words, so each mask has its own 2^128 blocks of random bits.

@@ -87,6 +87,7 @@ class MultiLayerNet(Network):
         activation: str = "relu",
         weight_init_std: str | float = "he",
         weight_decay_lambda: float = 0.0,
+        *,
         use_batchnorm: bool = False,
         dropout_ratio: float = 0.0,
         dtype: npt.DTypeLike = "float64",

@@ -73,11 +73,14 @@ class History:
     ----------
     rows : list of EpochResult
     iterations_per_epoch : int
+    network, optimizer : str
+        What is trained, and by which optimizer with which learning rate, as `Trainer.fit` found them; empty before.
     """
 
     def __init__(self, iterations_per_epoch: int) -> None:
         self.rows: list[EpochResult] = []
         self.iterations_per_epoch = iterations_per_epoch
+        self.network = self.optimizer = ""
         self._losses: list[float] = []
 
     @property
@@ -120,6 +123,8 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON has."""
         return {
+            "network": self.network,
+            "optimizer": self.optimizer,
             "iterations_per_epoch": self.iterations_per_epoch,
             "rows": [asdict(row) for row in self.rows],
             "losses": list(self._losses),
@@ -135,6 +140,7 @@ class History:
             If `saved` is not such a description.
         """
         history = cls(int(saved["iterations_per_epoch"]))
+        history.network, history.optimizer = str(saved.get("network", "")), str(saved.get("optimizer", ""))
         history.rows = [EpochResult(**row) for row in saved["rows"]]
         history.add_losses([float(loss) for loss in saved["losses"]])
         return history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,6 +142,20 @@ def check_optimizer(optimizer: object) -> None:
         raise TypeError(f"optimizer must be an object, not the class {optimizer.__name__}")
     if not callable(getattr(optimizer, "update", None)):
         raise TypeError(f"optimizer must have an `update` method, but {checks.type_name(optimizer)} has none")
+
+
+def describe_network(net: Any) -> str:
+    """Say what is trained: the numbers of units, as in ``784-50-10 network``, if the parameters tell them."""
+    shapes = [np.shape(p) for p in net.params.values() if np.ndim(p) == 2]
+    if not shapes or any(one[1] != other[0] for one, other in itertools.pairwise(shapes)):
+        return checks.type_name(net)
+    return f"{'-'.join(map(str, [shapes[0][0], *(columns for _, columns in shapes)]))} network"
+
+
+def describe_optimizer(optimizer: Any) -> str:
+    """Say which optimizer it is, and its learning rate or schedule if it has one."""
+    rate = getattr(optimizer, "lr", None)
+    return checks.type_name(optimizer) + ("" if rate is None else f", learning rate {rate}")
 
 
 def as_iterations(epochs: int | None, iterations: int | None, per_epoch: int) -> int:

@@ -148,7 +148,9 @@ class Trainer:
         self.iterations_per_epoch = math.ceil(self.rows / self.batch_size)
         self.iterations = inputs.as_iterations(epochs, iterations, self.iterations_per_epoch)
         self.seed = checks.as_count(seed, "seed", least=0)
-        self.keep_best, self.progress, self.fused = keep_best, progress, fused
+        self.keep_best = checks.as_flag(keep_best, "keep_best")
+        self.progress = None if progress is None else checks.as_flag(progress, "progress")
+        self.fused = None if fused is None else checks.as_flag(fused, "fused")
         self._begin()
         self._fusion()  # Raises if `fused` is True and it cannot be.
         self.callbacks = inputs.as_callbacks(callbacks)
@@ -236,6 +238,8 @@ class Trainer:
         if epochs is not None:
             self.iterations = self.iteration + checks.as_count(epochs, "epochs") * self.iterations_per_epoch
         self._fusion()
+        self.history.network = inputs.describe_network(self.net)
+        self.history.optimizer = inputs.describe_optimizer(self.optimizer)
         wanted = sys.stderr.isatty() if self.progress is None else self.progress
         try:
             self._running, self._stopped = True, False

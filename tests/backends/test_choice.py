@@ -6,6 +6,8 @@ What is read at import is tested in fresh interpreters, with an assertion of wha
 from __future__ import annotations
 
 import importlib.machinery
+import os
+from pathlib import Path
 
 import pytest
 
@@ -91,7 +93,10 @@ def test_without_the_extension_a_forced_backend_runs_silently(run_python, packag
 def test_without_the_extension_cpp_is_an_error(run_python, package_without_extension):
     program = "import fastnet; fastnet.sigmoid(0)"
     errors = run_python(program, package=package_without_extension, fails=True, FASTNET_BACKEND="cpp")
-    message = "backend 'cpp' is not available: fastnet was installed without its compiled extension"
+    message = (
+        "backend 'cpp' is not available: fastnet was installed without its compiled extension (no working C++ compiler "
+        "at the time). Reinstall with a compiler."
+    )
     assert errors.splitlines()[-1] == f"ValueError: {message}"
     program = """
         import json, fastnet
@@ -102,6 +107,30 @@ def test_without_the_extension_cpp_is_an_error(run_python, package_without_exten
     """
     answer = run_python(program, package=package_without_extension, FASTNET_BACKEND="numpy")
     assert answer == [message, "numpy"]
+
+
+def test_sources_imported_instead_of_the_installed_package_are_named(run_python, sources_beside_an_installation):
+    """As where Python starts in the source folder after ``pip install .``."""
+    sources, installed = (Path(folder) for folder in sources_beside_an_installation.split(os.pathsep))
+    why = (
+        f"Python imported the sources in {sources / 'fastnet'}, which have no compiled extension, instead of the "
+        f"fastnet that is installed in {installed / 'fastnet'}"
+    )
+    program = """
+        import json, warnings
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            import fastnet
+        print(json.dumps([[w.filename, str(w.message)] for w in caught]))
+    """
+    [[where, message]] = run_python(program, package=sources_beside_an_installation)
+    assert where == "<string>"
+    assert message.startswith(f"{why}: the Numba backend is used")
+    assert "Start Python in another folder, or install the sources with `pip install -e .`, or set " in message
+    assert "compiler" not in message
+    program = "import fastnet; fastnet.sigmoid(0)"
+    errors = run_python(program, package=sources_beside_an_installation, fails=True, FASTNET_BACKEND="cpp")
+    assert errors.splitlines()[-1].startswith(f"ValueError: backend 'cpp' is not available: {why}. Start Python in")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a library"], ids=["empty", "nonsense"])

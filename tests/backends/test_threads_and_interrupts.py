@@ -69,6 +69,34 @@ def test_omp_num_threads(run_python, core):
         assert run_python(program, FASTNET_BACKEND="cpp", OMP_NUM_THREADS=str(count)) == count
 
 
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": " 2,1"}, 2),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "9"}, 4),
+        ({"OMP_NUM_THREADS": "0"}, 4),
+        ({"OMP_NUM_THREADS": "many"}, 4),
+        ({"OMP_NUM_THREADS": "1,x"}, 4),
+        ({"OMP_NUM_THREADS": ""}, 4),
+        ({}, 4),
+    ],
+)
+def test_numba_follows_omp_num_threads(run_python, variables, threads):
+    """NUMBA_NUM_THREADS is the most; set_num_threads overrides OMP_NUM_THREADS."""
+    program = """
+        import json, fastnet
+        before = fastnet.build_info()["num_threads"]
+        fastnet.set_num_threads(2)
+        after = fastnet.get_num_threads()
+        fastnet.set_num_threads(9)
+        print(json.dumps([before, after, fastnet.get_num_threads()]))
+    """
+    counts = run_python(program, FASTNET_BACKEND="numba", NUMBA_NUM_THREADS="4", **variables)
+    assert counts == [threads, 2, 4]
+
+
 def test_threadpoolctl(core, with_threads):
     skip_without_openmp(core)
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")

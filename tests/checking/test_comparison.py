@@ -337,6 +337,8 @@ def test_no_progress(wanted: bool, capsys: pytest.CaptureFixture[str], monkeypat
         ({"methods": [3]}, ValueError, "methods must be one of .*, not 3"),
         ({"h": 0.0}, ValueError, "h must be positive, not 0.0"),
         ({"h": float("nan")}, ValueError, "h must be finite, not nan"),
+        ({"full": "no"}, TypeError, r"full must be True or False, not str \('no'\)"),
+        ({"progress": 1}, TypeError, r"progress must be True or False, not int \(1\)"),
         ({"sample": 0}, ValueError, "sample must be at least 1, not 0"),
         ({"repeat": 0}, ValueError, "repeat must be at least 1, not 0"),
         ({"repeat": 1.5}, TypeError, "repeat must be an integer, not float"),

@@ -141,6 +141,8 @@ MISTAKES = [
     (lambda: BatchNorm(np.ones(2), np.ones(2), 1.5), ValueError, "momentum must be from 0 to 1, not 1.5"),
     (lambda: BatchNorm(np.ones(2), np.ones(2), "0.9"), TypeError, "momentum must be a number, not str"),
     (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((0, 2))), ValueError, "x of shape (0, 2) is an empty"),
+    (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(ONES, "no"), TypeError, "train_flg must be True or False, not"),
+    (lambda: Dropout().forward(ONES, "test"), TypeError, "train_flg must be True or False, not str ('test')"),
     (lambda: Dropout(-0.1), ValueError, "dropout_ratio must be at least 0 and less than 1, not -0.1"),
     (lambda: Dropout(1.1), ValueError, "dropout_ratio must be at least 0 and less than 1, not 1.1"),
     (lambda: Dropout(1), ValueError, "dropout_ratio must be at least 0 and less than 1, not 1"),

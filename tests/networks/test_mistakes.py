@@ -131,6 +131,12 @@ ARGUMENTS = [
     ({"seed": 0.5}, T, "seed must be an integer, not float"),
 ]
 
+
+def test_a_flag_has_its_name():
+    with pytest.raises(TypeError, match="positional"):
+        fastnet.MultiLayerNet(6, [5], 4, "relu", "he", 0.0, True)
+
+
 COLUMNS = "x has 5 columns for a network of 6 inputs"
 ROWS = "for 9 row(s) of x and 4 classes: it must be labels of shape (9,) or targets of shape (9, 4)"
 BATCHES = [

@@ -25,8 +25,16 @@ PRODUCTS_PER_SECOND = 1e10  # A rough guess for one thread, from which the size 
 SHORT_PRODUCTS = 4e5  # Less work than this is done before another thread has begun.
 UNIT_PRODUCTS = 50  # An activation takes about as long as so many multiply-adds.
 
+
+def _from_openmp() -> int | None:
+    """The number in ``OMP_NUM_THREADS``, of the outermost region if it lists several; None where OpenMP ignores it."""
+    numbers = [part.strip() for part in os.environ.get("OMP_NUM_THREADS", "").split(",")]
+    valid = all(number.isdecimal() and int(number) >= 1 for number in numbers)
+    return int(numbers[0]) if valid else None
+
+
 _most_threads: int = vars(numba.config)["NUMBA_NUM_THREADS"]
-_num_threads = _most_threads
+_num_threads = min(_from_openmp() or _most_threads, _most_threads)
 
 
 def get_num_threads() -> int:
