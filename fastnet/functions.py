@@ -174,7 +174,8 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     y : array_like
         Answers, shape (classes,) or (batch, classes).
     t : array_like
-        Targets: the shape of `y`, or integer labels of shape (batch,), which mean one-hot rows.
+        Targets: the shape of `y`; for one column, also shape (batch,). For several columns, integer labels of shape
+        (batch,) mean one-hot rows.
 
     Returns
     -------
@@ -194,7 +195,8 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(fastnet.mean_squared_error(y, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), 4)
     0.0975
     """
-    return active().mean_squared_error(*checks.as_rows_and_targets(y, t, "y"))
+    of_one_output = np.ndim(y) == 2 and np.shape(y)[1] == 1
+    return active().mean_squared_error(*checks.as_rows_and_targets(y, t, "y", regression=of_one_output))
 
 
 def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -215,11 +217,14 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the shapes do not match, a label is out of range, or the batch is empty.
+        If the shapes do not match, a label is out of range, or the batch is empty. Also if `y` holds one-hot rows and
+        `t` does not: they are in the wrong order.
     TypeError
         If labels are not integers.
     """
-    return active().cross_entropy_error(*checks.as_rows_and_targets(y, t, "y"))
+    rows, targets = checks.as_rows_and_targets(y, t, "y")
+    checks.check_order(rows, targets)
+    return active().cross_entropy_error(rows, targets)
 
 
 def matmul(a: npt.ArrayLike, b: npt.ArrayLike, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:

@@ -107,7 +107,12 @@ PARAMETERS = [
     ("a list", {"b1": [0.0] * 5}, T, B1 + "must be a NumPy array, not list"),
     ("None", {"b1": None}, T, B1 + "must be a NumPy array, not NoneType"),
     ("rank", {"W1": np.zeros(30)}, V, W1 + "must have 2 dimension(s), none of them 0, not (30,)"),
-    ("rank of biases", {"b1": np.zeros((1, 5))}, V, B1 + "must have 1 dimension(s), none of them 0, not (1, 5)"),
+    (
+        "rank of biases",
+        {"b1": np.zeros((1, 5))},
+        V,
+        B1 + "must have shape (5,), not (1, 5): write ",
+    ),
     ("no inputs", {"W1": np.zeros((0, 5))}, V, W1 + "must have 2 dimension(s), none of them 0, not (0, 5)"),
     ("next layer", {"W2": np.zeros((6, 4))}, V, W2 + "of shape (6, 4) does not fit the 5 units of the layer before it"),
     ("biases", {"b1": np.zeros(4)}, V, B1 + "of shape (4,) does not fit params['W1'] of shape (6, 5)"),

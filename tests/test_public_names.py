@@ -14,11 +14,12 @@ import fastnet
 # What each face offers, once more: a name that comes or goes must do so here too.
 FACES = {
     "fastnet": """
-        AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError GradientComparison
-        History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet add_bias backends build_info
-        check_gradient check_layer compare_gradients compare_steps cross_entropy_error datasets derivative get_num_threads gradient_descent
-        identity_function layers leaky_relu matmul mean_squared_error numerical_gradient numerical_jacobian optimizers
-        relu set_num_threads sigmoid softmax step_function tanh use_backend
+        AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
+        GradientComparison History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet
+        add_bias backends build_info check_gradient check_layer compare_gradients compare_steps
+        cross_entropy_error datasets derivative get_num_threads gradient_descent identity_function layers
+        leaky_relu matmul mean_squared_error numerical_gradient numerical_jacobian optimizers relu
+        set_num_threads sigmoid softmax step_function tanh use_backend
     """,
     "fastnet.backends": """
         MOST_THREADS NAMES Backend TrainingBackend active available build_info get get_num_threads has_extension

@@ -56,6 +56,8 @@ def as_parameter(value: object, name: str, ndim: int | None = None) -> FloatArra
         raise TypeError(f"{name} must be a NumPy array, not {type_name(value)}")
     if value.dtype.kind != "f" or value.dtype.itemsize not in (4, 8):
         raise TypeError(f"{name} must be float32 or float64, not {value.dtype}")
+    if ndim == 1 and value.ndim == 2 and 1 in value.shape:
+        raise ValueError(f"{name} must have shape ({value.size},), not {value.shape}: write {name}.ravel()")
     if value.size == 0 or (ndim is not None and value.ndim != ndim):
         dimensions = "dimensions" if ndim is None else f"{ndim} dimension(s)"
         raise ValueError(f"{name} must have {dimensions}, none of them 0, not {value.shape}")
@@ -73,7 +75,8 @@ def as_matrix(x: npt.ArrayLike, name: str) -> FloatArray:
 def check_perturbable(x: object) -> None:
     """Raise unless central differences can change the elements of `x` in place."""
     if not isinstance(x, np.ndarray):
-        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {type_name(x)}")
+        hint = ": pass one of its arrays, as in numerical_gradient(f, params['W1'])" if isinstance(x, dict) else ""
+        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {type_name(x)}{hint}")
     if x.dtype.kind != "f":
         raise TypeError(
             f"x must be an array of floating-point numbers, not {x.dtype}: a step of h would be rounded away; "
@@ -104,18 +107,28 @@ def as_targets(
     dtype: np.dtype[np.floating[Any]],
     single: bool = False,
     names: tuple[str, str] = ("x", "t"),
+    regression: bool = False,
 ) -> FloatArray | IntArray:
     """`t` as int64 labels of shape (rows,), or as targets of shape (rows, classes) in `dtype`.
 
     With `single`, the rows are one row given without its batch dimension, and `t` may have none either: it may be one
-    label or one row of targets. `names` are the arguments' names, of the rows and of `t`.
+    label or one row of targets. `names` are the arguments' names, of the rows and of `t`. With `regression` there are
+    no labels: shape (rows,) is for the targets of one output.
     """
     x_name, t_name = names
     array = as_numbers(t, t_name)
     if single and array.ndim < 2 and not (array.shape == (1,) and classes > 1):
         array = array[np.newaxis]
+    if regression and array.shape == (rows,) and classes == 1:
+        array = array[:, np.newaxis]
     if array.ndim == 2 and array.shape == (rows, classes):
         return np.asarray(array, dtype=dtype, order="C")
+    if regression:
+        raise ValueError(
+            f"{t_name} has shape {array.shape} for {rows} row(s) of {x_name} and a regression of {classes} output(s): "
+            f"it must be targets of shape ({rows}, {classes}){f' or ({rows},)' if classes == 1 else ''}; class labels "
+            f"go with a loss of classes, such as SoftmaxWithLoss"
+        )
     if array.ndim != 1:
         raise ValueError(
             f"{t_name} has shape {array.shape} for {rows} row(s) of {x_name} and {classes} classes: it must be labels "
@@ -137,7 +150,9 @@ def _are_labels(array: npt.NDArray[Any], classes: int) -> bool:
     return bool(array.min() >= 0 and array.max() < classes)
 
 
-def as_rows_and_targets(x: npt.ArrayLike, t: npt.ArrayLike, name: str) -> tuple[FloatArray, FloatArray | IntArray]:
+def as_rows_and_targets(
+    x: npt.ArrayLike, t: npt.ArrayLike, name: str, regression: bool = False
+) -> tuple[FloatArray, FloatArray | IntArray]:
     """`x` of shape (classes,) or (batch, classes) as (batch, classes), and its targets as `as_targets` returns them."""
     array = as_floating(x, name)
     rows = array[np.newaxis] if array.ndim == 1 else array
@@ -145,7 +160,21 @@ def as_rows_and_targets(x: npt.ArrayLike, t: npt.ArrayLike, name: str) -> tuple[
         raise ValueError(f"{name} must have shape (n,) or (rows, n) with n >= 1, not {rows.shape}")
     if len(rows) == 0:
         raise ValueError(f"{name} of shape {array.shape} is an empty batch")
-    return rows, as_targets(t, len(rows), rows.shape[1], rows.dtype, single=array.ndim == 1)
+    single = array.ndim == 1
+    return rows, as_targets(t, len(rows), rows.shape[1], rows.dtype, single, (name, "t"), regression)
+
+
+def check_order(y: FloatArray, t: FloatArray | IntArray) -> None:
+    """Raise ValueError if `y` holds one-hot rows and `t` probabilities: then they were given in the wrong order."""
+    if t.ndim == 2 and _is_one_hot(y) and not _is_one_hot(t):
+        raise ValueError(
+            "y holds one-hot rows and t does not: the answers come first, then the targets; write "
+            "cross_entropy_error(y, t) with y the network's probabilities"
+        )
+
+
+def _is_one_hot(rows: npt.NDArray[Any]) -> bool:
+    return rows.shape[1] > 1 and bool(np.all((rows == 0) | (rows == 1))) and bool(np.all(rows.sum(axis=1) == 1))
 
 
 def check_function(f: object) -> None:

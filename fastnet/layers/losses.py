@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy.typing as npt
 
 from fastnet._tools import checks
@@ -23,8 +25,12 @@ class LossLayer(Layer):
         The value that the last `forward` returned.
     y, t : ndarray or None
         The answers of the last `forward`, shape (batch, classes), and its targets: int64 labels or the shape of `y`.
+    regression : bool
+        Of the class: whether targets are numbers, so that shape (batch,) is for one output; False if they may be class
+        labels.
     """
 
+    regression: ClassVar[bool] = False
     loss: float | None = None
     y: FloatArray | None = None
     t: FloatArray | IntArray | None = None
@@ -66,7 +72,7 @@ class _MeanLoss(LossLayer):
             If labels are not integers, or `x` or `t` does not contain real numbers.
         """
         array = checks.as_floating(x, "x")
-        rows, targets = checks.as_rows_and_targets(array, t, "x")
+        rows, targets = checks.as_rows_and_targets(array, t, "x", self.regression)
         self.y, self.t = self.answer(rows), targets
         self.loss = self.error(self.y, targets)
         self._saved = array.shape
@@ -127,7 +133,12 @@ class SoftmaxWithLoss(_MeanLoss):
 
 
 class IdentityWithLoss(_MeanLoss):
-    """The answers y = x and their mean squared error ½·Σ(y − t)², averaged over the batch."""
+    """The answers y = x and their mean squared error ½·Σ(y − t)², averaged over the batch.
+
+    Its targets are numbers of the shape of x, or of shape (batch,) for one output: there are no class labels.
+    """
+
+    regression = True
 
     def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
         return active().mean_squared_error(y, t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,8 @@ class BaseNetwork:
             Shape (batch, inputs), or (inputs,) for one row.
         t : array_like
             Integer labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes); for one row, one
-            label or shape (classes,).
+            label or shape (classes,). For a regression loss, such as ``IdentityWithLoss()``, numbers of shape (batch,
+            outputs), or (batch,) for one output.
 
         Returns
         -------
@@ -135,10 +136,12 @@ class BaseNetwork:
         Raises
         ------
         ValueError, TypeError
-            As `loss`; also if `batch_size` is not a positive integer.
+            As `loss`; also if `batch_size` is not a positive integer, or the network has one output.
         """
         computation = self._computation()
         rows, targets = computation.batch(x, t)
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            raise ValueError("the network has one output, and every row has the same likeliest class: use loss")
         size = len(rows) if batch_size is None else checks.as_count(batch_size, "batch_size")
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
         correct = 0
@@ -243,7 +246,13 @@ class BaseNetwork:
         return computation.loss_and_gradient(*computation.batch(x, t))
 
     def numerical_gradient(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float = 1e-4, algorithm: str = "auto"
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        h: float = 1e-4,
+        algorithm: str = "auto",
+        *,
+        names: Iterable[str] | None = None,
     ) -> NumericalGradient:
         """The gradient of the loss in training mode with respect to every parameter, by central differences.
 
@@ -265,6 +274,9 @@ class BaseNetwork:
             uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. Networks with layers other
             than affine ones and activations have ``"auto"`` and ``"loop"``.
 
+        names : iterable of str, optional
+            The parameters to differentiate with respect to, as in ``names=("W1",)``; all by default.
+
         Returns
         -------
         NumericalGradient
@@ -275,15 +287,29 @@ class BaseNetwork:
         ------
         ValueError, TypeError
             As `loss`; also if `h` is not positive and finite, or the algorithm is unknown, or not one of the backend's
-            or the network's.
+            or the network's, or one of `names` is not a parameter.
         """
         checks.as_positive(h, "h")
         checks.as_choice(algorithm, "algorithm", ALGORITHMS)
+        wanted = self._wanted(names)
         if overridden(self, *FUNCTION):
-            return self._numerical_gradient_of_own_loss(x, t, h, algorithm)
+            return self._numerical_gradient_of_own_loss(x, t, h, algorithm, wanted)
         computation = self._computation()
         step = checks.as_step(h, computation.dtype)
-        return computation.numerical_gradient(*computation.batch(x, t), step, algorithm)
+        return computation.numerical_gradient(*computation.batch(x, t), step, algorithm, wanted)
+
+    def _wanted(self, names: Iterable[str] | None) -> list[str]:
+        """Return the names of the parameters to differentiate with respect to, in the order of `params`."""
+        if names is None:
+            return list(self.params)
+        if isinstance(names, str):
+            raise TypeError(f"names must be a tuple of names, not the string {names!r}: write names=({names!r},)")
+        chosen = list(names)
+        unknown = [name for name in chosen if name not in self.params]
+        if unknown or not chosen:
+            there = ", ".join(map(repr, self.params))
+            raise ValueError(f"names has {', '.join(map(repr, unknown)) or 'nothing'}: the parameters are {there}")
+        return [name for name in self.params if name in chosen]
 
     def input_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> FloatArray:
         """The gradient of the loss with respect to `x`, by backprop, in training mode.
@@ -370,7 +396,7 @@ class BaseNetwork:
             self.state.update(before)
 
     def _numerical_gradient_of_own_loss(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float, algorithm: str
+        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float, algorithm: str, names: list[str]
     ) -> NumericalGradient:
         """Return the gradient of a subclass's own loss, which is called twice for each parameter."""
         if algorithm not in ("auto", "loop"):
@@ -378,9 +404,10 @@ class BaseNetwork:
                 f"algorithm {algorithm!r} computes another loss than {type(self).__name__}'s own "
                 f"{' and '.join(overridden(self, *FUNCTION))}: use 'loop'"
             )
-        evaluations = 2 * sum(p.size for p in self.params.values()) * len(np.atleast_2d(x))
+        chosen = {name: self.params[name] for name in names}
+        evaluations = 2 * sum(p.size for p in chosen.values()) * len(np.atleast_2d(x))
         with self._same_pass() as loss:
-            gradients = {name: numerical_gradient(lambda _: loss(x, t), p, h) for name, p in self.params.items()}
+            gradients = {name: numerical_gradient(lambda _: loss(x, t), p, h) for name, p in chosen.items()}
             diagnostics = Diagnostics(float(loss(x, t)), evaluations)
         return NumericalGradient(gradients, diagnostics)
 

@@ -105,6 +105,10 @@ class Chain(Computation):
     def dtype(self) -> np.dtype[np.floating[Any]]:
         return self.spec.dtype
 
+    @property
+    def is_regression(self) -> bool:
+        return self.spec.output == Output.IDENTITY and self.spec.loss == Loss.MEAN_SQUARED_ERROR
+
     def named(self, arrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
         """Arrays in the order of ``spec.parameters``, such as a gradient, by the names of the parameters."""
         return dict(zip(self.names, arrays, strict=True))
@@ -142,17 +146,21 @@ class Chain(Computation):
         return loss, self.named(gradients)
 
     def numerical_gradient(
-        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str] | None = None
     ) -> NumericalGradient:
         backend, spec, chosen = active(), self.spec, _as_algorithm(algorithm)
+        wanted = self.names if names is None else names
         if chosen != "loop":
             compute = backend.nodal if chosen == "nodal" else backend.incremental
             gradients, diagnostics = compute(spec, rows, t, h)
-            return NumericalGradient(self.named(gradients), diagnostics)
-        count = sum(p.size for p in spec.parameters)
-        gradients = spec.split(backend.loop(spec, rows, t, h, np.arange(count)))
-        base = backend.loss(spec, rows, t)
-        return NumericalGradient(self.named(gradients), Diagnostics(base, 2 * count * len(rows)))
+            named = self.named(gradients)
+            return NumericalGradient({name: named[name] for name in wanted}, diagnostics)
+        numbers = dict(zip(self.names, spec.split(np.arange(sum(p.size for p in spec.parameters))), strict=True))
+        entries = np.concatenate([numbers[name].ravel() for name in wanted])
+        flat = backend.loop(spec, rows, t, h, entries)
+        pieces = np.split(flat, np.cumsum([numbers[name].size for name in wanted])[:-1])
+        found = {name: piece.reshape(numbers[name].shape) for name, piece in zip(wanted, pieces, strict=True)}
+        return NumericalGradient(found, Diagnostics(backend.loss(spec, rows, t), 2 * len(entries) * len(rows)))
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
         return self._input_gradient(rows, t, active().gradient)

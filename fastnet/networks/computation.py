@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,9 @@ class Computation(abc.ABC):
     @property
     @abc.abstractmethod
     def dtype(self) -> np.dtype[np.floating[Any]]: ...
+    @property
+    @abc.abstractmethod
+    def is_regression(self) -> bool: ...
     @abc.abstractmethod
     def rows(self, x: npt.ArrayLike) -> FloatArray: ...
     @abc.abstractmethod
@@ -65,7 +68,7 @@ class Computation(abc.ABC):
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]: ...
     @abc.abstractmethod
     def numerical_gradient(
-        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str]
     ) -> NumericalGradient: ...
 
     @abc.abstractmethod
@@ -80,7 +83,10 @@ class Computation(abc.ABC):
     def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
         """`x` and `t`, checked and converted to what the other methods take."""
         rows = self.rows(x)
-        return rows, checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single=np.ndim(x) == 1)
+        single = np.ndim(x) == 1
+        return rows, checks.as_targets(
+            t, len(rows), self.classes(rows), self.dtype, single, regression=self.is_regression
+        )
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
         """The answers to `x`: one answer if `x` is one row."""

@@ -132,6 +132,10 @@ class Layerwise(Computation):
     def dtype(self) -> np.dtype[np.floating[Any]]:
         return checks.native(next(iter(self.params.values()))) if self.params else np.dtype(np.float64)
 
+    @property
+    def is_regression(self) -> bool:
+        return self.last.regression
+
     def rows(self, x: npt.ArrayLike) -> FloatArray:
         if self.inputs is not None:
             return checks.as_batch(x, self.inputs, self.dtype)
@@ -190,7 +194,7 @@ class Layerwise(Computation):
         return loss, {name: gradients[name] for name in self.params}, d
 
     def numerical_gradient(
-        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str]
     ) -> NumericalGradient:
         _check_loop(algorithm)
         # Copies are perturbed: however the loop ends, the parameters are unchanged.
@@ -203,7 +207,8 @@ class Layerwise(Computation):
 
         gradients = {}
         base = loss()
-        for name, parameter in params.items():
+        for name in names:
+            parameter = params[name]
             flat = parameter.reshape(-1)  # a view
             values, above, below = flat.copy(), *_moved(flat, h)
             changes = []
@@ -214,7 +219,7 @@ class Layerwise(Computation):
                 changes.append((change - loss()) / (2 * h))
                 flat[at] = value
             gradients[name] = _as_dtype(changes, self.dtype).reshape(parameter.shape)
-        evaluations = 2 * sum(p.size for p in params.values()) * len(rows)
+        evaluations = 2 * sum(params[name].size for name in names) * len(rows)
         return NumericalGradient(gradients, Diagnostics(base, evaluations))
 
     def numerical_input_gradient(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend
+from fastnet.networks.base import BaseNetwork
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Rows:
     Attributes
     ----------
     x : ndarray
-        Shape (rows, inputs), in the network's dtype.
+        Shape (rows, inputs) or (rows, …), in the network's dtype.
     t : ndarray
         int64 labels, shape (rows,), or targets (rows, outputs) in the network's dtype.
     """
@@ -101,17 +102,20 @@ def _as_rows(
     """Return checked rows and the number of the network's outputs for them."""
     with np.errstate(over="ignore"):  # float64 to float32: infinities are refused below
         rows = checks.as_floating(x, names[0], dtype)
-    if rows.ndim != 2 or rows.size == 0:
-        raise ValueError(f"{names[0]} must have shape (rows, inputs), neither of them 0, not {rows.shape}")
+    if rows.ndim < 2 or rows.size == 0:
+        raise ValueError(f"{names[0]} must have shape (rows, inputs) or (rows, …), none of them 0, not {rows.shape}")
     try:
-        outputs: int = net.predict(rows[:1]).shape[1]
+        answers = np.shape(net.predict(rows[:1]))
     except ValueError as error:
         raise ValueError(f"{names[0]} does not fit the network: {error}") from error
-    targets = checks.as_targets(t, len(rows), outputs, dtype, names=names)
+    if len(answers) != 2:
+        raise ValueError(f"net.predict must give shape (rows, outputs), not {answers} for one row")
+    regression = net._computation().is_regression if isinstance(net, BaseNetwork) else answers[1] == 1
+    targets = checks.as_targets(t, len(rows), answers[1], dtype, names=names, regression=regression)
     for name, array in zip(names, (rows, targets), strict=True):
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # needs no array of as many booleans
             raise ValueError(f"{name} holds NaN or infinities")
-    return Rows(rows, targets), outputs
+    return Rows(rows, targets), answers[1]
 
 
 def dtype_of(net: Any, gradient: str) -> np.dtype[np.floating[Any]]:

@@ -46,10 +46,11 @@ class Trainer:
         The network, whose `params` are updated in place. It may be any object with `params`, `predict`, `accuracy`, and
         `loss_and_gradient` or `numerical_gradient` as fastnet's networks have them.
     x_train, x_test : array_like
-        Shape (rows, inputs). They are converted to the network's dtype. Arrays that have it already are not copied and
-        must not change during the training.
+        Shape (rows, inputs), or (rows, …) if the network takes it. They are converted to the network's dtype. Arrays
+        that have it already are not copied and must not change during the training.
     t_train, t_test : array_like
-        Integer labels, shape (rows,), or one-hot rows or probabilities, shape (rows, classes).
+        Integer labels, shape (rows,), or one-hot rows or probabilities, shape (rows, classes); for a regression,
+        numbers of shape (rows, outputs), or (rows,) for one output.
     optimizer : optional
         One of `fastnet.optimizers`, or any object with ``update(params, grads)``; ``SGD(lr=0.1)`` by default.
     batch_size : int, default 100

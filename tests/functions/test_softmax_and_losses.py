@@ -103,7 +103,8 @@ LOSSES = pytest.mark.parametrize("loss", ERRORS, ids=lambda loss: loss.name.lowe
 @pytest.mark.parametrize("targets", ["labels", "one-hot", "probabilities"])
 def test_loss(backend, oracle, dtype, loss, targets):
     rng = np.random.default_rng(0)
-    for rows, classes in [(1, 1), (1, 2), (2, 3), (5, 10), (64, 8), (65, 17), (300, 9)]:
+    of_one_column = [] if targets == "labels" and loss == Loss.MEAN_SQUARED_ERROR else [(1, 1)]  # then t is a number
+    for rows, classes in [*of_one_column, (1, 2), (2, 3), (5, 10), (64, 8), (65, 17), (300, 9)]:
         y = rng.random((rows, classes)).astype(dtype)
         y /= y.sum(axis=1, keepdims=True)
         y[0, 0] = 0  # the 1e-7 keeps its logarithm finite
@@ -151,3 +152,18 @@ def test_cross_entropy_of_impossible_answers(backend, dtype):
     assert fastnet.cross_entropy_error(np.array([np.inf, 0], dtype), 0) == -np.inf
     assert np.isnan(fastnet.cross_entropy_error(np.array([-1, 0], dtype), 0))
     assert fastnet.mean_squared_error(np.array([np.inf, 0], dtype), 0) == np.inf
+
+
+def test_numbers_for_one_output_are_no_labels(backend, dtype):
+    y, t = np.array([[0.5], [2.0], [-1.0]], dtype), np.array([1, 2, 0])
+    expected = float(((y - t[:, None]) ** 2).sum()) / 2 / 3
+    for same in (t, t.astype(float), t[:, None]):
+        assert fastnet.mean_squared_error(y, same) == pytest.approx(expected, rel=1e-6)
+
+
+def test_targets_before_answers_are_noticed(backend, dtype):
+    y, t = np.array([[0.1, 0.7, 0.2], [0.3, 0.3, 0.4]], dtype), np.eye(3, dtype=dtype)[[1, 2]]
+    assert fastnet.cross_entropy_error(y, t) > 0
+    assert fastnet.cross_entropy_error(t, t) == pytest.approx(0, abs=1e-6)  # a network that is sure
+    with pytest.raises(ValueError, match=r"y holds one-hot rows and t does not: .* write cross_entropy_error\(y, t\)"):
+        fastnet.cross_entropy_error(t, y)

@@ -105,7 +105,7 @@ def test_nothing_passed_in_is_modified(backend, name):
 def test_nan_and_infinities_go_through_without_a_warning(backend, name):
     layer = (ALL | LOSSES)[name]()
     x = np.array([[np.nan, 1, 2], [np.inf, 1, 2], [-np.inf, 1, 2], [1e308, 1e308, -1e308]])
-    layer.forward(x, np.arange(4) % 3) if name in LOSSES else layer.forward(x)
+    layer.forward(x, np.eye(3)[np.arange(4) % 3]) if name in LOSSES else layer.forward(x)
     layer.backward() if name in LOSSES else layer.backward(x)
 
 
@@ -131,7 +131,7 @@ MISTAKES = [
     (lambda: Affine(np.ones(3)), ValueError, "W must have 2 dimension(s), none of them 0, not (3,)"),
     (lambda: Affine(np.ones((3, 0))), ValueError, "W must have 2 dimension(s), none of them 0, not (3, 0)"),
     (lambda: Affine(ONES, np.ones(3)), ValueError, "b must have shape (2,) for W of shape (3, 2), not (3,)"),
-    (lambda: Affine(ONES, np.ones((1, 2))), ValueError, "b must have 1 dimension(s), none of them 0, not (1, 2)"),
+    (lambda: Affine(ONES, np.ones((1, 2))), ValueError, "b must have shape (2,), not (1, 2): write b.ravel()"),
     (lambda: Affine(ONES, np.ones(2, "f4")), TypeError, "b is float32, but W is float64"),
     (lambda: Affine(ONES, [0.0, 0.0]), TypeError, "b must be a NumPy array, not list"),
     (lambda: BatchNorm(1.0, 0.0), TypeError, "gamma must be a NumPy array, not float"),
@@ -158,7 +158,8 @@ MISTAKES = [
     (lambda: Mul().forward(1, None), TypeError, "y must contain real numbers, not NoneType"),
     (lambda: SoftmaxWithLoss().forward(ONES, [0, 1]), ValueError, "t has 2 labels for 3 rows of x"),
     (lambda: SoftmaxWithLoss().forward(ONES, [0, 1, 2]), ValueError, "t[2] is 2, which is not a label of 2 classes"),
-    (lambda: IdentityWithLoss().forward(ONES, np.ones(3)), TypeError, "class labels must be integers"),
+    (lambda: IdentityWithLoss().forward(ONES, np.ones(3)), ValueError, "it must be targets of shape (3, 2)"),
+    (lambda: IdentityWithLoss().forward(ONES, [0, 1, 0]), ValueError, "class labels go with a loss of classes"),
     (lambda: IdentityWithLoss().forward(ONES, ONES[:2]), ValueError, "t has shape (2, 2) for 3 row(s) of x"),
     (lambda: SoftmaxWithLoss().forward(ONES[:0], []), ValueError, "x of shape (0, 2) is an empty batch"),
     (lambda: SoftmaxWithLoss().forward(1.0, 0), ValueError, "x must have shape (n,) or (rows, n) with n >= 1, not ()"),

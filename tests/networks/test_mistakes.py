@@ -155,7 +155,7 @@ PARAMETERS = [
     ({"W1": np.zeros((5, 6))}, V, "params['W1'] must have shape (6, 5), not (5, 6)"),
     ({"W1": np.zeros((7, 5))}, V, "params['W1'] must have shape (6, 5), not (7, 5)"),
     ({"W2": np.zeros((5, 3)), "b2": np.zeros(3)}, V, "params['W2'] must have shape (5, 4), not (5, 3)"),
-    ({"b1": np.zeros((1, 5))}, V, "params['b1'] must have 1 dimension(s), none of them 0, not (1, 5)"),
+    ({"b1": np.zeros((1, 5))}, V, "params['b1'] must have shape (5,), not (1, 5): write params['b1'].ravel()"),
     ({"W1": np.zeros((6, 5), int)}, T, "params['W1'] must be float32 or float64, not int64"),
     ({"W2": np.zeros((5, 4), "f4")}, T, "params['W2'] is float32, but params['W1'] is float64"),
     ({"b2": [0.0] * 4}, T, "params['b2'] must be a NumPy array, not list"),

@@ -95,7 +95,7 @@ class OwnOptimizer(optimizers.SGD):
 
 NOT_FUSED = {
     "the network is not a chain": {"net": lambda: chain(use_batchnorm=True)},
-    "OwnGradient computes gradients of its own": {"net": lambda: OwnGradient(784, 5, 10, seed=0)},
+    "OwnGradient has its own loss_and_gradient": {"net": lambda: OwnGradient(784, 5, 10, seed=0)},
     "the optimizer, OwnOptimizer, is not one of fastnet.optimizers": {"optimizer": OwnOptimizer(lr=0.1)},
     "the algorithm is 'loop'": {"gradient": "numerical", "algorithm": "loop"},
 }

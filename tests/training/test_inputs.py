@@ -75,8 +75,16 @@ def test_bad_arguments(named: dict[str, Any], error: type[Exception], message: s
     [
         ((X, T[:-1]), ValueError, "t_train has 52 labels for 53 rows of x_train"),
         ((X, T, X_TEST, T_TEST[1:]), ValueError, "t_test has 30 labels for 31 rows of x_test"),
-        ((X[:0], T[:0]), ValueError, r"x_train must have shape \(rows, inputs\), neither of them 0, not \(0, 12\)"),
-        ((X[0], T[0]), ValueError, r"x_train must have shape \(rows, inputs\), neither of them 0, not \(12,\)"),
+        (
+            (X[:0], T[:0]),
+            ValueError,
+            r"x_train must have shape .*, none of them 0, not \(0, 12\)",
+        ),
+        (
+            (X[0], T[0]),
+            ValueError,
+            r"x_train must have shape .*, none of them 0, not \(12,\)",
+        ),
         ((X, T, X_TEST[:0], T_TEST[:0]), ValueError, r"x_test must have shape \(rows, inputs\)"),
         ((X[:, 1:], T), ValueError, "x_train does not fit the network: x has 11 columns for a network of 12 inputs"),
         ((X, T, X_TEST[:, 1:], T_TEST), ValueError, "x_test does not fit the network: x has 11 columns"),
