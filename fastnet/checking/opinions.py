@@ -131,10 +131,21 @@ class Ladder:
             limit = rtol * max(abs(analytic), abs(slopes.central)) + error + self.floor
             if (divisor == 1 or error <= affordable) and abs(analytic - slopes.central) <= limit:
                 return slopes.central, error, False
+            if len(rungs) == 2 and _is_smooth(analytic, rungs):
+                break  # a smaller step gives the same
         if not rungs:
             return None
         slopes, error = rungs[-1]
+        if len(rungs) > 1:  # where noise ends the ladder, truncation may be left: what the last step changed
+            error += abs(slopes.central - rungs[-2][0].central)
         return slopes.central, error, _is_between(analytic, rungs, rtol)
+
+
+def _is_smooth(analytic: float, rungs: list[tuple[Slopes, float]]) -> bool:
+    """Whether two steps, and both sides of each, agree in what is far from `analytic`."""
+    (far, _), (near, error) = rungs
+    spread = abs(far.central - near.central) + abs(far.bend) + abs(near.bend) + error
+    return abs(analytic - near.central) > 20 * spread
 
 
 def _is_between(analytic: float, rungs: list[tuple[Slopes, float]], rtol: float) -> bool:

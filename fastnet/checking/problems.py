@@ -222,32 +222,35 @@ def _of_any_network(net: Any, gradient: Any, x: Any, t: Any, h: Any, inputs: boo
     """A network of another library or of the user's: its loss as it is, with its parameters changed in place."""
     loss = net.training_loss if isinstance(net, BaseNetwork) else net.loss
     options = {"train_flg": True} if "train_flg" in _parameters(loss) else {}
-    given = gradient(x, t) if callable(gradient) else gradient
-    if inputs:
-        if not isinstance(x, np.ndarray):
-            raise TypeError(
-                f"with inputs=True, x must be a NumPy array, since it is changed, not {checks.type_name(x)}"
-            )
-        arrays: dict[str, Any] = {"x": x}
-        analytic: Mapping[str, Any] = {"x": given}
-    else:
-        if not isinstance(net.params, dict):
-            raise TypeError(f"net.params must be a dict of arrays, not {checks.type_name(net.params)}")
-        arrays, analytic = net.params, _as_named(given)
+    params = net.params
+    if not isinstance(params, dict):
+        raise TypeError(f"net.params must be a dict of arrays, not {checks.type_name(params)}")
+    arrays: dict[str, Any] = {"x": x} if inputs else params
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"params[{name!r}] must be a NumPy array, since it is changed in place, not {array!r}")
+            what, wrong = "x" if inputs else f"params[{name!r}]", checks.type_name(array)
+            raise TypeError(f"{what} must be a NumPy array, since it is changed in place, not {wrong}")
+    random = np.random.get_state()  # noqa: NPY002 - what networks of the book draw their masks from
+    given = gradient(x, t) if callable(gradient) else gradient
+    draws = callable(gradient) and not _is_state(random)
     state = dict(net.state) if isinstance(net, BaseNetwork) else {}
 
-    def f(watched: Any) -> Any:
+    def f(_: Any) -> Any:
         if state:
             net.state.update(state)
+        if draws:  # the masks that the gradient is of
+            np.random.set_state(random)  # noqa: NPY002
         return loss(x, t, **options)
 
     call = Caller(f, scalar=True)
-    call({**net.params, "x": x, "t": t})
-    problem = moved_in_place(arrays, lambda: call(None), analytic, h, call)
+    call({**params, "x": x, "t": t})  # which it must not change
+    problem = moved_in_place(arrays, lambda: call(None), {"x": given} if inputs else _as_named(given), h, call)
     return _with_digits(problem, problem.dtype)
+
+
+def _is_state(random: Any) -> bool:
+    now: Any = np.random.get_state()  # noqa: NPY002
+    return bool(now[2:] == random[2:]) and np.array_equal(now[1], random[1])
 
 
 def _parameters(function: Any) -> Mapping[str, Any]:
