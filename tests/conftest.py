@@ -63,23 +63,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share out the tests among processes, which may do the same work twice.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out the tests among several processes, which would do the same work twice."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from sharing import Sharing  # which needs pytest-xdist
 
-    Numba's tests run in one process: two of them would compile the same functions at the same time. One test on all
-    the extension's instruction sets runs in one process, so that what is cached for it is computed once.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is not None or not isinstance(item, pytest.Function):
-            continue
-        values = [str(value) for value in item.callspec.params.values()] if hasattr(item, "callspec") else []
-        implementations = [value for value in values if value in IMPLEMENTATIONS]
-        if "numba" in implementations:
-            item.add_marker(pytest.mark.xdist_group("numba"))
-        elif implementations:
-            same = item.nodeid.replace(implementations[0], "").translate(str.maketrans("[]@", "() "))
-            item.add_marker(pytest.mark.xdist_group(same))
+    return Sharing(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest groups, and compile in the tests' own process before others start a fresh interpreter."""
+    if hasattr(config, "workerinput"):
+        from sharing import order
+
+        items.sort(key=lambda item: order(item.nodeid, "run_python" in getattr(item, "fixturenames", ())))
 
 
 def pytest_sessionstart() -> None:

@@ -268,7 +268,6 @@ def assert_prompt(delays):
 
 @pytest.mark.parametrize(("algorithm", "rows"), [("loop", 500), ("incremental", 2000), ("nodal", 20000)])
 @pytest.mark.parametrize("name", AVAILABLE)
-@pytest.mark.xdist_group("ctrl-c")  # they measure times
 def test_ctrl_c_ends_a_long_numerical_gradient(run_python, name, algorithm, rows):
     """Of a network that takes all backends seconds; its parameters stay as they were, and the next call works."""
     if algorithm not in backends.get(name).algorithms:
@@ -293,7 +292,6 @@ def test_ctrl_c_ends_a_long_numerical_gradient(run_python, name, algorithm, rows
 
 @NEEDS_EXTENSION
 @pytest.mark.parametrize("call", ["fastnet.matmul(a, a)", "wide.gradient(rows, labels)", "wide.predict(rows)"])
-@pytest.mark.xdist_group("ctrl-c")  # they measure times
 def test_ctrl_c_ends_another_long_call(run_python, call):
     interrupting = f"""
     a = rng.random((4000, 4000))

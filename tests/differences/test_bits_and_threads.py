@@ -135,7 +135,6 @@ def test_memory_is_bounded(run_python, name, algorithm):
 
 
 @pytest.mark.parametrize("name", [name for name in AVAILABLE if name != "numpy"])
-@pytest.mark.xdist_group("ctrl-c")  # they measure times
 def test_ctrl_c_ends_a_long_call(run_python, name):
     """Within 0.2 s at the best of two times, and within a second each time: the machine may be busy."""
     program = """

@@ -159,6 +159,8 @@ def package_of_nonsense(link_package, tmp_path_factory, request):
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_CXX_FLAGS_RELEASE": "-O0 -DNDEBUG",  # of the bindings; the kernels' own level comes after it
         "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
+        "CMAKE_UNITY_BUILD": "ON",  # the headers, pybind11's above all, take most of the time: they are read once
+        "CMAKE_UNITY_BUILD_BATCH_SIZE": "0",
         "CMAKE_MAKE_PROGRAM": tools["ninja"],
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
@@ -134,15 +135,22 @@ def test_infinities(backend, dtype, value, where):
                 assert all(np.isfinite(g).all() for g in gradients[2:])
 
 
+@functools.cache  # for every implementation
+def ragged(widths, dtype):
+    """A network, its batch, and which units meet kinks in the reference."""
+    spec = chain(widths, (R,) * (len(widths) - 2) + (I,), dtype, ANSWERS[2], seed=11)
+    rng = np.random.default_rng(12)
+    x, t = rng.standard_normal((2, widths[0])).astype(dtype), rng.integers(0, widths[-1], 2)
+    kinked = _numpy.incremental(spec, x, t, 1e-4)[1].kinked
+    return (spec, x, t), [np.flatnonzero(k).tolist() for k in kinked]
+
+
 @pytest.mark.parametrize("widths", [(6, 20, 33, 20, 17, 10), (5, 9, 31, 3, 12, 4)])
 def test_layers_of_ragged_widths_meet_no_kinks_that_are_not_there(backend, dtype, widths):
     """Layers' rows end in the middle of a vector, and narrow layers follow wide ones."""
     if backend.name == "numpy":
         pytest.skip("the reference is what the others are compared with")
-    spec = chain(widths, (R,) * (len(widths) - 2) + (I,), dtype, ANSWERS[2], seed=11)
-    rng = np.random.default_rng(12)
-    x, t = rng.standard_normal((2, widths[0])).astype(dtype), rng.integers(0, widths[-1], 2)
-    expected = _numpy.incremental(spec, x, t, 1e-4)[1].kinked
+    case, expected = ragged(widths, dtype)
     for algorithm in ("incremental", "nodal"):
-        _, found = getattr(backend, algorithm)(spec, x, t, 1e-4)
-        assert [np.flatnonzero(k).tolist() for k in found.kinked] == [np.flatnonzero(k).tolist() for k in expected]
+        _, found = getattr(backend, algorithm)(*case, 1e-4)
+        assert [np.flatnonzero(k).tolist() for k in found.kinked] == expected

@@ -20,6 +20,7 @@ from saved_files import assert_same
 
 def load_or_refuse(path, data):
     """What `load_arrays` gives for these bytes, or None for a ValueError that names the file."""
+    path.unlink(missing_ok=True)  # some file systems wait for the disk where a file is emptied and written again
     path.write_bytes(data)
     try:
         return load_arrays(path)

@@ -193,10 +193,10 @@ def test_inference_changes_nothing(backend):
 def test_gradients_pass_the_check(backend):
     """BatchNorm, Dropout and weight decay together: the check sees the masks of the gradient that it is given."""
     net, (x, t) = everything(), batch_of(classes=3)
-    for _ in range(3):
+    for _ in range(2):
         check = fastnet.check_gradient(net, net.gradient(x, t), (x, t))
         assert check.passed, str(check)
-        assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
     # That of other masks is none.
     grads = net.gradient(x, t)
     net.gradient(x, t)

@@ -80,10 +80,10 @@ class Bounded:
 
     def __matmul__(self, other: Bounded) -> Bounded:
         left, right = abs(self.value), abs(other.value)
-        error = left @ other.error + self.error @ right + self.error @ other.error
+        error = _product(left, other.error) + _product(self.error, right) + _product(self.error, other.error)
         left, right = left + self.error, right + other.error
         # Adding a product with 0 is exact. Two more additions, for sums that are put together from blocks.
-        terms = (left != 0).astype(Long) @ (right != 0).astype(Long) + 2
+        terms = ((left != 0).astype(float) @ (right != 0).astype(float)).astype(Long) + 2
         growth = terms * self.unit / (1 - terms * self.unit)
         return Bounded(self.value @ other.value, error + growth * (left @ right) + terms * self.tiny, self.dtype)
 
@@ -124,6 +124,11 @@ class Bounded:
                 f"{what}{[int(i) for i in at]} is {answer[at]!r}, not {self.value[at]!r}: off by {off[at]!r}, more "
                 f"than rounding's {self.error[at]!r}; {np.count_nonzero(wrong)} of {answer.size} are wrong"
             )
+
+
+def _product(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
+    """Return a @ b, which is slow in long double: most errors are all 0."""
+    return a @ b if a.any() and b.any() else Long(0)
 
 
 def unit(dtype: npt.DTypeLike) -> Any:
@@ -190,18 +195,21 @@ def _layers(spec: NetworkSpec) -> Any:
     return zip(spec.weights, spec.biases, spec.activations, strict=True)
 
 
-def _units(spec: NetworkSpec, x: npt.ArrayLike) -> tuple[list[Bounded], list[Bounded]]:
-    """Each layer's units before its activation, and after it (x first, the answer not included)."""
-    before, after = [], [Bounded.exact(x, spec.dtype)]
-    for weight, bias, kind in _layers(spec):
+def _units(spec: NetworkSpec, x: Any, begin: int = 0, end: int | None = None) -> tuple[list[Bounded], list[Bounded]]:
+    """Each layer's units before its activation, and after it (x first, the answer not included).
+
+    With `begin`, x are the units before that layer.
+    """
+    before, after = [], [x if isinstance(x, Bounded) else Bounded.exact(x, spec.dtype)]
+    for weight, bias, kind in itertools.islice(_layers(spec), begin, end):
         a = after[-1] @ Bounded.exact(weight, spec.dtype)
         before.append(a if bias is None else a + bias)
         after.append(activation(kind, before[-1], _slope(spec)))
     return before, after
 
 
-def forward(spec: NetworkSpec, x: npt.ArrayLike) -> Bounded:
-    last = _units(spec, x)[1][-1]
+def forward(spec: NetworkSpec, x: Any, begin: int = 0) -> Bounded:
+    last = _units(spec, x, begin)[1][-1]
     return softmax(last) if spec.output == Output.SOFTMAX else last
 
 
@@ -279,10 +287,12 @@ def central_difference(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike, h:
     """What `loop` gives for one parameter: it moves to the nearest numbers of its dtype, and all else is exact."""
     spec = spec.copy()
     parameter, at = at_entry(spec, entry)
+    layer = next(k for k, (w, b, _) in enumerate(_layers(spec)) if parameter.base is w or parameter.base is b)
     step, value = spec.dtype.type(h), parameter[at]
+    units = _units(spec, x, end=layer)[1][-1]  # which do not change
     losses, squares = [], []
     for parameter[at] in (value + step, value - step):
-        losses.append(mean(row_losses(spec.loss, forward(spec, x), t)))
+        losses.append(mean(row_losses(spec.loss, forward(spec, units, layer), t)))
         squares.append(Long(parameter[at]) ** 2)
     difference = (losses[0].value - losses[1].value) / (2 * Long(h))
     error = (losses[0].error + losses[1].error) / (2 * Long(h))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 import types
@@ -108,11 +109,17 @@ def test_both_gradients_learn_mnist(gradient: str, mnist_test_set: Any) -> None:
     assert trainer.fit()["test_accuracy"][-1] > 0.9
 
 
+@functools.cache  # for every implementation
+def trained_by_the_reference(gradient: str) -> Trainer:
+    with fastnet.use_backend("numpy"):
+        trainer = make_trainer(gradient=gradient, epochs=3)
+        trainer.fit()
+    return trainer
+
+
 @pytest.mark.parametrize("gradient", ["backprop", "numerical"])
 def test_every_backend_trains_to_the_same(backend: Any, gradient: str) -> None:
-    with fastnet.use_backend("numpy"):
-        expected = make_trainer(gradient=gradient, epochs=3)
-        expected.fit()
+    expected = trained_by_the_reference(gradient)
     trainer = make_trainer(gradient=gradient, epochs=3)
     history = trainer.fit()
     for name, p in expected.net.params.items():

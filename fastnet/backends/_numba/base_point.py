@@ -102,13 +102,16 @@ def forward(begin: int, end: int, net: Net, chunk: Chunk) -> None:
             at = slice(units, units + outputs)
             activations.place(kind, a[at], chunk.s[begin + i, at], chunk.c[begin + i, at])
         if kind == Activation.SIGMOID:
-            out[:] = chunk.s[begin:end, units : units + outputs]
+            for i in range(rows):
+                for j in range(outputs):
+                    out[i, j] = chunk.s[begin + i, units + j]
         else:
             activations.activate(kind, slope, out.ravel(), out.ravel())
-        chunk.z[begin:end, units : units + outputs] = out
-        if number == len(net.layers) - 1:
-            chunk.last[begin:end] = out
-    chunk.y[begin:end] = chunk.last[begin:end]
+        for i in range(rows):
+            for j in range(outputs):
+                chunk.z[begin + i, units + j] = out[i, j]
+                if number == len(net.layers) - 1:
+                    chunk.last[begin + i, j] = chunk.y[begin + i, j] = out[i, j]
     if net.output == Output.SOFTMAX:
         losses.softmax(chunk.y[begin:end], chunk.y[begin:end])
     for row in range(begin, end):

@@ -19,6 +19,9 @@ def jit(inline: bool = False) -> Callable[[Kernel], Kernel]:
 
     Of fastmath only the contraction to fused multiply-adds is allowed: the rest would assume that nothing is NaN. A
     loop that calls a function vectorises only if that function is compiled with `inline`.
+
+    Kernels copy arrays into slices by loops: an assignment has an error message for other shapes, and the functions on
+    strings that write it take as long to compile as several kernels.
     """
     options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "forceinline": inline}
 

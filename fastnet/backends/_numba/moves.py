@@ -129,7 +129,8 @@ def _evaluate_last(
                     dz[i] = move[i] * effect[i]
             _finish(net, chunk, row, kind, answer, work.met, work)
             if sign > 0:
-                to[:] = work.change
+                for i in range(LANES):
+                    to[i] = work.change[i]
             else:
                 for i in range(LANES):
                     to[i] -= work.change[i]
@@ -241,7 +242,8 @@ def evaluate(begin: int, end: int, net: Net, chunk: Chunk, table: Table) -> None
         odd = table.odd[begin_odd : begin_odd + count * layer.padded]
         _evaluate_element(net, chunk, table.wanted, row, number, j, moves, odd, work)
         slot = (element - first_element) * LANES
-        table.element_met[slot : slot + LANES] = work.met
+        for i in range(LANES):
+            table.element_met[slot + i] = work.met[i]
 
 
 @jit(inline=True)
@@ -277,7 +279,8 @@ def _evaluate_element(
             for i in range(LANES):
                 work.met[i] |= _obstacles(KINK, 0, 0, a[i], moves[v]) | _obstacles(KINK, 0, 0, a[i], -moves[v])
     if activations.is_smooth(kind) and longest > 1:
-        work.met[:] |= FAR
+        for i in range(LANES):
+            work.met[i] |= FAR
 
     # The longest move of softmax's argument decides whether series serve for it, and of which order.
     steep = activations.steepest(kind, net.slope) * longest * 2 * (1.0 if number == depth - 1 else net.steepest)
