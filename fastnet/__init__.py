@@ -14,7 +14,13 @@ from fastnet.checking import (
     compare_gradients,
     compare_steps,
 )
-from fastnet.differentiation import derivative, gradient_descent, numerical_gradient, numerical_jacobian
+from fastnet.differentiation import (
+    derivative,
+    gradient_descent,
+    numerical_gradient,
+    numerical_gradient_2d,
+    numerical_jacobian,
+)
 from fastnet.functions import (
     add_bias,
     cross_entropy_error,
@@ -69,6 +75,7 @@ __all__ = [
     "matmul",
     "mean_squared_error",
     "numerical_gradient",
+    "numerical_gradient_2d",
     "numerical_jacobian",
     "optimizers",
     "relu",

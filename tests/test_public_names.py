@@ -18,8 +18,8 @@ FACES = {
         GradientComparison History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet
         add_bias backends build_info check_gradient check_layer compare_gradients compare_steps
         cross_entropy_error datasets derivative get_num_threads gradient_descent identity_function layers
-        leaky_relu matmul mean_squared_error numerical_gradient numerical_jacobian optimizers relu
-        set_num_threads sigmoid softmax step_function tanh use_backend
+        leaky_relu matmul mean_squared_error numerical_gradient numerical_gradient_2d numerical_jacobian
+        optimizers relu set_num_threads sigmoid softmax step_function tanh use_backend
     """,
     "fastnet.backends": """
         MOST_THREADS NAMES Backend TrainingBackend active available build_info get get_num_threads has_extension
@@ -31,7 +31,9 @@ FACES = {
     """,
     "fastnet.cli": "main",
     "fastnet.datasets": "cache_dir find_mnist load_mnist make_digits read_idx",
-    "fastnet.differentiation": "derivative gradient_descent numerical_gradient numerical_jacobian",
+    "fastnet.differentiation": """
+        derivative gradient_descent numerical_gradient numerical_gradient_2d numerical_jacobian
+    """,
     "fastnet.layers": """
         Add Affine BatchNorm Dropout IdentityWithLoss Layer LeakyReLU LossLayer Mul ReLU Sigmoid SoftmaxWithLoss Step
         Tanh

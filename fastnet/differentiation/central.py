@@ -112,6 +112,49 @@ def numerical_gradient(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | None
     return gradient_of(call, x, h)
 
 
+def numerical_gradient_2d(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | None = None) -> npt.NDArray[Any]:
+    """The gradient of a scalar function at each of several points, by central differences.
+
+    Parameters
+    ----------
+    f : callable
+        Takes one point, shape (n,), and returns one real number. It must leave the point as it is.
+    x : ndarray
+        The points, shape (points, n), or one point, shape (n,): floating-point numbers, changed in place and restored.
+    h : float or array_like, optional
+        As for `numerical_gradient`; an array broadcasts to the shape of `x`.
+
+    Returns
+    -------
+    ndarray
+        Row by row the gradient at that point: the shape of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `numerical_gradient`; ValueError also if `x` has more than two dimensions or none.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> points = np.array([[3.0, 4.0], [0.0, 2.0]])
+    >>> fastnet.numerical_gradient_2d(lambda x: x[0] ** 2 + x[1] ** 2, points).round(9)
+    array([[6., 8.],
+           [0., 4.]])
+    """
+    checks.check_function(f)
+    checks.check_perturbable(x)
+    if x.ndim not in (1, 2):
+        raise ValueError(f"x must have shape (points, n) or (n,), not {x.shape}")
+    if x.ndim == 1:
+        return numerical_gradient(f, x, h)
+    steps = [None] * len(x) if h is None else as_steps(h, x, x.dtype)
+    gradient = np.empty(x.shape, dtype=x.dtype.newbyteorder("="))
+    for row, (point, step) in enumerate(zip(x, steps, strict=True)):
+        gradient[row] = numerical_gradient(f, point, step)
+    return gradient
+
+
 def gradient_of(call: Caller, x: npt.NDArray[Any], h: npt.ArrayLike | None = None) -> npt.NDArray[Any]:
     """The gradient of a function that `check_function_of` has seen."""
     gradient = np.empty(x.shape, dtype=x.dtype.newbyteorder("="))

@@ -132,6 +132,28 @@ def test_numerical_jacobian_of_numbers_and_views():
     assert fastnet.numerical_jacobian(lambda at: at, x.astype(np.float32)).dtype == np.float32
 
 
+def test_the_gradient_at_every_row():
+    points = np.random.default_rng(0).standard_normal((5, 3))
+    before = points.copy()
+
+    def f(x):
+        assert x.shape == (3,)
+        return float(x[0] ** 2 * x[1] + np.sin(x[2]))
+
+    x, y, z = points.T
+    expected = np.column_stack([2 * x * y, x**2, np.cos(z)])
+    np.testing.assert_allclose(fastnet.numerical_gradient_2d(f, points), expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(fastnet.numerical_gradient_2d(f, points[1]), expected[1], rtol=0, atol=1e-8)
+    steps = np.full((5, 1), 1e-3)
+    np.testing.assert_allclose(fastnet.numerical_gradient_2d(f, points, steps), expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(points, before)
+    assert fastnet.numerical_gradient_2d(f, points[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"x must have shape \(points, n\) or \(n,\), not \(1, 5, 3\)"):
+        fastnet.numerical_gradient_2d(f, points[None])
+    with pytest.raises(TypeError, match="pass one of its arrays, as in numerical_gradient"):
+        fastnet.numerical_gradient(f, {"W1": points}, "W1")
+
+
 def test_gradient_descent():
     start = np.array([[2.0, -1.0]])
     assert fastnet.gradient_descent(cubic, start, step_num=0).tolist() == start.tolist()
