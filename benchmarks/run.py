@@ -25,9 +25,10 @@ import bench_matmul
 import bench_network
 import bench_threads
 import bench_training
+import bench_verdicts
 from _measure import FULL, NOTES, QUICK, environment, measure, table, verdict
 
-PARTS = (bench_differences, bench_training, bench_network, bench_matmul, bench_threads)
+PARTS = (bench_differences, bench_training, bench_network, bench_matmul, bench_verdicts, bench_threads)
 
 
 def main() -> None:

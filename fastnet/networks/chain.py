@@ -195,10 +195,12 @@ class Chain(Computation):
         found = np.empty_like(rows)
         for first in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(first, first + ROWS_AT_ONCE)
-            units = rows[part] @ weight if bias is None else rows[part] @ weight + bias
+            units = active().matmul(rows[part], weight)
+            if bias is not None:
+                units = active().add_bias(units, bias)
             below = replace(spec, weights=(units, *spec.weights[1:]), biases=(None, *spec.biases[1:]), weight_decay=0.0)
             d = compute(below, np.eye(len(units), dtype=spec.dtype), t[part])[0]
-            np.matmul(d, weight.T, out=found[part])
+            found[part] = active().matmul(d, weight, transpose_b=True)
             found[part] *= spec.dtype.type(len(units) / len(rows))
         return found
 
