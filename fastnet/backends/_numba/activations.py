@@ -25,12 +25,12 @@ def small_move(dtype: npt.DTypeLike) -> float:
     return 0.02 if dtype == np.float32 else 5e-4
 
 
-@jit(inline=True)
+@jit(inline=True, python=True)
 def has_kink(kind: int) -> bool:
     return kind == Activation.STEP or kind == Activation.RELU or kind == Activation.LEAKY_RELU
 
 
-@jit(inline=True)
+@jit(inline=True, python=True)
 def is_smooth(kind: int) -> bool:
     # Whether the activation is curved, and smooth everywhere.
     return kind == Activation.SIGMOID or kind == Activation.TANH

@@ -30,7 +30,7 @@ class Loop(NamedTuple):
     differences: FloatArray  # (entries,): the result
 
 
-@jit()
+@jit(python=False)
 def _penalty(work: Loop, theta: FloatArray) -> float:
     # theta as in `work` -> scalar. One sum per lane: these vectorise, and they round less than a single sum.
     lanes = np.zeros(32)
@@ -43,7 +43,7 @@ def _penalty(work: Loop, theta: FloatArray) -> float:
     return 0.5 * work.weight_decay * float(lanes.sum())
 
 
-@jit()
+@jit(python=False)
 def _loss(work: Loop, theta: FloatArray, units_of_layers: FloatArray) -> float:
     # theta as in `work`, units_of_layers (2, threads.BLOCK_ROWS * work.widest) as scratch -> scalar.
     total = 0.0

@@ -94,7 +94,7 @@ def _target(answer: Answer, k: int) -> float:
 _LONGEST = 600.0  # e^d is finite up to here, and so are sums of it.
 
 
-@jit()
+@jit(python=False)
 def _special_difference(output: int, loss: int, answer: Answer, dz: FloatArray, dy: FloatArray, i: int) -> float:
     # `loss_differences` for lane i in two special cases. Where e^d overflows, the change is so great that plain
     # subtraction cancels nothing. Where the argument of a logarithm falls below half, 1 + dy / (y + epsilon) cancels,
@@ -125,7 +125,7 @@ def _special_difference(output: int, loss: int, answer: Answer, dz: FloatArray, 
     return change
 
 
-@jit()
+@jit(python=False)
 def loss_differences(
     output: int, loss: int, answer: Answer, dz: FloatArray, work: FloatArray, change: FloatArray
 ) -> None:
