@@ -249,7 +249,7 @@ class BaseNetwork:
         self,
         x: npt.ArrayLike,
         t: npt.ArrayLike,
-        h: float = 1e-4,
+        h: float | None = None,
         algorithm: str = "auto",
         *,
         names: Iterable[str] | None = None,
@@ -263,8 +263,9 @@ class BaseNetwork:
         ----------
         x, t : array_like
             As for `loss`.
-        h : float, default 1e-4
-            The step.
+        h : float, optional
+            The step. By default 1e-4; where a float32 network is evaluated twice for each parameter, as by ``"loop"``,
+            1e-2, since a smaller step would leave little but rounding error.
         algorithm : {"auto", "nodal", "incremental", "loop"}
             All give the same numbers up to rounding. ``"loop"`` runs the network twice for each parameter, as the
             textbook does; its subtraction of two losses leaves a rounding error of about 1e-16/h (1e-7/h in float32).
@@ -289,13 +290,14 @@ class BaseNetwork:
             As `loss`; also if `h` is not positive and finite, or the algorithm is unknown, or not one of the backend's
             or the network's, or one of `names` is not a parameter.
         """
-        checks.as_positive(h, "h")
+        if h is not None:
+            checks.as_positive(h, "h")
         checks.as_choice(algorithm, "algorithm", ALGORITHMS)
         wanted = self._wanted(names)
         if overridden(self, *FUNCTION):
             return self._numerical_gradient_of_own_loss(x, t, h, algorithm, wanted)
         computation = self._computation()
-        step = checks.as_step(h, computation.dtype)
+        step = checks.as_step(computation.default_step(algorithm) if h is None else h, computation.dtype)
         return computation.numerical_gradient(*computation.batch(x, t), step, algorithm, wanted)
 
     def _wanted(self, names: Iterable[str] | None) -> list[str]:
@@ -347,7 +349,7 @@ class BaseNetwork:
         return computation.input_gradient(*computation.batch(x, t)).reshape(np.shape(x))
 
     def numerical_input_gradient(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float = 1e-4, algorithm: str = "auto"
+        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None = None, algorithm: str = "auto"
     ) -> FloatArray:
         """The gradient of the loss with respect to `x`, by central differences, in training mode; it changes nothing.
 
@@ -370,15 +372,16 @@ class BaseNetwork:
         ValueError, TypeError
             As `numerical_gradient`.
         """
-        checks.as_positive(h, "h")
+        if h is not None:
+            checks.as_positive(h, "h")
         checks.as_choice(algorithm, "algorithm", ALGORITHMS)
         computation = self._computation()
         rows, targets = computation.batch(x, t)
-        step = checks.as_step(h, computation.dtype)
         if overridden(self, *FUNCTION):
             moving = rows.copy()
             with self._same_pass() as loss:
-                return numerical_gradient(lambda _: loss(moving, targets), moving, step).reshape(np.shape(x))
+                return numerical_gradient(lambda _: loss(moving, targets), moving, h).reshape(np.shape(x))
+        step = checks.as_step(computation.default_step(algorithm) if h is None else h, computation.dtype)
         return computation.numerical_input_gradient(rows, targets, step, algorithm).reshape(np.shape(x))
 
     @contextlib.contextmanager
@@ -396,7 +399,7 @@ class BaseNetwork:
             self.state.update(before)
 
     def _numerical_gradient_of_own_loss(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float, algorithm: str, names: list[str]
+        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None, algorithm: str, names: list[str]
     ) -> NumericalGradient:
         """Return the gradient of a subclass's own loss, which is called twice for each parameter."""
         if algorithm not in ("auto", "loop"):

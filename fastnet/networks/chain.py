@@ -145,6 +145,9 @@ class Chain(Computation):
         loss, gradients = active().loss_and_gradient(self.spec, rows, t)
         return loss, self.named(gradients)
 
+    def default_step(self, algorithm: str) -> float:
+        return super().default_step(algorithm) if _as_algorithm(algorithm) == "loop" else 1e-4
+
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str] | None = None
     ) -> NumericalGradient:

@@ -80,6 +80,10 @@ class Computation(abc.ABC):
     @abc.abstractmethod
     def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss: ...
 
+    def default_step(self, algorithm: str) -> float:
+        """The step of a numerical gradient that is not asked for: for two evaluations that are subtracted, by dtype."""
+        return checks.as_step(None, self.dtype)
+
     def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
         """`x` and `t`, checked and converted to what the other methods take."""
         rows = self.rows(x)

@@ -68,7 +68,6 @@ MISTAKES = [
     ({"h": -float("inf")}, V, "h must be finite, not -inf"),
     ({"h": True}, T_, "h must be a number, not bool"),
     ({"h": "1e-4"}, T_, "h must be a number, not str"),
-    ({"h": None}, T_, "h must be a number, not NoneType"),
     ({"h": 1j}, T_, "h must be a number, not complex"),
 ]
 

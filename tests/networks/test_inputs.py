@@ -105,3 +105,18 @@ def test_a_training_with_images_of_any_rank():
     assert history["test_accuracy"][-1] > 0.8
     with pytest.raises(ValueError, match="x_train does not fit the network"):
         fastnet.Trainer(fastnet.TwoLayerNet(784, 5, 10), images, t, epochs=1)
+
+
+def test_the_default_step_is_by_dtype_where_losses_are_subtracted(backend):
+    """In float32 the notes' 1e-4 leaves little but rounding; exact differences keep it."""
+    x, t = batch_of()
+    for make in (
+        lambda dtype: fastnet.MultiLayerNet(6, [5], 4, "tanh", use_batchnorm=True, dtype=dtype, seed=0),
+        lambda dtype: fastnet.TwoLayerNet(6, 5, 4, weight_init_std=0.5, dtype=dtype, seed=0),
+    ):
+        narrow, wide = make("float32"), make("float64")
+        exact = wide.gradient(x, t)
+        for algorithm in ("auto", "loop"):
+            found = narrow.numerical_gradient(x, t, algorithm=algorithm)
+            for name in ("W1", "W2", "b2"):
+                assert abs(found[name] - exact[name]).max() < 2e-3 * abs(exact[name]).max(), (algorithm, name)
