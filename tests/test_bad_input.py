@@ -91,7 +91,6 @@ STEPS = [
     (-INF, V, "h must be finite, not -inf"),
     (10**400, V, "h must be finite, not 10000"),
     ("1e-4", T, "h must be a number, not str"),
-    (None, T, "h must be a number, not NoneType"),
     (True, T, "h must be a number, not bool"),
     (1j, T, "h must be a number, not complex"),
     (np.array([1e-4]), T, "h must be a number, not ndarray"),
