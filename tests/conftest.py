@@ -74,11 +74,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the longest groups, and compile in the tests' own process before others start a fresh interpreter."""
-    if hasattr(config, "workerinput"):
-        from sharing import order
+    if hasattr(config, "workerinput"):  # one of several processes
+        from sharing import in_order
 
-        items.sort(key=lambda item: order(item.nodeid, "run_python" in getattr(item, "fixturenames", ())))
+        items[:] = in_order(items)
 
 
 def pytest_sessionstart() -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastnet
@@ -32,6 +32,8 @@ STEP = {"float64": 1e-4, "float32": 2.0**-6}
 TOLERANCE = {dtype: 10 * h * h / 6 + 40 * float(np.finfo(dtype).eps) / h for dtype, h in STEP.items()}
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 4))
 seeds = st.integers(0, 2**32 - 1)
+# For tests of few shapes, which also run for each kind of layer, backend and dtype.
+fewer = settings(max_examples=settings().max_examples // 2)
 
 
 def scaled(tolerance, expected):
@@ -130,6 +132,7 @@ ACTIVATIONS = {
 def test_activations(backend, dtype, kind):
     layer = kind()
 
+    @fewer
     @given(shapes, seeds)
     def check(shape, seed):
         rng = np.random.default_rng(seed)
@@ -386,6 +389,7 @@ def test_columns_and_batches_without_variance(dtype):
     ],
 )
 def test_losses(backend, dtype, kind, targets):
+    @fewer
     @given(st.integers(1, 5), st.integers(1, 5), seeds)
     def check(rows, classes, seed):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""How `pytest -n` shares the tests out: in groups, each in one process, the longest first.
+"""How `pytest -n` shares the tests out: in groups, each in one process, and in an order.
 
 pytest-xdist's own groups do nothing with pytest 9.2, which keeps no test's name where they are written; and their order
 is by the number of tests, not by their time. So the group is read from the test's name.
@@ -6,36 +6,44 @@ is by the number of tests, not by their time. So the group is read from the test
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# They take longest: one process alone would end with them. The second compiles all of Numba's kernels, which others
+# would compile as well if they needed them in the meantime.
+FIRST = ("test_cpp_calls_no_derivative", "test_each_kernel_is_compiled_once_for_each_dtype")
 
 
 def group_of(nodeid: str) -> str:
-    """Return the group of a test.
+    """Return the group of a test: its function, so that what is cached for one backend serves for all.
 
-    Numba's tests are in one group: two processes would compile the same functions at the same time. Tests of Ctrl-C
-    measure times, and would disturb each other. All others are grouped by their function, so that what is cached for a
-    test on one backend or instruction set serves for all.
+    Tests of Ctrl-C are one group. They measure times, and would disturb each other.
     """
-    function, _, parameters = nodeid.partition("[")
-    if "ctrl_c" in function:
-        return "ctrl-c"
-    return "numba" if "numba" in parameters.rstrip("]").split("-") else function
+    function = nodeid.partition("[")[0]
+    return "ctrl-c" if "ctrl_c" in function else function
 
 
-def order(nodeid: str, in_subprocess: bool) -> int:
-    """Return the rank of a test among all: groups begin in the order of their first tests.
+def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests in the order in which groups begin: those that use Numba late, fresh interpreters last."""
 
-    The longest groups come first, since one process alone would end with them. Tests that start a fresh interpreter
-    come after the others, which have then compiled what it needs.
-    """
-    group = group_of(nodeid)
-    if group.endswith("::test_cpp_calls_no_derivative"):
-        return 0
-    if group == "numba":
-        return 2 if in_subprocess else 1
-    return 4 if group == "ctrl-c" else 5 if in_subprocess else 3
+    def rank(item: pytest.Item) -> int:
+        function, _, parameters = item.nodeid.partition("[")
+        if function.endswith(FIRST):
+            return 0
+        if "run_python" in getattr(item, "fixturenames", ()) or group_of(item.nodeid) == "ctrl-c":
+            return 3
+        # Comparisons, and their examples, are of all backends.
+        return 2 if "numba" in parameters.rstrip("]").split("-") or "compar" in item.nodeid else 1
+
+    items = list(items)
+    ranks: dict[str, int] = {}
+    for item in items:
+        group = group_of(item.nodeid)
+        ranks[group] = max(ranks.get(group, 0), rank(item))
+    return sorted(items, key=lambda item: ranks[group_of(item.nodeid)])
 
 
 class Sharing(LoadScopeScheduling):

@@ -1,0 +1,59 @@
+"""Numba compiles each kernel once for each dtype. With several processes this runs first: others find all on disk."""
+
+from __future__ import annotations
+
+import sys
+
+import numba
+import numpy as np
+import pytest
+
+import fastnet
+from chains import ANSWERS, L, R, S, T, chain
+from fastnet import backends
+from fastnet.backends.spec import Activation
+
+
+def called_from_python():
+    """Every compiled function except those that only others call, by its name."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("fastnet.backends._numba.")]
+    functions = [f for module in modules for f in vars(module).values() if hasattr(f, "signatures")]
+    return {f"{f.__module__}.{f.__name__}": f for f in functions if not f.targetoptions["no_cpython_wrapper"]}
+
+
+def use_everything(dtype):
+    """Every function: all layouts of arrays, depths of networks, kinds of targets and lengths of moves."""
+    backend, rng = backends.active(), np.random.default_rng(0)
+    x, labels = rng.standard_normal((9, 5)).astype(dtype), np.arange(9) % 3
+    sparse = np.where(rng.random(x.shape) < 0.9, 0, x).astype(dtype)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    rows = rng.dirichlet(np.ones(3), 9).astype(dtype)
+    for kind in Activation:
+        backend.activation(kind, x, 0.1)
+        backend.activation_derivative(kind, x, 0.1)
+    y = backend.softmax(x[:, :3])
+    for answer, widths in zip(ANSWERS, ((5, 3), (5, 4, 3), (5, 6, 7, 4, 3)), strict=True):
+        spec = chain(widths, (S, R, L, T)[-len(widths) + 1 :], dtype, answer, biased=len(widths) > 2)
+        for inputs in (x, sparse, np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2], frozen):
+            for t in (labels, rows, np.asfortranarray(rows)):
+                backend.forward(spec, inputs)
+                backend.loss(spec, inputs, t)
+                backend.loss_and_gradient(spec, inputs, t)
+                backend.loop(spec, inputs, t, 1e-3, np.arange(4))
+        for t in (labels, rows):
+            backend.cross_entropy_error(y, t)
+            backend.mean_squared_error(y, t)
+            for h in (1e-4, 0.5, 50.0):
+                backend.incremental(spec, x, t, h)
+                backend.nodal(spec, x, t, h)
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
+def test_each_kernel_is_compiled_once_for_each_dtype():
+    with fastnet.use_backend("numba"):
+        for dtype in ("float32", "float64"):
+            use_everything(dtype)
+    found = {name: len(f.signatures) for name, f in called_from_python().items()}
+    assert {name: count for name, count in found.items() if count > 2} == {}
+    assert sum(count == 2 for count in found.values()) > 10
