@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.checking.problems import check_problem, moved_in_place
+from fastnet.checking.problems import check_problem, moved_in_place, of_backprop
+from fastnet.checking.randomness import GlobalRandom
 from fastnet.checking.result import GradientCheck, GradientCheckError
 from fastnet.layers import Layer
 from fastnet.networks import Network
@@ -141,8 +142,7 @@ def _check(
     problem = moved_in_place(arrays, lambda: float(np.sum(forward() * factor)), analytic, h)
     digits = min([a.dtype for a in (*inputs, *start.params.values()) if a.dtype.kind == "f"], key=lambda d: d.itemsize)
     fast = _Structure(forward, arrays, factor, problem.steps)
-    second: Any = replace(problem.second, floor=8 * float(np.finfo(digits).eps))  # type: ignore[type-var]
-    problem = replace(problem, numerical=fast.differences, dtype=digits, second=second)
+    problem = replace(of_backprop(problem, digits), numerical=fast.differences, dtype=digits)
     return check_problem(problem, rtol, atol, worst)
 
 
@@ -224,7 +224,7 @@ class _Start:
     def __init__(self, layer: Any) -> None:
         self._layer = layer
         self._state = dict(layer.state) if isinstance(layer, Layer) else {}
-        self._random: Any = np.random.get_state()  # noqa: NPY002 - what layers of the book draw from
+        self._random = GlobalRandom()
         self._draws = False
         self.params = _params_of(layer)
 
@@ -233,12 +233,11 @@ class _Start:
         if self._state:
             self._layer.state = {name: array.copy() for name, array in self._state.items()}
         if self._draws:
-            np.random.set_state(self._random)  # noqa: NPY002
+            self._random.put_back()
 
     def note_random(self) -> None:
         """After the first pass, find out whether the layer draws from NumPy's random generator."""
-        now: Any = np.random.get_state()  # noqa: NPY002
-        self._draws = now[2:] != self._random[2:] or not np.array_equal(now[1], self._random[1])
+        self._draws = self._random.has_moved()
 
     def gradients(self) -> dict[str, Any]:
         """Return the gradients that the last backward stored, by the names of `params`."""
@@ -277,7 +276,7 @@ def _params_of(layer: Any) -> Arrays:
 @contextlib.contextmanager
 def _unchanged(layer: Any) -> Iterator[None]:
     """Leave the layer, and NumPy's random generator, as they were."""
-    before, random = dict(vars(layer)), np.random.get_state()  # noqa: NPY002
+    before, random = dict(vars(layer)), GlobalRandom()
     copies = {
         name: {key: np.copy(array) for key, array in value.items()} if isinstance(value, dict) else np.copy(value)
         for name, value in before.items()
@@ -291,7 +290,7 @@ def _unchanged(layer: Any) -> Iterator[None]:
         for name, copy in copies.items():
             for here, kept in [(before[name], copy)] if not isinstance(copy, dict) else _pairs(before[name], copy):
                 here[...] = kept
-        np.random.set_state(random)  # noqa: NPY002
+        random.put_back()
 
 
 def _pairs(here: Any, kept: Any) -> list[tuple[Any, Any]]:

@@ -16,6 +16,7 @@ from fastnet._tools.types import FloatArray
 from fastnet.checking.layout import Layout
 from fastnet.checking.opinions import FinerStep, Ladder, rounding_floor
 from fastnet.checking.probes import Probe
+from fastnet.checking.randomness import GlobalRandom
 from fastnet.checking.result import GradientCheck
 from fastnet.checking.verdict import (
     BoolArray,
@@ -159,7 +160,7 @@ def _of_layers(
     wide = computation.in_float64(rows, targets)
     arrays = {"x": wide.rows} if inputs else wide.params
     problem = moved_in_place(arrays, wide.value, analytic, {"x": h} if inputs and np.ndim(h) else h)
-    return _with_digits(problem, computation.dtype)
+    return of_backprop(problem, computation.dtype)
 
 
 def _of_chain(
@@ -175,7 +176,7 @@ def _of_chain(
     arrays = {"x": wide.rows} if inputs else wide.params
     exact = [a for a in backends.active().algorithms if a != "loop"]
     if np.ndim(h) or isinstance(h, Mapping) or not exact or not chain.spec.has_exact_difference:
-        return _with_digits(moved_in_place(arrays, wide.value, analytic, h), chain.dtype)
+        return of_backprop(moved_in_place(arrays, wide.value, analytic, h), chain.dtype)
     layout = Layout(arrays)
     flat = layout.flat(analytic, "gradient")
     step = checks.as_step(h, chain.dtype)
@@ -207,7 +208,7 @@ def _as_dtype(targets: Any, dtype: np.dtype[Any]) -> Any:
     return targets if targets.ndim == 1 else targets.astype(dtype)
 
 
-def _with_digits(problem: Problem, dtype: np.dtype[Any]) -> Problem:
+def of_backprop(problem: Problem, dtype: np.dtype[Any]) -> Problem:
     """The same problem for a gradient of a network with parameters of `dtype`, and with the rounding of backprop."""
     second = problem.second
     assert isinstance(second, Ladder)
@@ -230,27 +231,22 @@ def _of_any_network(net: Any, gradient: Any, x: Any, t: Any, h: Any, inputs: boo
         if not isinstance(array, np.ndarray):
             what, wrong = "x" if inputs else f"params[{name!r}]", checks.type_name(array)
             raise TypeError(f"{what} must be a NumPy array, since it is changed in place, not {wrong}")
-    random = np.random.get_state()  # noqa: NPY002 - what networks of the book draw their masks from
+    random = GlobalRandom()
     given = gradient(x, t) if callable(gradient) else gradient
-    draws = callable(gradient) and not _is_state(random)
+    draws = callable(gradient) and random.has_moved()
     state = dict(net.state) if isinstance(net, BaseNetwork) else {}
 
     def f(_: Any) -> Any:
         if state:
             net.state.update(state)
         if draws:  # the masks that the gradient is of
-            np.random.set_state(random)  # noqa: NPY002
+            random.put_back()
         return loss(x, t, **options)
 
     call = Caller(f, scalar=True)
     call({**params, "x": x, "t": t})  # which it must not change
     problem = moved_in_place(arrays, lambda: call(None), {"x": given} if inputs else _as_named(given), h, call)
-    return _with_digits(problem, problem.dtype)
-
-
-def _is_state(random: Any) -> bool:
-    now: Any = np.random.get_state()  # noqa: NPY002
-    return bool(now[2:] == random[2:]) and np.array_equal(now[1], random[1])
+    return of_backprop(problem, problem.dtype)
 
 
 def _parameters(function: Any) -> Mapping[str, Any]:

@@ -274,7 +274,6 @@ class BaseNetwork:
             derives the entries of all weights into the unit from them, to rounding; where that is not possible it
             uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. Networks with layers other
             than affine ones and activations have ``"auto"`` and ``"loop"``.
-
         names : iterable of str, optional
             The parameters to differentiate with respect to, as in ``names=("W1",)``; all by default.
 
