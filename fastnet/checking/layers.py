@@ -343,6 +343,12 @@ class _Structure:
     def _difference(self, array: npt.NDArray[Any], place: Any, step: Any, axes: Any = None) -> Any:
         before = array[place].copy()
         above, below = (before + step).astype(array.dtype), (before - step).astype(array.dtype)
+        distance = above.astype(np.float64) - below
+        if not np.all(distance):
+            lost = float(before[distance == 0].flat[0])
+            raise ValueError(
+                f"h is lost in rounding beside an element of {lost:g}, which is {array.dtype}: give a larger h"
+            )
         try:
             array[place] = above
             upper = self.forward()
@@ -351,7 +357,7 @@ class _Structure:
         finally:
             array[place] = before
         with np.errstate(all="ignore"):
-            return ((upper - lower) * self.dout).sum(axis=axes) / (above.astype(np.float64) - below)
+            return ((upper - lower) * self.dout).sum(axis=axes) / distance
 
     def _is_separate(self, array: npt.NDArray[Any], axis: int) -> bool:
         """Whether each part along `axis` moves its own part of the output, and no other; found by moving each part."""

@@ -238,3 +238,10 @@ def test_mistakes():
     np.testing.assert_array_equal(X, before)
     with pytest.raises(fastnet.GradientCheckError, match="FAILED: 24 of 35"):
         fastnet.check_layer(Scale("dx"), X, raise_exception=True)
+
+
+def test_a_step_that_is_lost_in_rounding_is_no_verdict():
+    for x in (1e13 + X, np.full((3, 30), 1e13)):
+        with pytest.raises(ValueError, match=r"h .*is lost in rounding"):
+            fastnet.check_layer(Square(), x, h=1e-4)
+        assert fastnet.check_layer(Square(), x).passed
