@@ -227,7 +227,7 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     return active().cross_entropy_error(rows, targets)
 
 
-def matmul(a: npt.ArrayLike, b: npt.ArrayLike, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:
+def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:
     """The matrix product of `a` and `b`, either of which can be transposed.
 
     Parameters

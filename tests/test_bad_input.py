@@ -167,7 +167,7 @@ FUNCTIONS = [
     ),
     (
         "matmul: flag",
-        lambda g: fastnet.matmul(g.x, g.x, "no", True),
+        lambda g: fastnet.matmul(g.x, g.x, transpose_a="no", transpose_b=True),
         T,
         "transpose_a must be True or False, not str ('no')",
     ),

@@ -250,8 +250,8 @@ class BaseNetwork:
         x: npt.ArrayLike,
         t: npt.ArrayLike,
         h: float | None = None,
-        algorithm: str = "auto",
         *,
+        algorithm: str = "auto",
         names: Iterable[str] | None = None,
     ) -> NumericalGradient:
         """The gradient of the loss in training mode with respect to every parameter, by central differences.
@@ -289,14 +289,12 @@ class BaseNetwork:
             As `loss`; also if `h` is not positive and finite, or the algorithm is unknown, or not one of the backend's
             or the network's, or one of `names` is not a parameter.
         """
-        if h is not None:
-            checks.as_positive(h, "h")
-        checks.as_choice(algorithm, "algorithm", ALGORITHMS)
+        _check_options(h, algorithm)
         wanted = self._wanted(names)
         if overridden(self, *FUNCTION):
             return self._numerical_gradient_of_own_loss(x, t, h, algorithm, wanted)
         computation = self._computation()
-        step = checks.as_step(computation.default_step(algorithm) if h is None else h, computation.dtype)
+        step = computation.step(h, algorithm)
         return computation.numerical_gradient(*computation.batch(x, t), step, algorithm, wanted)
 
     def _wanted(self, names: Iterable[str] | None) -> list[str]:
@@ -348,7 +346,7 @@ class BaseNetwork:
         return computation.input_gradient(*computation.batch(x, t)).reshape(np.shape(x))
 
     def numerical_input_gradient(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None = None, algorithm: str = "auto"
+        self, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None = None, *, algorithm: str = "auto"
     ) -> FloatArray:
         """The gradient of the loss with respect to `x`, by central differences, in training mode; it changes nothing.
 
@@ -371,16 +369,14 @@ class BaseNetwork:
         ValueError, TypeError
             As `numerical_gradient`.
         """
-        if h is not None:
-            checks.as_positive(h, "h")
-        checks.as_choice(algorithm, "algorithm", ALGORITHMS)
+        _check_options(h, algorithm)
         computation = self._computation()
         rows, targets = computation.batch(x, t)
         if overridden(self, *FUNCTION):
             moving = rows.copy()
             with self._same_pass() as loss:
                 return numerical_gradient(lambda _: loss(moving, targets), moving, h).reshape(np.shape(x))
-        step = checks.as_step(computation.default_step(algorithm) if h is None else h, computation.dtype)
+        step = computation.step(h, algorithm)
         return computation.numerical_input_gradient(rows, targets, step, algorithm).reshape(np.shape(x))
 
     @contextlib.contextmanager
@@ -463,3 +459,10 @@ class BaseNetwork:
             found[key] = found[key].astype(array.dtype.newbyteorder("="), order="C")
         for prefix, group in groups.items():
             group.update({name: found[prefix + name] for name in group})
+
+
+def _check_options(h: float | None, algorithm: str) -> None:
+    """Check the options of a numerical gradient, whatever computes it."""
+    if h is not None:
+        checks.as_positive(h, "h")
+    checks.as_choice(algorithm, "algorithm", ALGORITHMS)

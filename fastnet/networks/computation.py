@@ -84,6 +84,10 @@ class Computation(abc.ABC):
         """The step of a numerical gradient that is not asked for: for two evaluations that are subtracted, by dtype."""
         return checks.as_step(None, self.dtype)
 
+    def step(self, h: float | None, algorithm: str) -> float:
+        """The step of a numerical gradient, checked: `h`, or the default one."""
+        return checks.as_step(self.default_step(algorithm) if h is None else h, self.dtype)
+
     def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
         """`x` and `t`, checked and converted to what the other methods take."""
         rows = self.rows(x)

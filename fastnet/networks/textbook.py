@@ -84,10 +84,10 @@ class MultiLayerNet(Network):
         input_size: int,
         hidden_size_list: Iterable[int],
         output_size: int,
+        *,
         activation: str = "relu",
         weight_init_std: str | float = "he",
         weight_decay_lambda: float = 0.0,
-        *,
         use_batchnorm: bool = False,
         dropout_ratio: float = 0.0,
         dtype: npt.DTypeLike = "float64",
@@ -174,6 +174,7 @@ class TwoLayerNet(AffineChain):
         hidden_size: int,
         output_size: int,
         weight_init_std: float = 0.01,
+        *,
         dtype: npt.DTypeLike = "float64",
         seed: int | None = None,
     ) -> None:
@@ -208,7 +209,7 @@ class SimpleNet(AffineChain):
 
     _layers = (ChainLayer("W", None, Activation.IDENTITY),)
 
-    def __init__(self, dtype: npt.DTypeLike = "float64", seed: int | None = None) -> None:
+    def __init__(self, *, dtype: npt.DTypeLike = "float64", seed: int | None = None) -> None:
         wanted = checks.as_dtype(dtype)
         self.params = {"W": np.random.default_rng(seed).standard_normal((2, 3)).astype(wanted)}
 

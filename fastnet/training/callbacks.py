@@ -58,7 +58,7 @@ class EarlyStopping:
         If an argument has the wrong type, or is out of its range.
     """
 
-    def __init__(self, patience: int, monitor: str = "test_accuracy", min_delta: float = 0.0) -> None:
+    def __init__(self, patience: int, *, monitor: str = "test_accuracy", min_delta: float = 0.0) -> None:
         self.patience = checks.as_count(patience, "patience")
         self.monitor = checks.as_choice(monitor, "monitor", MONITORED)
         self.min_delta = checks.as_real(min_delta, "min_delta")

@@ -160,7 +160,7 @@ def test_the_first_wrong_layer_going_back_from_the_loss_is_named(place):
 
 
 def test_the_result_raises_and_shows_itself():
-    net, (x, t) = fastnet.MultiLayerNet(6, [5], 4, "tanh", seed=0), batch_of()
+    net, (x, t) = fastnet.MultiLayerNet(6, [5], 4, activation="tanh", seed=0), batch_of()
     gradient = net.gradient(x, t)
     assert fastnet.check_gradient(net, gradient, (x, t), raise_exception=True)
     gradient["W2"][1, 2] *= -1
@@ -175,7 +175,7 @@ def test_the_result_raises_and_shows_itself():
 
 
 def test_the_order_of_the_taylor_remainder():
-    net, (x, t) = fastnet.MultiLayerNet(6, [5], 4, "tanh", seed=0), batch_of()
+    net, (x, t) = fastnet.MultiLayerNet(6, [5], 4, activation="tanh", seed=0), batch_of()
     gradient = net.gradient(x, t)
     right = fastnet.check_gradient(net, gradient, (x, t))
     assert all(order == pytest.approx(2, abs=0.05) for order in right.orders.values())

@@ -250,7 +250,7 @@ def test_every_layout_gives_the_same_bits(backend, dtype, layout):
         **{kind.name: (f, x) for kind, f in ACTIVATIONS.items()},
         "softmax": (fastnet.softmax, x),
         "matmul": (fastnet.matmul, x, w),
-        "transposed": (lambda a, b: fastnet.matmul(a, b, True, True), x, w.T[:, :7].copy()),
+        "transposed": (lambda a, b: fastnet.matmul(a, b, transpose_a=True, transpose_b=True), x, w.T[:, :7].copy()),
         "add_bias": (fastnet.add_bias, x, b),
         "mean_squared_error": (fastnet.mean_squared_error, y, t),
         "cross_entropy_error": (fastnet.cross_entropy_error, y, t),

@@ -22,8 +22,9 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_input_gradient(backend, dtype, name):
-    rows = 12 if name == "batchnorm and dropout" else 150  # in a chain, more than are taken at once
+def test_input_gradient(backend, dtype, name, monkeypatch):
+    rows = 20
+    monkeypatch.setattr("fastnet.networks.chain.ROWS_AT_ONCE", 16)  # fewer than there are
     net, (x, t) = NETS[name](dtype), batch_of(rows)
     before = x.copy()
     gradient = net.input_gradient(x, t)
@@ -112,7 +113,7 @@ def test_the_default_step_is_by_dtype_where_losses_are_subtracted(backend):
     """In float32 the notes' 1e-4 leaves little but rounding; exact differences keep it."""
     x, t = batch_of()
     for make in (
-        lambda dtype: fastnet.MultiLayerNet(6, [5], 4, "tanh", use_batchnorm=True, dtype=dtype, seed=0),
+        lambda dtype: fastnet.MultiLayerNet(6, [5], 4, activation="tanh", use_batchnorm=True, dtype=dtype, seed=0),
         lambda dtype: fastnet.TwoLayerNet(6, 5, 4, weight_init_std=0.5, dtype=dtype, seed=0),
     ):
         narrow, wide = make("float32"), make("float64")

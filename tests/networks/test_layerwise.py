@@ -130,13 +130,13 @@ def test_what_is_a_chain():
     assert not runs_as_chain(one, loss=OwnLoss())
     assert is_chain(fastnet.TwoLayerNet(3, 2, 2))
     for name in NAMES:
-        assert is_chain(fastnet.MultiLayerNet(6, [5, 4], 3, name))
+        assert is_chain(fastnet.MultiLayerNet(6, [5, 4], 3, activation=name))
     assert not is_chain(everything())
 
 
 def test_a_chain_has_every_algorithm(backend):
     x, t = batch_of(5)
-    net = fastnet.MultiLayerNet(6, [5, 4], 4, "leaky_relu", weight_decay_lambda=0.1, seed=0)
+    net = fastnet.MultiLayerNet(6, [5, 4], 4, activation="leaky_relu", weight_decay_lambda=0.1, seed=0)
     exact = net.gradient(x, t)
     for algorithm in ("auto", *backend.algorithms):
         numerical = net.numerical_gradient(x, t, algorithm=algorithm)
@@ -209,7 +209,15 @@ def test_gradients_pass_the_check(backend):
 
 def test_gradients_in_float32_pass_the_check(backend):
     net = fastnet.MultiLayerNet(
-        6, [5, 4], 3, "tanh", weight_decay_lambda=0.1, use_batchnorm=True, dropout_ratio=0.3, dtype="float32", seed=0
+        6,
+        [5, 4],
+        3,
+        activation="tanh",
+        weight_decay_lambda=0.1,
+        use_batchnorm=True,
+        dropout_ratio=0.3,
+        dtype="float32",
+        seed=0,
     )
     x, t = batch_of(classes=3)
     check = fastnet.check_gradient(net, net.gradient(x, t), (x, t))
@@ -339,7 +347,10 @@ def test_a_network_may_have_no_parameters():
 
 
 def test_comparisons_take_chains_of_layers(backend):
-    net, (x, t) = fastnet.MultiLayerNet(6, [5, 4], 4, "sigmoid", weight_decay_lambda=0.1, seed=0), batch_of(5)
+    net, (x, t) = (
+        fastnet.MultiLayerNet(6, [5, 4], 4, activation="sigmoid", weight_decay_lambda=0.1, seed=0),
+        batch_of(5),
+    )
     comparison = fastnet.compare_gradients(net, x, t, methods=["numpy loop", "incremental", "backprop"], repeat=1)
     assert comparison.network == "6-5-4-4"
     assert all(row.check is None or row.check.passed for row in comparison.rows)

@@ -132,9 +132,20 @@ ARGUMENTS = [
 ]
 
 
-def test_a_flag_has_its_name():
-    with pytest.raises(TypeError, match="positional"):
-        fastnet.MultiLayerNet(6, [5], 4, "relu", "he", 0.0, True)
+def test_an_option_that_is_not_a_number_has_its_name():
+    net, x, t = fastnet.TwoLayerNet(6, 5, 4, seed=0), np.ones((3, 6)), [0, 1, 2]
+    calls = (
+        lambda: fastnet.MultiLayerNet(6, [5], 4, "relu"),
+        lambda: fastnet.TwoLayerNet(6, 5, 4, 0.01, "float32"),
+        lambda: fastnet.SimpleNet("float32"),
+        lambda: net.numerical_gradient(x, t, 1e-4, "loop"),
+        lambda: net.numerical_input_gradient(x, t, 1e-4, "loop"),
+        lambda: fastnet.matmul(x, x, True),
+        lambda: fastnet.EarlyStopping(3, "loss"),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match="positional"):
+            call()
 
 
 COLUMNS = "x has 5 columns for a network of 6 inputs"

@@ -78,7 +78,7 @@ def test_seeds():
 def test_activations_by_name(backend, name):
     functions = {"relu": fastnet.relu, "leaky_relu": fastnet.leaky_relu, "sigmoid": fastnet.sigmoid}
     functions |= {"tanh": fastnet.tanh, "step": fastnet.step_function, "identity": fastnet.identity_function}
-    net = fastnet.MultiLayerNet(6, [5], 4, name, seed=0)
+    net = fastnet.MultiLayerNet(6, [5], 4, activation=name, seed=0)
     x, _ = batch_of()
     hidden = functions[name](x @ net.params["W1"] + net.params["b1"])
     expected = fastnet.softmax(hidden @ net.params["W2"] + net.params["b2"])

@@ -21,7 +21,7 @@ def affine(rng, inputs, outputs, dtype="float64", biased=True):
 def everything():
     """A network with all that a chain has not."""
     return fastnet.MultiLayerNet(
-        6, [5, 4], 3, "tanh", weight_decay_lambda=0.1, use_batchnorm=True, dropout_ratio=0.3, seed=0
+        6, [5, 4], 3, activation="tanh", weight_decay_lambda=0.1, use_batchnorm=True, dropout_ratio=0.3, seed=0
     )
 
 

@@ -252,5 +252,7 @@ def test_early_stopping_by_what_is_not_measured() -> None:
     with pytest.raises(ValueError, match="EarlyStopping monitors the test_accuracy, which this training does not"):
         Trainer(make_net(), X, T, epochs=1, batch_size=10, callbacks=[EarlyStopping(1)])
     with pytest.raises(ValueError, match="EarlyStopping monitors the train_accuracy"):
-        make_trainer(evaluate_train=0, callbacks=[EarlyStopping(1, "train_accuracy")])
-    make_trainer(callbacks=[EarlyStopping(1), EarlyStopping(1, "train_accuracy"), EarlyStopping(1, "loss")])
+        make_trainer(evaluate_train=0, callbacks=[EarlyStopping(1, monitor="train_accuracy")])
+    make_trainer(
+        callbacks=[EarlyStopping(1), EarlyStopping(1, monitor="train_accuracy"), EarlyStopping(1, monitor="loss")]
+    )
