@@ -14,20 +14,17 @@ template <class T> class NetworkView {
   public:
     explicit NetworkView(py::handle spec) {
         const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases"),
-                        activations = spec.attr("activations");
-        require(!weights.empty() && weights.size() == biases.size() && weights.size() == activations.size(),
-                "a network has as many weights as biases and activations, and at least one");
+                        activations = spec.attr("activations"), constants = spec.attr("constants");
+        require(!weights.empty() && weights.size() == biases.size() && weights.size() == activations.size() &&
+                    weights.size() == constants.size(),
+                "a network has as many weights as biases, activations and constants, and at least one");
         for (std::size_t l = 0; l < weights.size(); ++l) {
-            add_layer(weights[l], biases[l], activations[l].cast<int>());
+            add_layer(weights[l], biases[l], activations[l].cast<int>(), constants[l].cast<double>());
         }
         const int output = spec.attr("output").cast<int>(), loss = spec.attr("loss").cast<int>();
         require(output >= 0 && output <= 1 && loss >= 0 && loss <= 1, "unknown output or loss");
-        network = {layers_.data(),
-                   static_cast<Index>(layers_.size()),
-                   static_cast<Output>(output),
-                   static_cast<Loss>(loss),
-                   static_cast<T>(spec.attr("leaky_slope").cast<double>()),
-                   spec.attr("weight_decay").cast<double>()};
+        network = {layers_.data(), static_cast<Index>(layers_.size()), static_cast<Output>(output),
+                   static_cast<Loss>(loss), spec.attr("weight_decay").cast<double>()};
     }
     NetworkView(const NetworkView&) = delete;
     NetworkView& operator=(const NetworkView&) = delete;
@@ -46,7 +43,7 @@ template <class T> class NetworkView {
     Network<T> network{};
 
   private:
-    void add_layer(py::handle weight, py::handle bias, int activation) {
+    void add_layer(py::handle weight, py::handle bias, int activation, double constant) {
         const std::string number = std::to_string(layers_.size() + 1);
         const std::string w_name = "weight " + number, b_name = "bias " + number;
         const py::array w = as_array(weight, w_name.c_str(), 2);
@@ -65,8 +62,8 @@ template <class T> class NetworkView {
             b_data = data_of<T>(b, b_name.c_str());
             kept_.push_back(b);
         }
-        layers_.push_back(
-            {data_of<T>(w, w_name.c_str()), b_data, inputs, outputs, static_cast<Activation>(activation)});
+        layers_.push_back({data_of<T>(w, w_name.c_str()), b_data, inputs, outputs, static_cast<Activation>(activation),
+                           static_cast<T>(constant)});
         kept_.push_back(w);
     }
 

@@ -10,8 +10,8 @@ template <class T> struct Kernels {
     void (*matmul)(Matrix<T> a, Matrix<T> b, T* c, Index ldc);
     void (*add_bias)(const T* x, const T* b, T* to, Index rows, Index columns);
     void (*exp)(const T* x, T* to, Index n);
-    void (*activation)(Activation kind, T leaky_slope, const T* x, T* to, Index n);
-    void (*activation_derivative)(Activation kind, T leaky_slope, const T* x, T* to, Index n);
+    void (*activation)(Activation kind, T constant, const T* x, T* to, Index n);
+    void (*activation_derivative)(Activation kind, T constant, const T* x, T* to, Index n);
     void (*softmax)(const T* x, T* to, Index rows, Index columns);
     double (*mean_loss)(Loss kind, const T* y, const Targets<T>& targets, Index rows, Index classes);
     void (*forward)(const Network<T>& net, const T* x, Index rows, T* y);

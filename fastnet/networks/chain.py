@@ -22,11 +22,15 @@ ROWS_AT_ONCE = 128  # of a gradient with respect to the inputs, which takes a ma
 
 
 class ChainLayer(NamedTuple):
-    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation."""
+    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation.
+
+    `constant` is the activation's, as `NetworkSpec.constants` has it.
+    """
 
     weight: str
     bias: str | None
     activation: Activation
+    constant: float = 0.0
 
 
 def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> dict[str, FloatArray]:
@@ -48,7 +52,7 @@ def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> d
 
 
 def chain_spec(
-    params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, **constants: float
+    params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, weight_decay: float = 0.0
 ) -> NetworkSpec:
     """Return the chain as the backends take it; raise if parameters are missing or do not fit."""
     dimensions = {}
@@ -77,7 +81,8 @@ def chain_spec(
         tuple(layer.activation for layer in layers),
         output,
         loss,
-        **constants,
+        weight_decay,
+        tuple(layer.constant for layer in layers),
     )
 
 
@@ -217,18 +222,18 @@ class Chain(Computation):
         """As `in_float64`, but each unit stays on the side of its kink on which the network's own numbers have it."""
         spec, wide = self.spec, self.in_float64_spec()
         sides, y = [], rows
-        for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        for weight, bias, kind, constant in spec.layers:
             units = y @ weight if bias is None else y @ weight + bias
             sides.append(units > 0)
-            y = active().activation(kind, units, spec.leaky_slope)
+            y = active().activation(kind, units, constant)
         wide_rows, wide_chain = rows.astype(np.float64), self.with_spec(wide)
         targets = t if t.ndim == 1 else t.astype(np.float64)
 
         def value() -> float:
             y: FloatArray = wide_rows
-            for weight, bias, kind, right in zip(wide.weights, wide.biases, wide.activations, sides, strict=True):
+            for (weight, bias, kind, constant), right in zip(wide.layers, sides, strict=True):
                 units = y @ weight if bias is None else y @ weight + bias
-                y = branch_of(kind, right, wide.leaky_slope)(units)
+                y = branch_of(kind, right, constant)(units)
             answers = active().softmax(y) if wide.output == Output.SOFTMAX else y
             return wide_chain.loss_of_answers(answers, targets)
 

@@ -120,7 +120,7 @@ def test_what_is_a_chain():
     assert runs_as_chain(one, two, loss=IdentityWithLoss())
     assert runs_as_chain(one, Tanh(), two, Sigmoid())
     assert runs_as_chain(one, LeakyReLU(0.2), two, LeakyReLU(0.2))
-    assert not runs_as_chain(one, LeakyReLU(0.2), two, LeakyReLU(0.1))
+    assert runs_as_chain(one, LeakyReLU(0.2), two, LeakyReLU(0.1))
     assert not runs_as_chain(ReLU(), one)
     assert not runs_as_chain(one, ReLU(), Tanh(), two)
     assert not runs_as_chain(one, BatchNorm(np.ones(5), np.zeros(5)), two)
@@ -146,8 +146,10 @@ def test_a_chain_has_every_algorithm(backend):
 
 
 def test_layers_with_different_slopes(backend):
+    """They are a chain: each layer has its own slope."""
     rng = np.random.default_rng(0)
     net = fastnet.Network([affine(rng, 6, 5), LeakyReLU(0.5), affine(rng, 5, 4), LeakyReLU(0.1)], IdentityWithLoss())
+    assert chain_of(net).spec.constants == (0.5, 0.1)
     x, t = batch_of()
     z = x @ net.params["W1"] + net.params["b1"]
     y = np.where(z > 0, z, 0.5 * z) @ net.params["W2"] + net.params["b2"]
