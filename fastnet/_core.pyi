@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Batches, NetworkSpec, Update
+from fastnet.backends.stages import StageSpec
 
 __version__: str
 compiler: str
@@ -39,6 +40,25 @@ class Dataset:
 
 def train(
     spec: NetworkSpec,
+    batches: Batches,
+    gradient: int,
+    h: float,
+    update: Update,
+    losses: FloatArray,
+    done: IntArray,
+) -> None: ...
+def stage_forward(spec: StageSpec, x: FloatArray) -> FloatArray: ...
+def stage_loss(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool) -> float: ...
+def stage_loss_and_gradient(
+    spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
+) -> tuple[float, list[FloatArray], FloatArray | None]: ...
+def stage_loop(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray: ...
+def stage_differences(
+    spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
+) -> tuple[list[FloatArray], float, int, int]: ...
+def stage_train(
+    spec: StageSpec,
+    before: StageSpec,
     batches: Batches,
     gradient: int,
     h: float,

@@ -22,8 +22,8 @@ FACES = {
         optimizers relu set_num_threads sigmoid softmax step_function tanh use_backend
     """,
     "fastnet.backends": """
-        MOST_THREADS NAMES Backend TrainingBackend active available build_info get get_num_threads has_extension
-        set_num_threads use_backend
+        MOST_THREADS NAMES Backend StageBackend TrainingBackend active available build_info get get_num_threads
+        has_extension set_num_threads use_backend
     """,
     "fastnet.checking": """
         EntryCheck GradientCheck GradientCheckError GradientComparison MethodResult StepComparison StepErrors

@@ -71,8 +71,8 @@ template <class T> class NetworkView {
     std::vector<py::array> kept_;
 };
 
-// Returns x (rows, inputs), checked for the network; there is at least one row.
-template <class T> py::array as_rows(const NetworkView<T>& net, py::handle object) {
+// Returns x (rows, inputs), checked for a network or one of stages; there is at least one row.
+template <class Net> py::array as_rows(const Net& net, py::handle object) {
     const py::array x = as_array(object, "x", 2);
     require(x.shape(0) > 0, [&] { return "x of shape " + shape_of(x) + " has no rows"; });
     require(x.shape(1) == net.inputs(), [&] {
@@ -84,7 +84,8 @@ template <class T> py::array as_rows(const NetworkView<T>& net, py::handle objec
 
 template <class T> class BatchView {
   public:
-    BatchView(const NetworkView<T>& net, py::handle x, py::handle t) : x_(as_rows(net, x)), t_(as_array(t, "t")) {
+    template <class Net>
+    BatchView(const Net& net, py::handle x, py::handle t) : x_(as_rows(net, x)), t_(as_array(t, "t")) {
         const Index rows = x_.shape(0);
         batch = {data_of<T>(x_, "x"), rows, as_targets<T>(t_, rows, net.classes())};
     }
@@ -94,6 +95,18 @@ template <class T> class BatchView {
   private:
     const py::array x_, t_; // kept alive
 };
+
+// The numbers of parameters, of which there are `parameters`.
+inline const std::int64_t* numbers_of(const py::array& entries, Index parameters) {
+    const std::int64_t* numbers = data_of<std::int64_t>(entries, "entries");
+    for (Index k = 0; k < entries.shape(0); ++k) {
+        require(numbers[k] >= 0 && numbers[k] < parameters, [&] {
+            return "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) +
+                   ", which is not the number of one of " + std::to_string(parameters) + " parameters";
+        });
+    }
+    return numbers;
+}
 
 // Calls f(T{}) with the element type T of the network's parameters.
 template <class F> decltype(auto) with_network_type(py::handle spec, F&& f) {

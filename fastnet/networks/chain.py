@@ -11,8 +11,17 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import active
-from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
+from fastnet.backends import TrainingBackend, active
+from fastnet.backends.spec import (
+    Activation,
+    Batches,
+    Diagnostics,
+    GradientKind,
+    Loss,
+    NetworkSpec,
+    Output,
+    Update,
+)
 from fastnet.layers.activations import branch_of
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.computation import Computation, Float64Loss, NumericalGradient
@@ -150,13 +159,31 @@ class Chain(Computation):
         loss, gradients = active().loss_and_gradient(self.spec, rows, t)
         return loss, self.named(gradients)
 
+    def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
+        """The chain with the present parameters, for any rows."""
+        return self.spec
+
+    def train(
+        self,
+        backend: TrainingBackend,
+        rows: FloatArray,
+        batches: Batches,
+        gradient: GradientKind,
+        h: float,
+        update: Update,
+        losses: FloatArray,
+        done: IntArray,
+    ) -> None:
+        """Train with minibatches of `rows` inside the backend, as `TrainingBackend.train` describes it."""
+        backend.train(self.spec, batches, gradient, h, update, losses, done)
+
     def default_step(self, algorithm: str) -> float:
-        return super().default_step(algorithm) if _as_algorithm(algorithm) == "loop" else 1e-4
+        return super().default_step(algorithm) if as_algorithm(algorithm) == "loop" else 1e-4
 
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str] | None = None
     ) -> NumericalGradient:
-        backend, spec, chosen = active(), self.spec, _as_algorithm(algorithm)
+        backend, spec, chosen = active(), self.spec, as_algorithm(algorithm)
         wanted = self.names if names is None else names
         if chosen != "loop":
             compute = backend.nodal if chosen == "nodal" else backend.incremental
@@ -176,7 +203,7 @@ class Chain(Computation):
     def numerical_input_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> FloatArray:
-        backend, chosen = active(), _as_algorithm(algorithm)
+        backend, chosen = active(), as_algorithm(algorithm)
 
         def compute(spec: NetworkSpec, units: FloatArray, targets: FloatArray | IntArray) -> list[FloatArray]:
             if chosen == "loop":
@@ -255,7 +282,7 @@ class AffineChain(BaseNetwork):
         return Chain(chain_spec(self.params, self._layers, self._output, self._loss), self._layers)
 
 
-def _as_algorithm(algorithm: str) -> str:
+def as_algorithm(algorithm: str) -> str:
     """Return an algorithm that the backend in use has; raise ValueError if it does not have `algorithm`."""
     backend = active()
     chosen = backend.algorithms[0] if algorithm == "auto" else algorithm

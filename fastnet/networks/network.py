@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
+from fastnet.backends import StageBackend, active
 from fastnet.backends.spec import Activation, Loss, Output
 from fastnet.layers import (
     Add,
@@ -30,6 +32,7 @@ from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
 from fastnet.networks.overriding import overridden
+from fastnet.networks.staged import Staged, has_stages
 
 KINDS = (Step, Sigmoid, Tanh, ReLU, LeakyReLU)
 LOSSES: dict[type[LossLayer], tuple[Output, Loss]] = {
@@ -118,6 +121,7 @@ class Network(BaseNetwork):
                 raise ValueError(f"{one} and {other} share memory: an update of one would change both; pass a copy")
         known = type(loss) in LOSSES and not overridden(loss, "forward", "backward", "answer")
         self._chain = _as_chain(self._named) if known else None
+        self._staged = known and has_stages(self._named)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -146,16 +150,15 @@ class Network(BaseNetwork):
         if self._chain is not None:
             spec = chain_spec(params, self._chain, *LOSSES[type(self.last_layer)], self.weight_decay_lambda)
             return Chain(spec, self._chain)
-        return Layerwise(
-            self._named,
-            self.last_layer,
-            params,
-            self._checked_state(),
-            self._last_pass,
-            inputs=self._inputs,
-            classes=self._classes,
-            weight_decay=self.weight_decay_lambda,
-        )
+        arguments = (self._named, self.last_layer, params, self._checked_state(), self._last_pass)
+        named: dict[str, Any] = {
+            "inputs": self._inputs,
+            "classes": self._classes,
+            "weight_decay": self.weight_decay_lambda,
+        }
+        if self._staged and isinstance(active(), StageBackend):
+            return Staged(*arguments, answer=LOSSES[type(self.last_layer)], **named)
+        return Layerwise(*arguments, **named)
 
 
 def _as_layers(layers: object) -> list[Layer]:
