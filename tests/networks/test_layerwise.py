@@ -41,7 +41,7 @@ def by_layers(monkeypatch):
 def layer_by_layer(net):
     """The same network, never fused."""
     twin = copy.deepcopy(net)
-    twin._chain = None
+    twin._chain, twin._staged = None, False
     assert not is_chain(twin)
     return twin
 
@@ -375,7 +375,7 @@ def test_comparisons_refuse_other_networks(compare):
         compare(batch_of, x, t)
 
 
-def test_algorithms_of_other_networks(backend):
+def test_algorithms_of_other_networks(backend, by_layers):
     net, (x, t) = everything(), batch_of(3, classes=3)
     same = [net.numerical_gradient(x, t, algorithm=algorithm)["W1"] for algorithm in ("auto", "loop")]
     np.testing.assert_array_equal(*same)
