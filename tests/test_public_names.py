@@ -35,8 +35,8 @@ FACES = {
         derivative gradient_descent numerical_gradient numerical_gradient_2d numerical_jacobian
     """,
     "fastnet.layers": """
-        Add Affine BatchNorm Dropout IdentityWithLoss Layer LeakyReLU LossLayer Mul ReLU Sigmoid SoftmaxWithLoss Step
-        Tanh
+        Add Affine AveragePooling BatchNorm Convolution Dropout Flatten IdentityWithLoss Layer LeakyReLU LossLayer
+        MaxPooling Mul ReLU Reshape Sigmoid SoftmaxWithLoss Step Tanh
     """,
     "fastnet.networks": "ALGORITHMS AffineChain MultiLayerNet Network NumericalGradient SimpleNet TwoLayerNet",
     "fastnet.optimizers": """
