@@ -12,8 +12,23 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import StageBackend, TrainingBackend, active
 from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, Loss, Output, Update
-from fastnet.backends.stages import Stage, StageKind, StageSpec
-from fastnet.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid, Step, Tanh
+from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
+from fastnet.layers import (
+    Affine,
+    AveragePooling,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    MaxPooling,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Step,
+    Tanh,
+)
 from fastnet.networks.chain import as_algorithm
 from fastnet.networks.computation import NumericalGradient
 from fastnet.networks.layerwise import Layerwise, NamedLayer, State
@@ -21,13 +36,14 @@ from fastnet.networks.overriding import overridden
 
 Shape: TypeAlias = tuple[int, ...]  # of one row of a batch
 Arrays: TypeAlias = Mapping[str, Any]  # a layer's params and state, by its own names
+Made: TypeAlias = tuple[Stage | None, Shape]  # no stage where the units stay what they are
 
 
 class DoesNotFit(Exception):  # noqa: N818 - not an error: the layers themselves say what is wrong
     """The shapes do not fit each other."""
 
 
-def _affine(layer: Affine, arrays: Arrays, shape: Shape) -> tuple[Stage, Shape]:
+def _affine(layer: Affine, arrays: Arrays, shape: Shape) -> Made:
     weight = arrays["W"]
     if len(shape) != 1 or shape[0] != weight.shape[0]:
         raise DoesNotFit
@@ -35,38 +51,88 @@ def _affine(layer: Affine, arrays: Arrays, shape: Shape) -> tuple[Stage, Shape]:
     return Stage(StageKind.AFFINE, shape[0], outputs, weight=weight, bias=arrays.get("b")), (outputs,)
 
 
-def _activation(layer: Any, arrays: Arrays, shape: Shape) -> tuple[Stage, Shape]:
+def _activation(layer: Any, arrays: Arrays, shape: Shape) -> Made:
     units, slope = math.prod(shape), layer.slope if isinstance(layer, LeakyReLU) else 0.0
     return Stage(StageKind.ACTIVATION, units, units, activation=Activation(layer.kind), constant=slope), shape
 
 
-def _batch_norm(layer: BatchNorm, arrays: Arrays, shape: Shape) -> tuple[Stage, Shape]:
-    columns = len(arrays["gamma"])
-    if len(shape) != 1 or shape[0] != columns:
+def _batch_norm(layer: BatchNorm, arrays: Arrays, shape: Shape) -> Made:
+    columns, units = len(arrays["gamma"]), math.prod(shape)
+    if len(shape) not in (1, 3) or shape[0] != columns:
         raise DoesNotFit
     stage = Stage(
         StageKind.BATCH_NORM,
-        columns,
-        columns,
+        units,
+        units,
         weight=arrays["gamma"],
         bias=arrays["beta"],
         running_mean=arrays["running_mean"],
         running_var=arrays["running_var"],
+        positions=units // columns,
         passes=arrays.get("passes"),
         momentum=layer.momentum,
     )
     return stage, shape
 
 
-def _dropout(layer: Dropout, arrays: Arrays, shape: Shape) -> tuple[Stage, Shape]:
+def _dropout(layer: Dropout, arrays: Arrays, shape: Shape) -> Made:
     units = math.prod(shape)
     return Stage(StageKind.DROPOUT, units, units, ratio=layer.dropout_ratio, random=arrays["masks"]), shape
 
 
-STAGES: dict[type[Layer], Callable[[Any, Arrays, Shape], tuple[Stage, Shape]]] = {
+def _convolution(layer: Convolution, arrays: Arrays, shape: Shape) -> Made:
+    weight = arrays["W"]
+    filters, channels, *window = weight.shape
+    if len(shape) != 3 or shape[0] != channels:
+        raise DoesNotFit
+    windows = _windows(shape, window, layer.stride, layer.pad)
+    stage = Stage(
+        StageKind.CONVOLUTION,
+        math.prod(shape),
+        filters * windows.positions,
+        weight=weight,
+        bias=arrays.get("b"),
+        windows=windows,
+    )
+    return stage, (filters, windows.out_height, windows.out_width)
+
+
+def _pooling(layer: MaxPooling | AveragePooling, arrays: Arrays, shape: Shape) -> Made:
+    if len(shape) != 3:
+        raise DoesNotFit
+    kind = StageKind.MAX_POOLING if isinstance(layer, MaxPooling) else StageKind.AVERAGE_POOLING
+    windows = _windows(shape, layer.window, layer.stride, layer.pad)
+    stage = Stage(kind, math.prod(shape), shape[0] * windows.positions, windows=windows)
+    return stage, (shape[0], windows.out_height, windows.out_width)
+
+
+def _windows(shape: Shape, window: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> Windows:
+    windows = Windows(*shape, *window, *stride, *pad)
+    outside = any(p >= w for p, w in zip(pad, window, strict=True))  # the kernels have no windows in the border alone
+    if outside or windows.out_height < 1 or windows.out_width < 1:
+        raise DoesNotFit
+    return windows
+
+
+def _flatten(layer: Flatten, arrays: Arrays, shape: Shape) -> Made:
+    return None, (math.prod(shape),)
+
+
+def _reshape(layer: Reshape, arrays: Arrays, shape: Shape) -> Made:
+    if shape not in (layer.shape, (math.prod(layer.shape),)):
+        raise DoesNotFit
+    return None, layer.shape
+
+
+STAGES: dict[type[Layer], Callable[[Any, Arrays, Shape], Made]] = {
     Affine: _affine,
+    AveragePooling: _pooling,
     BatchNorm: _batch_norm,
+    Convolution: _convolution,
     Dropout: _dropout,
+    Flatten: _flatten,
+    MaxPooling: _pooling,
+    Reshape: _reshape,
     **dict.fromkeys((Step, Sigmoid, Tanh, ReLU, LeakyReLU), _activation),
 }
 
@@ -95,8 +161,9 @@ class Staged(Layerwise):
                 stage, shape = STAGES[type(named.layer)](named.layer, arrays, shape)
             except DoesNotFit:
                 return None
-            stages.append(stage)
-        if len(shape) != 1:
+            if stage is not None:
+                stages.append(stage)
+        if len(shape) != 1 or not stages:
             return None
         return StageSpec(tuple(stages), self.output, self.loss_kind, self.dtype, self.weight_decay)
 

@@ -10,7 +10,21 @@ import pytest
 import fastnet
 from fastnet import backends, optimizers
 from fastnet.backends import StageBackend
-from fastnet.layers import Affine, BatchNorm, Dropout, LeakyReLU, ReLU, SoftmaxWithLoss
+from fastnet.layers import (
+    Affine,
+    AveragePooling,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    MaxPooling,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    SoftmaxWithLoss,
+    Tanh,
+)
 from fastnet.networks.layerwise import Layerwise
 from fastnet.networks.staged import Staged
 from layer_networks import affine, batch_of
@@ -121,7 +135,7 @@ def test_training_has_the_bits_of_single_steps(staged, dtype, kind, gradient, ru
 
 
 def test_training_goes_on_from_a_file(staged, tmp_path):
-    whole, (x, t) = trained("both", "float64", True, "backprop", epochs=3)
+    whole, _ = trained("both", "float64", True, "backprop", epochs=3)
     half, _ = trained("both", "float64", True, "backprop", epochs=1)
     half.save(tmp_path / "half.npz")
     again, _ = trained("both", "float64", True, "backprop", epochs=2)  # of another state, which is replaced
@@ -187,3 +201,58 @@ def test_any_number_of_threads(staged):
         trainer, _ = trained("both", "float32", True, "backprop")
         answers.append(bits(trainer))
     assert answers[0] == answers[1] == answers[2]
+
+
+def convolutional(dtype="float64", pooling=MaxPooling, norm=True):
+    """A network of flat rows of 2·6·5 numbers, images from the second layer on."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return (rng.standard_normal(shape) / np.prod(shape[1:]) ** 0.5).astype(dtype)
+
+    layers = [
+        Reshape((2, 6, 5)),
+        Convolution(draw(3, 2, 3, 2), draw(3), pad=(1, 0)),
+        *([BatchNorm(np.ones(3, dtype), np.zeros(3, dtype))] if norm else []),
+        Tanh(),
+        pooling(2, 2, stride=2),
+        Convolution(draw(4, 3, 2, 2), stride=(1, 2), pad=1),
+        Sigmoid(),
+        Flatten(),
+        affine(rng, 32, 7, dtype),
+        *([BatchNorm(np.ones(7, dtype), np.zeros(7, dtype))] if norm else []),
+        ReLU(),
+        Dropout(0.2, seed=1),
+        affine(rng, 7, 4, dtype),
+    ]
+    return fastnet.Network(layers, SoftmaxWithLoss(), 0.1)
+
+
+@pytest.mark.parametrize("pooling", [MaxPooling, AveragePooling])
+@pytest.mark.parametrize("norm", [False, True])
+def test_images(staged, dtype, pooling, norm):
+    net = convolutional(dtype, pooling, norm)
+    twin = copy.deepcopy(net)
+    twin._staged = False
+    rng = np.random.default_rng(1)
+    x, t = rng.standard_normal((9, 60)).astype(dtype), np.arange(9) % 4
+    (loss, gradient), (other_loss, other) = (n.loss_and_gradient(x, t) for n in (net, twin))
+    assert type(net._computation()) is Staged
+    close(gradient.values(), other.values(), dtype)
+    close([loss], [other_loss], dtype)
+    close(net.state.values(), twin.state.values(), dtype)
+    close([net.predict(x)], [twin.predict(x)], dtype)
+    close([net.predict(x.reshape(9, 2, 6, 5))], [net.predict(x)], dtype)
+    h = 1e-7 if dtype == "float64" else 1e-4
+    close(net.numerical_gradient(x, t, h).values(), gradient.values(), dtype)
+    close([net.input_gradient(x, t)], [twin.input_gradient(x, t)], dtype)
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+
+
+def test_images_that_do_not_fit_are_reported_by_the_layers(staged):
+    net = fastnet.Network([Convolution(np.ones((2, 1, 3, 3))), Flatten(), Affine(np.ones((8, 3)))], SoftmaxWithLoss())
+    net.gradient(np.ones((2, 1, 4, 4)), [0, 1])
+    with pytest.raises(ValueError, match="does not fit into x of shape"):
+        net.gradient(np.ones((2, 1, 2, 2)), [0, 1])
+    with pytest.raises(ValueError, match="channel"):
+        net.gradient(np.ones((2, 3, 4, 4)), [0, 1])
