@@ -25,7 +25,7 @@ from fastnet.backends.spec import (
 from fastnet.layers.activations import branch_of
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.computation import Computation, Float64Loss, NumericalGradient
-from fastnet.networks.overriding import FUNCTION, check_probabilities, overridden
+from fastnet.networks.overriding import COMPUTES, FUNCTION, check_probabilities, overridden
 
 ROWS_AT_ONCE = 128  # of a gradient with respect to the inputs, which takes a matrix of as many rows and columns
 
@@ -306,7 +306,7 @@ def as_chain(net: object) -> Chain:
     """Return `net` as the chain that the backends compute as a whole; raise TypeError if it is not one."""
     if not isinstance(net, BaseNetwork):
         raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {checks.type_name(net)}")
-    own = overridden(net, *FUNCTION, "gradient", "loss_and_gradient", "numerical_gradient")
+    own = overridden(net, *FUNCTION, *COMPUTES)
     if own:
         raise TypeError(
             f"net, {type(net).__name__}, has its own {' and '.join(own)}, and the methods that are compared here would "

@@ -171,6 +171,10 @@ class Staged(Layerwise):
         """The stages for such rows with the present parameters and state; None where shapes do not fit."""
         return self.spec(rows, self.params, self.state)
 
+    def repeated(self, rows: FloatArray) -> StageSpec | None:
+        """The stages of the pass that a numerical gradient repeats, with a state of their own."""
+        return self.spec(rows, self.params, self.copied_state(self.last_pass.start(self.state)))
+
     def copied_state(self, state: State) -> State:
         """Copies that a training pass can change in place, statistics in the dtype of the parameters."""
         return {
@@ -237,7 +241,7 @@ class Staged(Layerwise):
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str]
     ) -> NumericalGradient:
-        spec = self.spec(rows, self.params, self.copied_state(self.last_pass.start(self.state)))
+        spec = self.repeated(rows)
         if spec is None:
             return super().numerical_gradient(rows, t, h, algorithm, names)
         chosen = as_algorithm(algorithm)
@@ -280,6 +284,29 @@ class Staged(Layerwise):
         finally:
             if done[0]:
                 self._keep(before, after)
+
+
+def describe_stages(spec: StageSpec) -> str:
+    """The sizes of affine stages and convolutions, as in ``1×28×28-30×24×24-100-10``, and which other stages it has."""
+    sizes, others = [str(spec.inputs)], []
+    names = {
+        StageKind.BATCH_NORM: "batch norm",
+        StageKind.DROPOUT: "dropout",
+        StageKind.MAX_POOLING: "max pooling",
+        StageKind.AVERAGE_POOLING: "average pooling",
+    }
+    for stage in spec.stages:
+        if stage.kind == StageKind.AFFINE:
+            sizes.append(str(stage.outputs))
+        elif stage.kind == StageKind.CONVOLUTION and stage.windows is not None:
+            w = stage.windows
+            if len(sizes) == 1:
+                sizes = [f"{w.channels}×{w.height}×{w.width}"]
+            sizes.append(f"{stage.outputs // w.positions}×{w.out_height}×{w.out_width}")
+        elif stage.kind in names:
+            others.append(names[stage.kind])
+    with_others = f" ({', '.join(dict.fromkeys(others))})" if others else ""
+    return "-".join(sizes) + with_others
 
 
 def flat(rows: FloatArray) -> FloatArray:

@@ -14,14 +14,13 @@ from fastnet.backends import TrainingBackend, active
 from fastnet.backends.spec import Batches, GradientKind, Rule, Update
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain
-from fastnet.networks.overriding import FUNCTION, overridden
+from fastnet.networks.overriding import COMPUTES, FUNCTION, overridden
 from fastnet.networks.staged import Staged
 from fastnet.optimizers import OPTIMIZERS, Optimizer
 from fastnet.training.history import History
 from fastnet.training.inputs import TrainingData
 
 NUMERICAL = {"auto": GradientKind.NODAL, "nodal": GradientKind.NODAL, "incremental": GradientKind.INCREMENTAL}
-COMPUTES = (*FUNCTION, "gradient", "loss_and_gradient", "numerical_gradient")  # which a subclass may have of its own
 
 
 class NotFusible(ValueError):  # noqa: N818 - a reason to train step by step, not a failure
@@ -57,7 +56,7 @@ class FusedTraining:
         backend = active()
         if not isinstance(backend, TrainingBackend):
             raise NotFusible(f"the {backend.name!r} backend does not train by itself")
-        if own := overridden(net, *COMPUTES):
+        if own := overridden(net, *FUNCTION, *COMPUTES):
             raise NotFusible(f"{type(net).__name__} has its own {' and '.join(own)}")
         computation = net._computation() if isinstance(net, BaseNetwork) else None
         if not isinstance(computation, (Chain, Staged)):
