@@ -137,7 +137,7 @@ class Layerwise(Computation):
         return self.last.regression
 
     def rows(self, x: npt.ArrayLike) -> FloatArray:
-        if self.inputs is not None:
+        if self.inputs is not None and np.ndim(x) != 4:  # Images are checked by the layers.
             return checks.as_batch(x, self.inputs, self.dtype)
         array = checks.as_floating(x, "x", self.dtype)
         if array.ndim == 1:

@@ -94,14 +94,19 @@ def test_x_of_other_dtypes(backend, name):
         np.testing.assert_array_equal(layer.forward(same, *([False] if name == "Dropout" else [])), plain)
 
 
-@pytest.mark.parametrize("name", ["Affine", "BatchNorm"])
-def test_x_of_other_shapes(name):
+@pytest.mark.parametrize(
+    ("name", "shape", "of"),
+    [
+        ("Affine", "(batch, 3)", "weights of shape (3, 3)"),
+        ("BatchNorm", "(batch, 3) or (batch, 3, height, width)", "BatchNorm of 3"),
+    ],
+)
+def test_x_of_other_shapes(name, shape, of):
     layer = ALL[name]()
     for wrong in (np.ones(3), np.ones((2, 3, 1)), 1.0):
-        with pytest.raises(ValueError, match=r"x must have shape \(batch, 3\), not \("):
+        with pytest.raises(ValueError, match=re.escape(f"x must have shape {shape}, not {np.shape(wrong)}")):
             layer.forward(wrong)
-    what = r"weights of shape \(3, 3\)" if name == "Affine" else "BatchNorm of 3"
-    with pytest.raises(ValueError, match=f"x has 4 columns for {what}"):
+    with pytest.raises(ValueError, match=re.escape(f"x has 4 columns for {of}")):
         layer.forward(np.ones((2, 4)))
 
 
@@ -160,6 +165,41 @@ MISTAKES = [
     (lambda: BatchNorm(np.ones(2), np.ones(2), "0.9"), TypeError, "momentum must be a number, not str"),
     (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((0, 2))), ValueError, "x of shape (0, 2) is an empty"),
     (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(ONES, "no"), TypeError, "train_flg must be True or False, not"),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((2, 3, 1, 1))),
+        ValueError,
+        "x has 3 channel(s) for BatchNorm of 2",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((2, 2, 0, 1))),
+        ValueError,
+        "x of shape (2, 2, 0, 1) is an empty batch",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean=np.ones(2)),
+        ValueError,
+        "running_mean is given, but running_var is not: give both or neither",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_var=np.ones(2)),
+        ValueError,
+        "running_var is given, but running_mean is not: give both or neither",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean=np.ones(3), running_var=np.ones(2)),
+        ValueError,
+        "running_mean must have the shape of gamma, (2,), not (3,)",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean=[0, 0], running_var=[1, -2]),
+        ValueError,
+        "running_var has a negative number, -2",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean="0", running_var=[1, 1]),
+        TypeError,
+        "running_mean must contain real numbers, not str",
+    ),
     (lambda: Dropout().forward(ONES, "test"), TypeError, "train_flg must be True or False, not str ('test')"),
     (lambda: Dropout(-0.1), ValueError, "dropout_ratio must be at least 0 and less than 1, not -0.1"),
     (lambda: Dropout(1.1), ValueError, "dropout_ratio must be at least 0 and less than 1, not 1.1"),
