@@ -244,7 +244,7 @@ def test_images(staged, dtype, pooling, norm):
     close(net.state.values(), twin.state.values(), dtype)
     close([net.predict(x)], [twin.predict(x)], dtype)
     close([net.predict(x.reshape(9, 2, 6, 5))], [net.predict(x)], dtype)
-    h = 1e-7 if dtype == "float64" else 1e-4
+    h = 1e-8 if dtype == "float64" else 1e-4
     close(net.numerical_gradient(x, t, h).values(), gradient.values(), dtype)
     close([net.input_gradient(x, t)], [twin.input_gradient(x, t)], dtype)
     assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
