@@ -175,7 +175,7 @@ def _sigmoid_difference(a: float, s: float, c: float, d: float) -> float:
     return c - after if right else after - s
 
 
-@jit(inline=True)
+@jit(python=False)
 def softplus_difference(a: float, s: float, c: float, d: float) -> float:
     # log(1 + e^(a + d)) - log(1 + e^a): log1p(s u) with u = e^d - 1. Where that cancels, log(c + s e^d) has positive
     # terms. Beyond |d| = 30 the two values are far apart.
@@ -187,7 +187,7 @@ def softplus_difference(a: float, s: float, c: float, d: float) -> float:
     return math.log(c + s * math.exp(d)) if x < -0.5 else elementary.log1p(x)
 
 
-@jit(inline=True)
+@jit(python=False)
 def _silu_difference(a: float, s: float, c: float, d: float) -> float:
     # d sigmoid(a + d) + a (sigmoid(a + d) - sigmoid(a))
     if abs(d) > 30.0:
@@ -200,7 +200,7 @@ def _silu_difference(a: float, s: float, c: float, d: float) -> float:
     return d * after + a * _sigmoid_difference(a, s, c, d)
 
 
-@jit(inline=True)
+@jit(python=False)
 def _gelu_difference(a: float, s: float, c: float, d: float) -> float:
     # d Phi(a + d) + a (Phi(a + d) - Phi(a)). Where the move is short the latter is the integral of the density, by
     # Gauss-Legendre quadrature with seven nodes; s is Phi(a) and c the density at a.
@@ -226,7 +226,7 @@ def _share(a: float, s: float) -> float:
     return elementary.exp(-s * (a + 0.5 * s))
 
 
-@jit(inline=True)
+@jit(python=False)
 def _elu_difference(a: float, s: float, c: float, d: float, alpha: float) -> float:
     # s is e^a and c is e^a - 1, for a <= 0. Across 0 each side's part, where |a| <= |d|: nothing cancels.
     b = a + d

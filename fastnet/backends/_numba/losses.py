@@ -59,7 +59,7 @@ def sum_losses(loss: int, constant: float, y: FloatArray, labels: IntArray, rows
     return total
 
 
-@jit(inline=True)
+@jit(python=False)
 def _loss_of(loss: int, constant: float, y: float, t: float) -> float:
     # The share of one answer in the binary cross entropy, the Huber loss or the absolute error.
     if loss == Loss.BINARY_CROSS_ENTROPY:  # softplus(y) - t y, without terms of opposite signs
@@ -70,7 +70,7 @@ def _loss_of(loss: int, constant: float, y: float, t: float) -> float:
     return abs(r)
 
 
-@jit(inline=True)
+@jit(python=False)
 def _difference_of(loss: int, constant: float, y: float, t: float, d: float) -> float:
     # What a change d of the answer y changes `_loss_of` by.
     if loss == Loss.BINARY_CROSS_ENTROPY:
