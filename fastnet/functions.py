@@ -14,18 +14,25 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
-from fastnet.backends.spec import Activation
+from fastnet.backends.spec import Activation, Loss
 
 __all__ = [
     "add_bias",
+    "binary_cross_entropy_with_logits",
     "cross_entropy_error",
+    "elu",
+    "gelu",
+    "huber_loss",
     "identity_function",
     "leaky_relu",
     "matmul",
+    "mean_absolute_error",
     "mean_squared_error",
     "relu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
     "step_function",
     "tanh",
 ]
@@ -139,6 +146,91 @@ def leaky_relu(x: npt.ArrayLike, slope: float = 0.01) -> Any:
     return _activation(Activation.LEAKY_RELU, x, checks.as_real(slope, "slope"))
 
 
+def softplus(x: npt.ArrayLike) -> Any:
+    """log(1 + exp(x)), a smooth ReLU, without overflow.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+    """
+    return _activation(Activation.SOFTPLUS, x)
+
+
+def silu(x: npt.ArrayLike) -> Any:
+    """``x * sigmoid(x)``, also called swish.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+
+    References
+    ----------
+    S. Elfwing, E. Uchibe, K. Doya, Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
+    Reinforcement Learning, 2017.
+    """
+    return _activation(Activation.SILU, x)
+
+
+def gelu(x: npt.ArrayLike) -> Any:
+    """x·Φ(x) with Φ the normal distribution itself, not an approximation by tanh.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+
+    References
+    ----------
+    D. Hendrycks, K. Gimpel, Gaussian Error Linear Units, 2016.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.gelu([-1.0, 0.0, 1.0]).round(4)
+    array([-0.1587,  0.    ,  0.8413])
+    """
+    return _activation(Activation.GELU, x)
+
+
+def elu(x: npt.ArrayLike, alpha: float = 1.0) -> Any:
+    """`x` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers, any shape.
+    alpha : float, default 1
+
+    Returns
+    -------
+    ndarray or scalar
+        The shape of `x`; float32 or float64.
+
+    References
+    ----------
+    D.-A. Clevert, T. Unterthiner, S. Hochreiter, Fast and Accurate Deep Network Learning by Exponential Linear Units,
+    2015.
+    """
+    return _activation(Activation.ELU, x, checks.as_real(alpha, "alpha"))
+
+
 def softmax(x: npt.ArrayLike) -> FloatArray:
     """exp(x) / Σ exp(x) along the last axis, without overflow.
 
@@ -196,7 +288,91 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     0.0975
     """
     of_one_output = np.ndim(y) == 2 and np.shape(y)[1] == 1
-    return active().mean_squared_error(*checks.as_rows_and_targets(y, t, "y", regression=of_one_output))
+    rows, targets = checks.as_rows_and_targets(y, t, "y", regression=of_one_output)
+    return active().mean_loss(Loss.MEAN_SQUARED_ERROR, rows, targets)
+
+
+def mean_absolute_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    """Σ|y − t| over the outputs, averaged over the batch.
+
+    Parameters
+    ----------
+    y : array_like
+        Answers, shape (outputs,) or (batch, outputs).
+    t : array_like
+        Targets: the shape of `y`; for one output, also shape (batch,).
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, or the batch is empty.
+    """
+    rows, targets = checks.as_rows_and_targets(y, t, "y", regression=True)
+    return active().mean_loss(Loss.ABSOLUTE_ERROR, rows, targets)
+
+
+def huber_loss(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
+    """½·r² for errors r = y − t of at most `delta`, delta·(|r| − ½·delta) beyond: summed, averaged over the batch.
+
+    Parameters
+    ----------
+    y : array_like
+        Answers, shape (outputs,) or (batch, outputs).
+    t : array_like
+        Targets: the shape of `y`; for one output, also shape (batch,).
+    delta : float, default 1
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, `delta` is not positive, or the batch is empty.
+
+    References
+    ----------
+    P. J. Huber, Robust Estimation of a Location Parameter, The Annals of Mathematical Statistics 35, 1964.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.huber_loss([0.5, 3.0], [0.0, 0.0])
+    2.625
+    """
+    rows, targets = checks.as_rows_and_targets(y, t, "y", regression=True)
+    return active().mean_loss(Loss.HUBER, rows, targets, checks.as_positive(delta, "delta"))
+
+
+def binary_cross_entropy_with_logits(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    """−Σ(t·log σ(y) + (1 − t)·log(1 − σ(y))) over the outputs, averaged over the batch.
+
+    It is computed as Σ(softplus(y) − t·y), without overflow and without the sigmoid's rounding near 1.
+
+    Parameters
+    ----------
+    y : array_like
+        Logits, of which ``sigmoid(y)`` are the probabilities, shape (outputs,) or (batch, outputs).
+    t : array_like
+        Targets from 0 to 1, also as integers or bools: the shape of `y`; for one output, also shape (batch,).
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, a target is not from 0 to 1, or the batch is empty.
+    """
+    rows, targets = checks.as_rows_and_targets(y, t, "y", regression=True)
+    checks.check_fractions(targets, "t")
+    return active().mean_loss(Loss.BINARY_CROSS_ENTROPY, rows, targets)
 
 
 def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -224,7 +400,7 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     """
     rows, targets = checks.as_rows_and_targets(y, t, "y")
     checks.check_order(rows, targets)
-    return active().cross_entropy_error(rows, targets)
+    return active().mean_loss(Loss.CROSS_ENTROPY, rows, targets)
 
 
 def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, transpose_b: bool = False) -> FloatArray:

@@ -16,10 +16,11 @@ FACES = {
     "fastnet": """
         AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
         GradientComparison History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet
-        add_bias backends build_info check_gradient check_layer compare_gradients compare_steps
-        cross_entropy_error datasets derivative get_num_threads gradient_descent identity_function layers
-        leaky_relu matmul mean_squared_error numerical_gradient numerical_gradient_2d numerical_jacobian
-        optimizers relu set_num_threads sigmoid softmax step_function tanh use_backend
+        add_bias backends binary_cross_entropy_with_logits build_info check_gradient check_layer
+        compare_gradients compare_steps cross_entropy_error datasets derivative elu gelu get_num_threads
+        gradient_descent huber_loss identity_function layers leaky_relu matmul mean_absolute_error mean_squared_error
+        numerical_gradient numerical_gradient_2d numerical_jacobian
+        optimizers relu set_num_threads sigmoid silu softmax softplus step_function tanh use_backend
     """,
     "fastnet.backends": """
         MOST_THREADS NAMES Backend StageBackend TrainingBackend active available build_info get get_num_threads
@@ -35,8 +36,9 @@ FACES = {
         derivative gradient_descent numerical_gradient numerical_gradient_2d numerical_jacobian
     """,
     "fastnet.layers": """
-        Add Affine AveragePooling BatchNorm Convolution Dropout Flatten IdentityWithLoss Layer LeakyReLU LossLayer
-        MaxPooling Mul ReLU Reshape Sigmoid SoftmaxWithLoss Step Tanh
+        Add Affine AveragePooling BatchNorm BinaryCrossEntropyWithLogits Convolution Dropout ELU Flatten GELU HuberLoss
+        IdentityWithLoss L1Loss Layer LeakyReLU LossLayer MaxPooling Mul ReLU Reshape SiLU Sigmoid SoftmaxWithLoss
+        Softplus Step Tanh
     """,
     "fastnet.networks": "ALGORITHMS AffineChain MultiLayerNet Network NumericalGradient SimpleNet TwoLayerNet",
     "fastnet.optimizers": """

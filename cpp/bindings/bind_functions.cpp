@@ -11,7 +11,7 @@ namespace fastnet::bindings {
 namespace {
 
 Activation as_activation(int kind) {
-    require(kind >= 0 && kind <= static_cast<int>(Activation::leaky_relu),
+    require(kind >= 0 && kind <= static_cast<int>(Activation::elu),
             [&] { return "there is no activation " + std::to_string(kind); });
     return static_cast<Activation>(kind);
 }
@@ -105,7 +105,9 @@ py::array softmax(py::handle object) {
     });
 }
 
-double mean_loss(Loss kind, py::handle y_object, py::handle t_object) {
+double mean_loss(int kind, py::handle y_object, py::handle t_object, double constant) {
+    require(kind >= 0 && kind <= static_cast<int>(Loss::absolute_error),
+            [&] { return "there is no loss " + std::to_string(kind); });
     const py::array y = as_array(y_object, "y", 2), t = as_array(t_object, "t");
     require(y.shape(0) > 0, [&] { return "y of shape " + shape_of(y) + " has no rows"; });
     return with_element_type(y, "y", [&](auto zero) {
@@ -114,7 +116,7 @@ double mean_loss(Loss kind, py::handle y_object, py::handle t_object) {
         const Index rows = y.shape(0), classes = y.shape(1);
         const Targets<T> targets = as_targets<T>(t, rows, classes);
         const KernelCall call;
-        return kernels<T>().mean_loss(kind, from, targets, rows, classes);
+        return kernels<T>().mean_loss(static_cast<Loss>(kind), static_cast<T>(constant), from, targets, rows, classes);
     });
 }
 
@@ -127,12 +129,7 @@ void register_functions(py::module_& m) {
     m.def("activation", activation, py::arg("kind"), py::arg("x"), py::arg("constant") = 0.0);
     m.def("activation_derivative", activation_derivative, py::arg("kind"), py::arg("x"), py::arg("constant") = 0.0);
     m.def("softmax", softmax, py::arg("x"));
-    m.def(
-        "cross_entropy_error", [](py::handle y, py::handle t) { return mean_loss(Loss::cross_entropy, y, t); },
-        py::arg("y"), py::arg("t"));
-    m.def(
-        "mean_squared_error", [](py::handle y, py::handle t) { return mean_loss(Loss::mean_squared_error, y, t); },
-        py::arg("y"), py::arg("t"));
+    m.def("mean_loss", mean_loss, py::arg("kind"), py::arg("y"), py::arg("t"), py::arg("constant") = 0.0);
 }
 
 } // namespace fastnet::bindings

@@ -22,9 +22,14 @@ template <class T> class NetworkView {
             add_layer(weights[l], biases[l], activations[l].cast<int>(), constants[l].cast<double>());
         }
         const int output = spec.attr("output").cast<int>(), loss = spec.attr("loss").cast<int>();
-        require(output >= 0 && output <= 1 && loss >= 0 && loss <= 1, "unknown output or loss");
-        network = {layers_.data(), static_cast<Index>(layers_.size()), static_cast<Output>(output),
-                   static_cast<Loss>(loss), spec.attr("weight_decay").cast<double>()};
+        require(output >= 0 && output <= 1 && loss >= 0 && loss <= static_cast<int>(Loss::absolute_error),
+                "unknown output or loss");
+        network = {layers_.data(),
+                   static_cast<Index>(layers_.size()),
+                   static_cast<Output>(output),
+                   static_cast<Loss>(loss),
+                   static_cast<T>(spec.attr("loss_constant").cast<double>()),
+                   spec.attr("weight_decay").cast<double>()};
     }
     NetworkView(const NetworkView&) = delete;
     NetworkView& operator=(const NetworkView&) = delete;
@@ -51,7 +56,7 @@ template <class T> class NetworkView {
         require(inputs > 0 && outputs > 0, [&] { return w_name + " of shape " + shape_of(w) + " is empty"; });
         require(layers_.empty() || layers_.back().outputs == inputs,
                 [&] { return w_name + " of shape " + shape_of(w) + " does not fit the layer before it"; });
-        require(activation >= 0 && activation <= static_cast<int>(Activation::leaky_relu),
+        require(activation >= 0 && activation <= static_cast<int>(Activation::elu),
                 [&] { return "there is no activation " + std::to_string(activation); });
         const T* b_data = nullptr;
         if (!bias.is_none()) {

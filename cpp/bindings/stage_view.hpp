@@ -29,9 +29,14 @@ template <class T> class StageView {
             add(stage);
         }
         const int output = spec.attr("output").cast<int>(), loss = spec.attr("loss").cast<int>();
-        require(output >= 0 && output <= 1 && loss >= 0 && loss <= 1, "unknown output or loss");
-        network = {stages_.data(), static_cast<Index>(stages_.size()), static_cast<Output>(output),
-                   static_cast<Loss>(loss), spec.attr("weight_decay").cast<double>()};
+        require(output >= 0 && output <= 1 && loss >= 0 && loss <= static_cast<int>(Loss::absolute_error),
+                "unknown output or loss");
+        network = {stages_.data(),
+                   static_cast<Index>(stages_.size()),
+                   static_cast<Output>(output),
+                   static_cast<Loss>(loss),
+                   static_cast<T>(spec.attr("loss_constant").cast<double>()),
+                   spec.attr("weight_decay").cast<double>()};
     }
     StageView(const StageView&) = delete;
     StageView& operator=(const StageView&) = delete;
@@ -70,7 +75,7 @@ template <class T> class StageView {
             break;
         case StageKind::activation: {
             const int activation = object.attr("activation").cast<int>();
-            require(activation >= 0 && activation <= static_cast<int>(Activation::leaky_relu),
+            require(activation >= 0 && activation <= static_cast<int>(Activation::elu),
                     [&] { return "there is no activation " + std::to_string(activation); });
             stage.activation = static_cast<Activation>(activation);
             stage.constant = static_cast<T>(object.attr("constant").cast<double>());

@@ -27,7 +27,7 @@ template <class T> struct Kernels {
     void (*activation)(Activation kind, T constant, const T* x, T* to, Index n);
     void (*activation_derivative)(Activation kind, T constant, const T* x, T* to, Index n);
     void (*softmax)(const T* x, T* to, Index rows, Index columns);
-    double (*mean_loss)(Loss kind, const T* y, const Targets<T>& targets, Index rows, Index classes);
+    double (*mean_loss)(Loss kind, T constant, const T* y, const Targets<T>& targets, Index rows, Index classes);
     void (*forward)(const Network<T>& net, const T* x, Index rows, T* y);
     double (*loss)(const Network<T>& net, const Batch<T>& batch);
     double (*loss_and_gradient)(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result);

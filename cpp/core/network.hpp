@@ -12,9 +12,26 @@ namespace fastnet {
 using Index = std::ptrdiff_t;
 
 // The numbers are those of `fastnet.backends.spec`.
-enum class Activation : int { identity = 0, step = 1, sigmoid = 2, tanh = 3, relu = 4, leaky_relu = 5 };
+enum class Activation : int {
+    identity = 0,
+    step = 1,
+    sigmoid = 2,
+    tanh = 3,
+    relu = 4,
+    leaky_relu = 5,
+    softplus = 6,
+    silu = 7,
+    gelu = 8,
+    elu = 9
+};
 enum class Output : int { identity = 0, softmax = 1 };
-enum class Loss : int { cross_entropy = 0, mean_squared_error = 1 };
+enum class Loss : int {
+    cross_entropy = 0,
+    mean_squared_error = 1,
+    binary_cross_entropy = 2, // of logits
+    huber = 3,
+    absolute_error = 4
+};
 
 // A strided matrix: element (i, j) is data[i * row_stride + j * column_stride]. One of the strides is 1.
 template <class T> struct Matrix {
@@ -29,7 +46,7 @@ template <class T> struct Layer {
     const T* bias;
     Index inputs, outputs;
     Activation activation;
-    T constant; // of the activation: a leaky ReLU's slope, 0 where it has none
+    T constant; // of the activation: a leaky ReLU's slope, an ELU's alpha
 };
 
 template <class T> struct Network {
@@ -37,6 +54,7 @@ template <class T> struct Network {
     Index depth;
     Output output;
     Loss loss;
+    T loss_constant;     // Huber's delta
     double weight_decay; // lambda of the penalty lambda/2 * (sum of all squared weights), 0 for none
 };
 

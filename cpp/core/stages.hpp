@@ -41,7 +41,7 @@ template <class T> struct Stage {
     const T* bias;
 
     Activation activation; // activation
-    T constant;            // of the activation: a leaky ReLU's slope, 0 where it has none
+    T constant;            // of the activation: a leaky ReLU's slope, an ELU's alpha
 
     // batch_norm: a column is `positions` neighbouring units of all rows. A training pass mixes its statistics into the
     // running ones (columns), and counts itself in `passes`, which is null where the statistics were given.
@@ -63,6 +63,7 @@ template <class T> struct StageNetwork {
     Index depth;
     Output output;
     Loss loss;
+    T loss_constant;     // Huber's delta
     double weight_decay; // lambda of the penalty lambda/2 * (sum of all squared weights of affine and convolution)
 };
 

@@ -94,7 +94,7 @@ template <class T> class Backprop {
     void derive_loss(Index row, Index count, const T* y, T* dz) {
         const Index classes = classes_of(net_), stride = padded<T>(classes);
         const T rows = static_cast<T>(batch_.rows);
-        with_loss<T>(net_.loss, [&](auto loss) {
+        with_loss<T>(net_.loss, net_.loss_constant, [&](auto loss) {
             for (Index i = 0; i < count; ++i, y += stride, dz += stride) {
                 const Target<T> t = target_of(batch_.targets, row + i, classes);
                 for_each_vector<T>(classes, [&](Index k, Index n) {

@@ -57,9 +57,10 @@ template <class T> void softmax(const T* x, T* to, Index rows, Index columns) {
 }
 
 // y (rows, classes) -> the mean loss
-template <class T> double mean_loss(Loss kind, const T* y, const Targets<T>& targets, Index rows, Index classes) {
+template <class T>
+double mean_loss(Loss kind, T constant, const T* y, const Targets<T>& targets, Index rows, Index classes) {
     Array<T> losses(rows);
-    with_loss<T>(kind, [&](auto loss) {
+    with_loss<T>(kind, constant, [&](auto loss) {
         for_pieces(rows, (targets.rows ? 5.0 : 0.5) * static_cast<double>(classes), [&](Index begin, Index end) {
             for (Index i = begin; i < end; ++i) {
                 losses[i] = loss.value(y + i * classes, target_of(targets, i, classes), classes);

@@ -146,7 +146,7 @@ template <class T> void forward(const Network<T>& net, const T* x, Index rows, T
 template <class T>
 void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, Index count, const T* y, T* losses) {
     const Index classes = classes_of(net);
-    with_loss<T>(net.loss, [&](auto loss) {
+    with_loss<T>(net.loss, net.loss_constant, [&](auto loss) {
         for (Index i = 0; i < count; ++i) {
             losses[i] = loss.value(y + i * padded<T>(classes), target_of(targets, first + i, classes), classes);
         }

@@ -1,4 +1,5 @@
-// Outputs and losses of one row: softmax, cross entropy, mean squared error; value, derivative and difference of each.
+// Outputs and losses of one row: softmax; cross entropy, squared error, binary cross entropy, Huber, absolute error:
+// value, derivative and difference of each.
 //
 // Differences are taken for a vector of perturbations at a time: element k of the row, for all of them, is the vector
 // at k * lanes. They keep their digits however small they are, and no derivative enters them.
@@ -163,10 +164,125 @@ template <class T> struct SquaredError {
     }
 };
 
-// f(loss) with the loss as a type.
-template <class T, class F> FASTNET_INLINE decltype(auto) with_loss(Loss kind, F&& f) {
-    if (kind == Loss::cross_entropy) {
+FASTNET_INLINE double softplus_of_negative(double x) {
+    return __builtin_log1p(__builtin_exp(x));
+}
+FASTNET_INLINE float softplus_of_negative(float x) {
+    return __builtin_log1pf(__builtin_expf(x));
+}
+
+// sum_k softplus(y_k) - t_k y_k, which is the cross entropy of sigma(y_k) with targets from 0 to 1.
+template <class T> struct BinaryCrossEntropy {
+    // The part that grows without bound, (1 - t) y or -t y, has no negative term, and the rest is at most log 2.
+    T value(const T* y, Target<T> t, Index n) const {
+        T total = 0;
+        for (Index k = 0; k < n; ++k) {
+            total +=
+                y[k] > 0 ? (1 - t(k)) * y[k] + softplus_of_negative(-y[k]) : -t(k) * y[k] + softplus_of_negative(y[k]);
+        }
+        return total;
+    }
+    // sigma(y) - t, from the side where sigma is small.
+    Vec<T> derivative(Vec<T> y, Vec<T> t) const {
+        const Vec<T> e = exp<T>(-absolute<T>(y));
+        const Vec<T> small = e / (1 + e);
+        return y > 0 ? (1 - t) - small : small - t;
+    }
+    // With D(y, d) the difference of softplus, D(y, d) - d = D(-y, -d). So it is (1 - t) D(y, d) + t D(-y, -d): no
+    // cancellation for t = 0 and t = 1.
+    template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&&) const {
+        Vec<T> total{};
+        for (Index k = 0; k < n; ++k) {
+            const Vec<T> d = load(dy + k * lanes<T>);
+            if (t(k) != 1) {
+                total += (1 - t(k)) * of_softplus(y[k], d);
+            }
+            if (t(k) != 0) {
+                total += t(k) * of_softplus(-y[k], -d);
+            }
+        }
+        return total;
+    }
+
+  private:
+    static Vec<T> of_softplus(T y, Vec<T> d) {
+        const Softplus<T> phi;
+        return phi.template difference<false>(phi.base_point(splat(y)), phi.template move<false>(d));
+    }
+};
+
+// sum_k of 1/2 r^2 for |r| <= delta and delta (|r| - delta / 2) beyond, where r = y_k - t_k.
+template <class T> struct Huber {
+    T delta;
+    T value(const T* y, Target<T> t, Index n) const {
+        T total = 0;
+        for (Index k = 0; k < n; ++k) {
+            const T r = y[k] - t(k), size = r < 0 ? -r : r;
+            total += size > delta ? delta * (size - delta / 2) : r * r / 2;
+        }
+        return total;
+    }
+    Vec<T> derivative(Vec<T> y, Vec<T> t) const { return clamped(y - t); }
+    // The parts of the way from r to r + d: `inner` within delta, and those beyond. The end of the way is taken
+    // relative to `first`, because r + d would be rounded to the digits of r.
+    template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&&) const {
+        Vec<T> total{};
+        for (Index k = 0; k < n; ++k) {
+            const Vec<T> d = load(dy + k * lanes<T>), from = splat(y[k] - t(k)), to = from + d;
+            const Vec<T> first = clamped(from), last = clamped(to), before = from - first, way = d + before;
+            const Vec<T> inner = last == to ? way : last - first;
+            const auto beyond = (first != from) & (first == last);
+            const Vec<T> outer = absolute<T>(way - inner) - absolute<T>(before);
+            total += beyond ? first * d : inner * (first + inner / 2) + delta * outer;
+        }
+        return total;
+    }
+
+  private:
+    Vec<T> clamped(Vec<T> r) const {
+        r = r > delta ? splat(delta) : r;
+        return r < -delta ? splat(-delta) : r;
+    }
+};
+
+// sum_k |y_k - t_k|, with the derivative 0 at the kink.
+template <class T> struct AbsoluteError {
+    T value(const T* y, Target<T> t, Index n) const {
+        T total = 0;
+        for (Index k = 0; k < n; ++k) {
+            const T r = y[k] - t(k);
+            total += r < 0 ? -r : r;
+        }
+        return total;
+    }
+    Vec<T> derivative(Vec<T> y, Vec<T> t) const {
+        const Vec<T> r = y - t;
+        return r > 0 ? splat(T(1)) : r < 0 ? splat(T(-1)) : r;
+    }
+    template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&&) const {
+        Vec<T> total{};
+        for (Index k = 0; k < n; ++k) {
+            const Vec<T> d = load(dy + k * lanes<T>), from = splat(y[k] - t(k)), to = from + d;
+            const Vec<T> same = from > 0 ? d : -d, across = from > 0 ? -to - from : to + from;
+            total += (from > 0) == (to > 0) ? same : across;
+        }
+        return total;
+    }
+};
+
+// f(loss) with the loss as a type. `constant` is that of `Network`.
+template <class T, class F> FASTNET_INLINE decltype(auto) with_loss(Loss kind, T constant, F&& f) {
+    switch (kind) {
+    case Loss::cross_entropy:
         return f(CrossEntropy<T>{});
+    case Loss::binary_cross_entropy:
+        return f(BinaryCrossEntropy<T>{});
+    case Loss::huber:
+        return f(Huber<T>{constant});
+    case Loss::absolute_error:
+        return f(AbsoluteError<T>{});
+    case Loss::mean_squared_error:
+        break;
     }
     return f(SquaredError<T>{});
 }
@@ -174,8 +290,8 @@ template <class T, class F> FASTNET_INLINE decltype(auto) with_loss(Loss kind, F
 // The difference of the loss of one row, from dz (classes, lanes) of softmax's argument or of the answer itself;
 // `dy` is a workspace of the same size.
 template <class T>
-Vec<T> loss_difference(Output output, Loss kind, const Answer<T>& at, Target<T> t, const T* dz, T* dy) {
-    return with_loss<T>(kind, [&](auto loss) {
+Vec<T> loss_difference(Output output, Loss kind, T constant, const Answer<T>& at, Target<T> t, const T* dz, T* dy) {
+    return with_loss<T>(kind, constant, [&](auto loss) {
         if (output == Output::softmax) {
             softmax_difference(at, dz, dy);
             return loss.difference(at.y, dy, t, at.classes, [&](Index k) { return softmax_after(at, dz, k); });

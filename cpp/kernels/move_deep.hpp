@@ -121,14 +121,14 @@ template <class T> class DeepMoves {
             for (Index j = 0; j < stride; j += lanes<T>) {
                 T* at = d + r * stride + j;
                 const BasePoint<T> point = base_.at(l, row, j);
-                if constexpr (!Small || Phi::kinked) {
+                if constexpr (!Small || Phi::kinked || Phi::seamed) {
                     find_obstacles<Phi>(point, load(at), loss_.smooth(), [&](unsigned char what, Vec<Bits<T>> mask) {
                         (what == obstacle::kink ? kinks : fars) |= mask;
                     });
                 }
                 store(at, phi.template difference<Small>(point, phi.template move<Small>(load(at))));
             }
-            if constexpr (!Small || Phi::kinked) {
+            if constexpr (!Small || Phi::kinked || Phi::seamed) {
                 *queue.moves_[r].obstacles |= (any<T>(kinks) ? obstacle::kink : 0) | (any<T>(fars) ? obstacle::far : 0);
             }
         }

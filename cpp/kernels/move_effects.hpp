@@ -61,10 +61,10 @@ template <class T> class MoveEffects {
             return phi.template difference<Small>(point, phi.template move<Small>(splat(d)));
         };
         unsigned char* const obstacles = results.obstacles + block.j;
-        if constexpr (Phi::kinked) {
+        if constexpr (Phi::kinked || Phi::seamed) {
             for (Index v = 0; v < moves.count; ++v) {
                 const T d = moves.d[v];
-                record<T>(obstacles, block.units, obstacle::kink,
+                record<T>(obstacles, block.units, Phi::kinked ? obstacle::kink : obstacle::far,
                           changes_side<T>(point.a, splat(d)) | changes_side<T>(point.a, splat(-d)));
             }
         }

@@ -16,6 +16,26 @@ FASTNET_INLINE Vec<Bits<T>> far_for_loss(const Network<T>& net, const Answer<T>&
     return net.loss == Loss::cross_entropy ? absolute<T>(dz) > (y + epsilon<T>) / 4 : Vec<Bits<T>>{};
 }
 
+// Calls record_mask(obstacle, mask) for what changes dy (classes, lanes) of the answers meet in a loss that is not
+// smooth everywhere, or bends. `smooth` is whether the way there may be bent, as in `find_obstacles`.
+template <class T, class Record>
+void find_loss_obstacles(const Network<T>& net, const Answer<T>& answer, Target<T> target, const T* dy, bool smooth,
+                         Record&& record_mask) {
+    const T reach = smooth ? 2 : 1;
+    for (Index k = 0; k < answer.classes; ++k) {
+        const Vec<T> d = load(dy + k * lanes<T>), r = splat(answer.y[k] - target(k));
+        if (net.loss == Loss::binary_cross_entropy) {
+            record_mask(obstacle::far, absolute<T>(d) > 1);
+        } else if (net.loss == Loss::huber) {
+            record_mask(obstacle::far, changes_side<T>(r - net.loss_constant, reach * d) |
+                                           changes_side<T>(r + net.loss_constant, reach * d));
+        } else if (net.loss == Loss::absolute_error) {
+            record_mask(obstacle::kink, changes_side<T>(r, d));
+            record_mask(obstacle::far, changes_side<T>(r, reach * d));
+        }
+    }
+}
+
 template <class T> class LossOfMoves {
   public:
     struct Workspace {
@@ -45,7 +65,13 @@ template <class T> class LossOfMoves {
                 record_mask(obstacle::far, far_for_loss(net, answer, k, dz));
             }
         });
-        return loss_difference(net.output, net.loss, answer, target, work.dz.data(), work.dy.data());
+        const Vec<T> change =
+            loss_difference(net.output, net.loss, net.loss_constant, answer, target, work.dz.data(), work.dy.data());
+        if (net.loss != Loss::cross_entropy && net.loss != Loss::mean_squared_error) {
+            const bool soft = net.output == Output::softmax;
+            find_loss_obstacles(net, answer, target, (soft ? work.dy : work.dz).data(), smooth_ || soft, record_mask);
+        }
+        return change;
     }
 
   private:

@@ -8,7 +8,8 @@ namespace fastnet::FASTNET_TARGET {
 // What a move can meet on its way to the loss, as bits.
 namespace obstacle {
 inline constexpr unsigned char kink = 1; // a unit crossed its kink
-inline constexpr unsigned char far = 2;  // something smooth moved by more than about the distance in which it bends
+inline constexpr unsigned char far = 2;  // something smooth moved by more than about the distance in which it bends,
+                                         // or across a jump of its second derivative
 } // namespace obstacle
 
 // Which units of a layer are meant, in one row.
@@ -67,8 +68,8 @@ template <class T> void record(unsigned char* obstacles, Index units, unsigned c
 template <class T> bool bends_somewhere(const Network<T>& net) {
     bool bends = false;
     for (Index l = 0; l < net.depth; ++l) {
-        const Activation activation = net.layers[l].activation;
-        bends |= activation == Activation::sigmoid || activation == Activation::tanh;
+        bends |= with_activation(net.layers[l].activation, net.layers[l].constant,
+                                 []<class Phi>(Phi) { return Phi::bends; });
     }
     return bends;
 }
@@ -82,6 +83,9 @@ FASTNET_INLINE void find_obstacles(const BasePoint<T>& point, Vec<T> d, bool smo
         if (smooth) { // A bent path may have crossed a kink and come back: coming near one is not safe either.
             record_mask(obstacle::far, changes_side<T>(point.a, 2 * d));
         }
+    }
+    if constexpr (Phi::seamed) {
+        record_mask(obstacle::far, changes_side<T>(point.a, 2 * d));
     }
     if constexpr (Phi::bends) {
         record_mask(obstacle::far, absolute<T>(d) > 1);

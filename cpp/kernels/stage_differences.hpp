@@ -319,8 +319,8 @@ template <class T> class StageDifferences {
                     work.dz[k * lanes<T> + g] = d[k];
                 }
             }
-            f(i, loss_difference(net_.output, net_.loss, base_.answer(i), target_of(targets_, i, classes),
-                                 work.dz.data(), work.dy.data()));
+            f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, base_.answer(i),
+                                 target_of(targets_, i, classes), work.dz.data(), work.dy.data()));
         }
     }
 

@@ -14,7 +14,7 @@ Inputs<T> stage_inputs(const StageNetwork<T>& net, const T* x, Index rows, const
         return {x, rows, first.inputs, source, false, NonZeros<T>(0, first.inputs)};
     }
     const Layer<T> layer{first.weight, first.bias, first.inputs, first.outputs, Activation::identity, T(0)};
-    return make_inputs(Network<T>{&layer, 1, net.output, net.loss, 0}, x, rows, rows, source);
+    return make_inputs(Network<T>{&layer, 1, net.output, net.loss, T(0), 0}, x, rows, rows, source);
 }
 
 template <class T> int stage_workers(const StageNetwork<T>& net, Index rows, double passes) {

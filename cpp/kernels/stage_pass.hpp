@@ -57,8 +57,8 @@ template <class T> class StagePass {
     // `rows` at most go through at a time. Where `training` is false, stages do what they do in inference.
     StagePass(const StageNetwork<T>& net, Index rows, int workers, bool training, Keep keep)
         : net_(net), rows_(rows), workers_(workers), training_(training), keep_(keep), answer_layer_(answer_layer(net)),
-          answers_{&answer_layer_, 1, net.output, net.loss, 0}, segments_(net.depth), slots_(net.depth),
-          values_(net.depth), kept_(net.depth), winners_(net.depth), inverses_(net.depth),
+          answers_{&answer_layer_, 1, net.output, net.loss, net.loss_constant, 0}, segments_(net.depth),
+          slots_(net.depth), values_(net.depth), kept_(net.depth), winners_(net.depth), inverses_(net.depth),
           y_(rows * padded<T>(classes())), losses_(rows), patches_(workers) {
         Index patches = 0;
         for (Index s = 0; s < net.depth; ++s) {
@@ -95,7 +95,7 @@ template <class T> class StagePass {
         const Stage<T>& first = net_.stages[0];
         const bool affine_first = first.kind == StageKind::affine;
         const Layer<T> layer{first.weight, first.bias, first.inputs, first.outputs, Activation::identity, T(0)};
-        const Network<T> first_net{&layer, 1, Output::identity, Loss::mean_squared_error, 0};
+        const Network<T> first_net{&layer, 1, Output::identity, Loss::mean_squared_error, T(0), 0};
         PerWorkerWeights<T> first_weights(first_net, inputs.sparse, affine_first ? rows : 0, workers_);
         FixedList<PackedMatrix<T>> packed(net_.depth);
         for (Index s = 0; s < net_.depth; ++s) {
@@ -431,7 +431,7 @@ template <class T> class StagePass {
         const Index width = padded<T>(classes()), n = classes();
         const T rows = static_cast<T>(count_);
         parallel_rows([&](Index begin, Index count, int) {
-            with_loss<T>(net_.loss, [&](auto loss) {
+            with_loss<T>(net_.loss, net_.loss_constant, [&](auto loss) {
                 for (Index i = begin; i < begin + count; ++i) {
                     const T* const y = y_.data() + i * width;
                     T* const to = d + i * width;

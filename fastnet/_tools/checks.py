@@ -173,6 +173,15 @@ def check_order(y: FloatArray, t: FloatArray | IntArray) -> None:
         )
 
 
+def check_fractions(t: npt.NDArray[Any], name: str) -> None:
+    """Raise ValueError unless every target is from 0 to 1."""
+    outside = ~((t >= 0) & (t <= 1))
+    if outside.any():
+        at = np.unravel_index(int(outside.argmax()), t.shape)
+        place = ", ".join(str(int(i)) for i in at)
+        raise ValueError(f"{name}[{place}] is {t[at]}: targets of a binary cross entropy are from 0 to 1")
+
+
 def _is_one_hot(rows: npt.NDArray[Any]) -> bool:
     return rows.shape[1] > 1 and bool(np.all((rows == 0) | (rows == 1))) and bool(np.all(rows.sum(axis=1) == 1))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from fastnet._tools.types import FloatArray, IntArray
@@ -40,7 +43,38 @@ def activation(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatA
         return np.maximum(x, 0)
     if kind == Activation.LEAKY_RELU:
         return np.where(x > 0, x, x * x.dtype.type(constant)).astype(x.dtype)
+    if kind == Activation.SOFTPLUS:
+        return np.logaddexp(x, 0)
+    if kind == Activation.SILU:
+        x = np.maximum(x, -800)  # There σ is 0, and 0·(-inf) would be NaN.
+        return x * activation(Activation.SIGMOID, x)
+    if kind == Activation.GELU:
+        x = np.maximum(x, -40)
+        return x * normal_distribution(x)
+    if kind == Activation.ELU:
+        return np.where(x > 0, x, x.dtype.type(constant) * np.expm1(np.minimum(x, 0))).astype(x.dtype)
     return x.copy()
+
+
+def has_kink(kind: Activation, constant: float) -> bool:
+    """Whether the derivative jumps at 0."""
+    return kind in (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU) or (
+        kind == Activation.ELU and constant != 1
+    )
+
+
+@quietly
+def normal_distribution(x: FloatArray) -> FloatArray:
+    """Φ(x) of the standard normal distribution, with full relative accuracy in the lower tail."""
+    values = [math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype(np.float64).ravel().tolist()]
+    return np.array(values, dtype=x.dtype).reshape(x.shape)
+
+
+@quietly
+def normal_density(x: FloatArray) -> FloatArray:
+    x = x.astype(np.float64)
+    density: FloatArray = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return density
 
 
 @quietly
@@ -55,6 +89,16 @@ def activation_derivative(kind: Activation, x: FloatArray, constant: float = 0.0
         return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
     if kind == Activation.LEAKY_RELU:
         return np.where(np.isnan(x), x, np.where(x > 0, 1, constant)).astype(x.dtype)
+    if kind == Activation.SOFTPLUS:
+        return activation(Activation.SIGMOID, x)
+    if kind == Activation.SILU:
+        x = np.clip(x, -800, 800)
+        return activation(Activation.SIGMOID, x) * (1 + x * activation(Activation.SIGMOID, -x))
+    if kind == Activation.GELU:
+        x = np.clip(x, -40, 40)
+        return (normal_distribution(x) + x * normal_density(x)).astype(x.dtype)
+    if kind == Activation.ELU:
+        return np.where(x > 0, 1, x.dtype.type(constant) * np.exp(np.minimum(x, 0))).astype(x.dtype)
     return np.ones_like(x)
 
 
@@ -81,7 +125,53 @@ def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, consta
         return np.where((a > 0) == (a + d > 0), np.where(a > 0, d, slope * d), across).astype(a.dtype)
     if kind == Activation.STEP:
         return activation(kind, a + d) - activation(kind, a)
+    if kind == Activation.SOFTPLUS:
+        return softplus_difference(a, d)
+    if kind == Activation.SILU:
+        before, rise = activation(Activation.SIGMOID, a), activation_difference(Activation.SIGMOID, a, d)
+        after = np.where(np.abs(d) <= 0.5, before + rise, activation(Activation.SIGMOID, a + d))
+        return (d * after + a * rise).astype(a.dtype)
+    if kind == Activation.GELU:
+        return gelu_difference(a, d)
+    if kind == Activation.ELU:
+        b, alpha = a + d, a.dtype.type(constant)
+        # α·e^a·(e^d − 1) to the left of 0; across it, where |a| ≤ |d|, each side's part.
+        left = np.where(d > 30, np.exp(b) - np.exp(a), np.exp(np.minimum(a, 0)) * np.expm1(np.minimum(d, 30)))
+        across = np.where(a > 0, alpha * np.expm1(np.minimum(b, 0)) - a, b - alpha * np.expm1(np.minimum(a, 0)))
+        return np.where((a > 0) == (b > 0), np.where(a > 0, d, alpha * left), across).astype(a.dtype)
     return d + np.zeros_like(a)
+
+
+@quietly
+def softplus_difference(a: FloatArray, d: FloatArray) -> FloatArray:
+    """Return log(1 + e^(a + d)) − log(1 + e^a)."""
+    s, c = activation(Activation.SIGMOID, a), activation(Activation.SIGMOID, -a)
+    x = s * np.expm1(np.minimum(d, 30))
+    # 1 + x is c + s·e^d, whose terms are positive: where x falls below −½, 1 + x would cancel.
+    near = np.where(x < -0.5, np.log(c + s * np.exp(np.minimum(d, 30))), np.log1p(x))
+    # Beyond |d| = 30 the parts of max(a, 0) + log1p(e^−|a|) differ by enough to be subtracted.
+    b = a + d
+    ramps = np.where((a > 0) & (b > 0), d, np.maximum(b, 0) - np.maximum(a, 0))
+    far = ramps + (np.log1p(np.exp(-np.abs(b))) - np.log1p(np.exp(-np.abs(a))))
+    return np.where(np.abs(d) > 30, far, near).astype(a.dtype)
+
+
+# Gauss-Legendre quadrature with seven nodes: over a range of at most ½ and |a| times it, the error is below rounding.
+NODES, WEIGHTS = (1 + np.polynomial.legendre.leggauss(7)[0]) / 2, np.polynomial.legendre.leggauss(7)[1] / 2
+
+
+@quietly
+def gelu_difference(a: FloatArray, d: FloatArray) -> FloatArray:
+    """Return d·Φ(a + d) + a·(Φ(a + d) − Φ(a)), the latter as the integral of the density where it is short."""
+    a, d, dtype = a.astype(np.float64), d.astype(np.float64), a.dtype
+    near = np.abs(d) * np.maximum(np.abs(a), 1) <= 0.5
+    before, after = normal_distribution(a), normal_distribution(a + d)
+    right = (a > 0) & (a + d > 0)  # Here Φ(−a) is the value near 0.
+    plain = np.where(right, normal_distribution(-a) - normal_distribution(-a - d), after - before)
+    integral = d * sum(w * normal_density(a + d * node) for node, w in zip(NODES, WEIGHTS, strict=True))
+    rise = np.where(near, integral, plain)
+    after = np.where(near, before + rise, after)
+    return (d * after + a * rise).astype(dtype)
 
 
 @quietly
@@ -102,9 +192,8 @@ def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatA
     """Return the change of each row's loss, shape (batch,), when the last layer's units z change by dz."""
     soft = spec.output == Output.SOFTMAX
     y, dy = (softmax(z), softmax_difference(z, dz)) if soft else (z, dz)
-    if spec.loss == Loss.MEAN_SQUARED_ERROR:
-        errors: FloatArray = (dy * (y - t + dy / 2)).sum(axis=1)
-        return errors
+    if spec.loss != Loss.CROSS_ENTROPY:
+        return error_differences(spec.loss, y, dy, t, spec.loss_constant)
     base = y + y.dtype.type(EPSILON)
     change = dy / base
     of_logarithm = np.log1p(change)
@@ -115,6 +204,34 @@ def loss_differences(spec: NetworkSpec, z: FloatArray, dz: FloatArray, t: FloatA
         of_logarithm = np.where(falls, np.log((after + y.dtype.type(EPSILON)) / base), of_logarithm)
     losses: FloatArray = np.where(t == 0, 0, -t * of_logarithm).sum(axis=1)
     return losses
+
+
+@quietly
+def error_differences(kind: Loss, y: FloatArray, dy: FloatArray, t: FloatArray, constant: float) -> FloatArray:
+    """Return the change of each row's loss, shape (batch,), when the answers y change by dy."""
+    r = y - t
+    if kind == Loss.BINARY_CROSS_ENTROPY:
+        # softplus(y) − t·y by the differences D of softplus, of which D(y, d) − d = D(−y, −d).
+        rises = (1 - t) * softplus_difference(y, dy)
+        changes = np.where(t == 1, 0, rises) + np.where(t == 0, 0, t * softplus_difference(-y, -dy))
+    elif kind == Loss.HUBER:
+        # The parts of the way from r to r + dy: `inner` within δ, and those beyond. Its end is taken relative to
+        # `first`, because r + dy would be rounded to the digits of r.
+        delta, to = y.dtype.type(constant), r + dy
+        first, last = np.clip(r, -delta, delta), np.clip(to, -delta, delta)
+        way = dy + (r - first)
+        inner = np.where(last == to, way, last - first)
+        outer = np.abs(way - inner) - np.abs(r - first)
+        beyond = (first != r) & (first == last)
+        changes = np.where(beyond, first * dy, inner * (first + inner / 2) + delta * outer)
+    elif kind == Loss.ABSOLUTE_ERROR:
+        to = r + dy
+        across = np.where(r > 0, -to - r, to + r)
+        changes = np.where((r > 0) == (to > 0), np.where(r > 0, dy, -dy), across)
+    else:
+        changes = dy * (r + dy / 2)
+    total: FloatArray = changes.sum(axis=1)
+    return total
 
 
 @quietly
@@ -134,24 +251,40 @@ def target_rows(t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
 
 
 @quietly
-def cross_entropy_error(y: FloatArray, t: FloatArray | IntArray) -> float:
-    if t.ndim == 1:
+def mean_loss(kind: Loss, y: FloatArray, t: FloatArray | IntArray, constant: float = 0.0) -> float:
+    """Return the loss of the answers y, shape (batch, classes), averaged over the batch; `constant` is the Huber δ."""
+    if kind == Loss.CROSS_ENTROPY and t.ndim == 1:
         losses = -np.log(y[np.arange(len(t)), t] + y.dtype.type(EPSILON))
     else:
-        losses = -(t * np.log(y + y.dtype.type(EPSILON))).sum(axis=1)
+        losses = _losses(kind, y, target_rows(t, y), y.dtype.type(constant)).sum(axis=1)
     return float(losses.mean(dtype=np.float64))
 
 
-@quietly
-def mean_squared_error(y: FloatArray, t: FloatArray | IntArray) -> float:
-    losses = 0.5 * ((y - target_rows(t, y)) ** 2).sum(axis=1)
-    return float(losses.mean(dtype=np.float64))
+def _losses(kind: Loss, y: FloatArray, t: FloatArray, constant: np.floating[Any]) -> FloatArray:
+    """The share of each answer in the loss, (batch, classes)."""
+    if kind == Loss.CROSS_ENTROPY:
+        return -t * np.log(y + y.dtype.type(EPSILON))
+    r: FloatArray = y - t
+    size: FloatArray = np.abs(r)
+    if kind == Loss.BINARY_CROSS_ENTROPY:  # softplus(y) − t·y, without terms of opposite signs
+        return np.where(y > 0, (1 - t) * y, -t * y) + np.log1p(np.exp(-np.abs(y)))
+    if kind == Loss.HUBER:
+        return np.where(size > constant, constant * (size - constant / 2), r * r / 2)
+    return size if kind == Loss.ABSOLUTE_ERROR else r * r / 2
 
 
 @quietly
-def loss_derivative(kind: Loss, y: FloatArray, t: FloatArray) -> FloatArray:
+def loss_derivative(kind: Loss, y: FloatArray, t: FloatArray, constant: float = 0.0) -> FloatArray:
     """The derivative of each row's loss with respect to its answers y; all shapes (batch, classes)."""
-    return -t / (y + y.dtype.type(EPSILON)) if kind == Loss.CROSS_ENTROPY else y - t
+    if kind == Loss.CROSS_ENTROPY:
+        return -t / (y + y.dtype.type(EPSILON))
+    if kind == Loss.BINARY_CROSS_ENTROPY:  # σ(y) − t, from the side where σ is small
+        small = activation(Activation.SIGMOID, -np.abs(y))
+        return np.where(y > 0, (1 - t) - small, small - t)
+    r: FloatArray = y - t
+    if kind == Loss.HUBER:
+        return np.clip(r, -y.dtype.type(constant), y.dtype.type(constant))
+    return np.sign(r) if kind == Loss.ABSOLUTE_ERROR else r
 
 
 @quietly
@@ -184,13 +317,7 @@ def with_decay(spec: NetworkSpec, gradient: FloatArray, weight: FloatArray) -> F
 
 @quietly
 def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
-    return mean_loss(spec, forward(spec, x), t)
-
-
-def mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
-    """Return the loss of the answers y (batch, classes), including the penalty."""
-    error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
-    return error(y, t) + penalty(spec)
+    return mean_loss(spec.loss, forward(spec, x), t, spec.loss_constant) + penalty(spec)
 
 
 @quietly
@@ -203,7 +330,7 @@ def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
         after.append(activation(kind, a, constant))
     y = softmax(after[-1]) if spec.output == Output.SOFTMAX else after[-1]
 
-    dy = loss_derivative(spec.loss, y, target_rows(t, y))
+    dy = loss_derivative(spec.loss, y, target_rows(t, y), spec.loss_constant)
     if spec.output == Output.SOFTMAX:
         dy = softmax_backward(y, dy)
     dz = dy / y.dtype.type(len(x))
@@ -216,7 +343,8 @@ def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
             reversed_gradients.append(da.sum(axis=0))
         reversed_gradients.append(with_decay(spec, after[layer].T @ da, weight))
         dz = da @ weight.T
-    return mean_loss(spec, y, t), reversed_gradients[::-1]
+    loss = mean_loss(spec.loss, y, t, spec.loss_constant) + penalty(spec)
+    return loss, reversed_gradients[::-1]
 
 
 def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
@@ -272,7 +400,7 @@ def incremental(
 
         def difference(at: int, a: FloatArray, da: FloatArray) -> FloatArray:
             kind = spec.activations[at]
-            if kind in (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU):
+            if has_kink(kind, spec.constants[at]):
                 kinked[layer][unit] |= ((a > 0) != (a + da > 0)).any()
             return activation_difference(kind, a, da, spec.constants[at])
 
@@ -286,6 +414,10 @@ def incremental(
                 dz = difference(at, np.tile(before[at], (moves, 1)), da)
                 da = dz if at == last else dz @ spec.weights[at + 1]
         answers, wanted = (np.tile(rows, (moves, 1)) for rows in (after[-1], targets))
+        if spec.loss == Loss.ABSOLUTE_ERROR:
+            soft = spec.output == Output.SOFTMAX
+            y, dy = (softmax(answers), softmax_difference(answers, dz)) if soft else (answers, dz)
+            kinked[layer][unit] |= ((y - wanted > 0) != (y - wanted + dy > 0)).any()
         return loss_differences(spec, answers, dz, wanted).reshape(moves, -1)
 
     gradients: list[FloatArray] = []

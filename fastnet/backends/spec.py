@@ -24,9 +24,13 @@ class Activation(enum.IntEnum):
     TANH = 3
     RELU = 4
     LEAKY_RELU = 5
+    SOFTPLUS = 6
+    SILU = 7
+    GELU = 8
+    ELU = 9
 
 
-DEFAULT_CONSTANTS = {Activation.LEAKY_RELU: 0.01}  # of the activations that have one
+DEFAULT_CONSTANTS = {Activation.LEAKY_RELU: 0.01, Activation.ELU: 1.0}  # of the activations that have one
 
 
 class Output(enum.IntEnum):
@@ -37,10 +41,13 @@ class Output(enum.IntEnum):
 
 
 class Loss(enum.IntEnum):
-    """The distance between answer and target, averaged over the batch."""
+    """The distance between answer and target, summed over the answer and averaged over the batch."""
 
     CROSS_ENTROPY = 0
     MEAN_SQUARED_ERROR = 1
+    BINARY_CROSS_ENTROPY = 2  # Of logits.
+    HUBER = 3
+    ABSOLUTE_ERROR = 4
 
 
 class Rule(enum.IntEnum):
@@ -106,8 +113,10 @@ class NetworkSpec:
     weight_decay : float
         λ of the penalty λ/2·ΣW² over all weights (not biases) that the loss includes; 0 for none.
     constants : tuple of float
-        The constant of layer l's activation: the slope of a leaky ReLU; 0 for an activation without one. By default,
-        those of `DEFAULT_CONSTANTS`.
+        The constant of layer l's activation: the slope of a leaky ReLU, the α of an ELU; 0 for an activation without
+        one. By default, those of `DEFAULT_CONSTANTS`.
+    loss_constant : float
+        The δ of the Huber loss.
     """
 
     weights: tuple[FloatArray, ...]
@@ -117,6 +126,7 @@ class NetworkSpec:
     loss: Loss = Loss.CROSS_ENTROPY
     weight_decay: float = 0.0
     constants: tuple[float, ...] = ()
+    loss_constant: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.constants:

@@ -79,7 +79,7 @@ class Stage:
         shape (columns,).
     activation : Activation
     constant : float
-        Of the activation: a leaky ReLU's slope for negative arguments, 0 where it has none.
+        Of the activation: a leaky ReLU's slope for negative arguments, an ELU's α.
     positions : int
         Of a batch normalisation: how many neighbouring units of all rows make up a column.
     running_mean, running_var : ndarray or None
@@ -123,6 +123,8 @@ class StageSpec:
     output : Output
     loss : Loss
     dtype : dtype
+    loss_constant : float
+        The δ of the Huber loss.
     weight_decay : float
         λ of the penalty λ/2·ΣW² over the weights of affine stages and convolutions; 0 for none.
     """
@@ -131,6 +133,7 @@ class StageSpec:
     output: Output = Output.SOFTMAX
     loss: Loss = Loss.CROSS_ENTROPY
     dtype: np.dtype[np.floating[Any]] = field(default_factory=lambda: np.dtype(np.float64))
+    loss_constant: float = 1.0
     weight_decay: float = 0.0
 
     @property

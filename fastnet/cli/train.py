@@ -190,7 +190,7 @@ def _trainer(options: argparse.Namespace, data: _Data, table: _Table) -> Trainer
     pixels = data.train[0].shape[1]
     init = options.init
     if init is None:
-        init = "he" if options.activation in ("relu", "leaky_relu") else "xavier"
+        init = "he" if options.activation in ("relu", "leaky_relu", "softplus", "silu", "gelu", "elu") else "xavier"
     net = MultiLayerNet(
         pixels,
         options.hidden,

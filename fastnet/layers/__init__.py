@@ -6,26 +6,38 @@ derivative of the loss with respect to the last output of `forward`. It raises R
 before, and ValueError if `dout` does not have the shape of that output.
 """
 
-from fastnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Step, Tanh
+from fastnet.layers.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Step, Tanh
 from fastnet.layers.affine import Affine
 from fastnet.layers.arithmetic import Add, Mul
 from fastnet.layers.base import Layer
 from fastnet.layers.batch_norm import BatchNorm
 from fastnet.layers.convolution import Convolution
 from fastnet.layers.dropout import Dropout
-from fastnet.layers.losses import IdentityWithLoss, LossLayer, SoftmaxWithLoss
+from fastnet.layers.losses import (
+    BinaryCrossEntropyWithLogits,
+    HuberLoss,
+    IdentityWithLoss,
+    L1Loss,
+    LossLayer,
+    SoftmaxWithLoss,
+)
 from fastnet.layers.pooling import AveragePooling, MaxPooling
 from fastnet.layers.shape import Flatten, Reshape
 
 __all__ = [
+    "ELU",
+    "GELU",
     "Add",
     "Affine",
     "AveragePooling",
     "BatchNorm",
+    "BinaryCrossEntropyWithLogits",
     "Convolution",
     "Dropout",
     "Flatten",
+    "HuberLoss",
     "IdentityWithLoss",
+    "L1Loss",
     "Layer",
     "LeakyReLU",
     "LossLayer",
@@ -33,8 +45,10 @@ __all__ = [
     "Mul",
     "ReLU",
     "Reshape",
+    "SiLU",
     "Sigmoid",
     "SoftmaxWithLoss",
+    "Softplus",
     "Step",
     "Tanh",
 ]

@@ -10,17 +10,18 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
+from fastnet.backends._numpy import has_kink
 from fastnet.backends.spec import Activation
 from fastnet.layers.base import Branch, Layer, Widths, as_gradient, quietly
-
-KINKED = (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU)
 
 
 def branch_of(kind: Activation, right: npt.NDArray[np.bool_], constant: float) -> Branch:
     """The smooth function that an activation is if each element stays on its side: right of 0, or not."""
     if kind == Activation.STEP:
         return lambda _: right.astype(np.float64)
-    if kind in KINKED:
+    if kind == Activation.ELU:
+        return lambda x: np.where(right, x, constant * np.expm1(x))
+    if has_kink(kind, constant):
         left = constant if kind == Activation.LEAKY_RELU else 0.0
         return lambda x: np.where(right, x, left * x)
     return lambda x: active().activation(kind, x, constant)
@@ -58,7 +59,7 @@ class ActivationLayer(Layer):
         return "same"
 
     def branch(self, x: FloatArray) -> Branch | None:
-        if self.kind not in KINKED:
+        if not has_kink(self.kind, self.constant):
             return None
         return branch_of(self.kind, np.asarray(x) > 0, self.constant)
 
@@ -109,3 +110,42 @@ class LeakyReLU(ActivationLayer):
     @property
     def slope(self) -> float:
         return self.constant
+
+
+class Softplus(ActivationLayer):
+    """log(1 + exp(x)), a smooth ReLU."""
+
+    kind = Activation.SOFTPLUS
+
+
+class SiLU(ActivationLayer):
+    """x·sigmoid(x), also called swish."""
+
+    kind = Activation.SILU
+
+
+class GELU(ActivationLayer):
+    """x·Φ(x), with Φ the normal distribution itself."""
+
+    kind = Activation.GELU
+
+
+class ELU(ActivationLayer):
+    """x where it is positive, α·(exp(x) − 1) elsewhere. The derivative at 0 is α: there is a kink unless α is 1.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+    """
+
+    kind = Activation.ELU
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.constant = checks.as_real(alpha, "alpha")
+
+    @property
+    def alpha(self) -> float:
+        return self.constant
+
+
+KINDS = (Step, Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, SiLU, GELU, ELU)  # those that the kernels know

@@ -47,8 +47,14 @@ class LossLayer(Layer):
         return value
 
 
-class _MeanLoss(LossLayer):
-    """A loss of answers and targets, averaged over the batch."""
+class MeanLoss(LossLayer):
+    """A loss of answers and targets, averaged over the batch.
+
+    `kind` says which; `constant` is the δ of the Huber loss.
+    """
+
+    kind: ClassVar[Loss]
+    constant: float = 0.0
 
     def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """The loss, averaged over the batch.
@@ -73,6 +79,8 @@ class _MeanLoss(LossLayer):
         """
         array = checks.as_floating(x, "x")
         rows, targets = checks.as_rows_and_targets(array, t, "x", self.regression)
+        if self.kind == Loss.BINARY_CROSS_ENTROPY:
+            checks.check_fractions(targets, "t")
         self.y, self.t = self.answer(rows), targets
         self.loss = self.error(self.y, targets)
         self._saved = array.shape
@@ -108,40 +116,77 @@ class _MeanLoss(LossLayer):
         return dx.reshape(shape)
 
     def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
-        raise NotImplementedError
+        return active().mean_loss(self.kind, y, t, self.constant)
 
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
         """The derivative of each row's loss with respect to its x, where y = answer(x); all (batch, classes)."""
-        raise NotImplementedError
+        return loss_derivative(self.kind, y, t, self.constant)
 
 
-class SoftmaxWithLoss(_MeanLoss):
+class SoftmaxWithLoss(MeanLoss):
     """Softmax and the cross entropy −Σ t·log(y + 1e-7) of its answers y, averaged over the batch.
 
     `backward` is the exact derivative of that. The book's derivative, (y − t)/batch, ignores the 1e-7.
     """
 
+    kind = Loss.CROSS_ENTROPY
+
     def answer(self, x: FloatArray) -> FloatArray:
         """The probabilities softmax(x), shape (batch, classes)."""
         return active().softmax(x)
 
-    def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
-        return active().cross_entropy_error(y, t)
-
     def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
-        return softmax_backward(y, loss_derivative(Loss.CROSS_ENTROPY, y, t))
+        return softmax_backward(y, super()._derivative(y, t))
 
 
-class IdentityWithLoss(_MeanLoss):
+class IdentityWithLoss(MeanLoss):
     """The answers y = x and their mean squared error ½·Σ(y − t)², averaged over the batch.
 
     Its targets are numbers of the shape of x, or of shape (batch,) for one output: there are no class labels.
     """
 
+    kind = Loss.MEAN_SQUARED_ERROR
     regression = True
 
-    def error(self, y: FloatArray, t: FloatArray | IntArray) -> float:
-        return active().mean_squared_error(y, t)
 
-    def _derivative(self, y: FloatArray, t: FloatArray) -> FloatArray:
-        return loss_derivative(Loss.MEAN_SQUARED_ERROR, y, t)
+class BinaryCrossEntropyWithLogits(MeanLoss):
+    """The answers y = x, which are logits, and the cross entropy of sigmoid(y) with targets from 0 to 1.
+
+    It is Σ(softplus(y) − t·y) over the outputs, averaged over the batch. Its targets are of the shape of x, or of shape
+    (batch,) for one output; integers 0 and 1 will do. ``fastnet.sigmoid(net.predict(x))`` are the probabilities.
+    """
+
+    kind = Loss.BINARY_CROSS_ENTROPY
+    regression = True
+
+
+class HuberLoss(MeanLoss):
+    """The answers y = x, and ½·r² for errors r = y − t of at most δ, δ·(|r| − ½δ) beyond.
+
+    It is summed over the outputs and averaged over the batch. Its targets are as those of `IdentityWithLoss`.
+
+    Parameters
+    ----------
+    delta : float, default 1
+        Positive.
+    """
+
+    kind = Loss.HUBER
+    regression = True
+
+    def __init__(self, delta: float = 1.0) -> None:
+        self.constant = checks.as_positive(delta, "delta")
+
+    @property
+    def delta(self) -> float:
+        return self.constant
+
+
+class L1Loss(MeanLoss):
+    """The answers y = x, and Σ|y − t|, averaged over the batch. The derivative at y = t, where there is a kink, is 0.
+
+    Its targets are as those of `IdentityWithLoss`.
+    """
+
+    kind = Loss.ABSOLUTE_ERROR
+    regression = True

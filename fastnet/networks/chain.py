@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend, active
+from fastnet.backends._numpy import penalty, target_rows
 from fastnet.backends.spec import (
     Activation,
     Batches,
@@ -61,7 +62,12 @@ def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> d
 
 
 def chain_spec(
-    params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, weight_decay: float = 0.0
+    params: Mapping[str, Any],
+    layers: Sequence[ChainLayer],
+    output: Output,
+    loss: Loss,
+    weight_decay: float = 0.0,
+    loss_constant: float = 0.0,
 ) -> NetworkSpec:
     """Return the chain as the backends take it; raise if parameters are missing or do not fit."""
     dimensions = {}
@@ -92,6 +98,7 @@ def chain_spec(
         loss,
         weight_decay,
         tuple(layer.constant for layer in layers),
+        loss_constant,
     )
 
 
@@ -121,7 +128,7 @@ class Chain(Computation):
 
     @property
     def is_regression(self) -> bool:
-        return self.spec.output == Output.IDENTITY and self.spec.loss == Loss.MEAN_SQUARED_ERROR
+        return self.spec.output == Output.IDENTITY and self.spec.loss != Loss.CROSS_ENTROPY
 
     def named(self, arrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
         """Arrays in the order of ``spec.parameters``, such as a gradient, by the names of the parameters."""
@@ -139,6 +146,10 @@ class Chain(Computation):
     def classes(self, rows: FloatArray) -> int:
         return self.spec.classes
 
+    @property
+    def takes_fractions(self) -> bool:
+        return self.spec.loss == Loss.BINARY_CROSS_ENTROPY
+
     def forward(self, rows: FloatArray) -> FloatArray:
         return active().forward(self.spec, rows)
 
@@ -149,9 +160,7 @@ class Chain(Computation):
         spec = self.spec
         if spec.loss == Loss.CROSS_ENTROPY:
             check_probabilities(y)
-        error = active().cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else active().mean_squared_error
-        squares = sum(float(np.sum(np.square(w, dtype=np.float64))) for w in spec.weights) if spec.weight_decay else 0.0
-        return error(y, t) + 0.5 * spec.weight_decay * squares
+        return active().mean_loss(spec.loss, y, t, spec.loss_constant) + penalty(spec)
 
     training_loss = loss  # a chain computes the same in training and in inference
 
@@ -246,13 +255,17 @@ class Chain(Computation):
         return Float64Loss(self.named(spec.parameters), wide, lambda: active().loss(spec, wide, targets))
 
     def on_branch(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss:
-        """As `in_float64`, but each unit stays on the side of its kink on which the network's own numbers have it."""
+        """As `in_float64`, but each unit stays on the side of its kink on which the network's own numbers have it.
+
+        So do the answers of an absolute error, which has a kink at the target.
+        """
         spec, wide = self.spec, self.in_float64_spec()
         sides, y = [], rows
         for weight, bias, kind, constant in spec.layers:
             units = y @ weight if bias is None else y @ weight + bias
             sides.append(units > 0)
             y = active().activation(kind, units, constant)
+        above = (active().softmax(y) if spec.output == Output.SOFTMAX else y) > target_rows(t, y)
         wide_rows, wide_chain = rows.astype(np.float64), self.with_spec(wide)
         targets = t if t.ndim == 1 else t.astype(np.float64)
 
@@ -262,6 +275,9 @@ class Chain(Computation):
                 units = y @ weight if bias is None else y @ weight + bias
                 y = branch_of(kind, right, constant)(units)
             answers = active().softmax(y) if wide.output == Output.SOFTMAX else y
+            if wide.loss == Loss.ABSOLUTE_ERROR:
+                errors = answers - target_rows(targets, answers)
+                return float(np.where(above, errors, -errors).sum(axis=1).mean()) + penalty(wide)
             return wide_chain.loss_of_answers(answers, targets)
 
         return Float64Loss(self.named(wide.parameters), wide_rows, value)

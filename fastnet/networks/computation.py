@@ -80,6 +80,11 @@ class Computation(abc.ABC):
     @abc.abstractmethod
     def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss: ...
 
+    @property
+    def takes_fractions(self) -> bool:
+        """Whether every target has to be from 0 to 1."""
+        return False
+
     def default_step(self, algorithm: str) -> float:
         """The step of a numerical gradient that is not asked for: for two evaluations that are subtracted, by dtype."""
         return checks.as_step(None, self.dtype)
@@ -92,9 +97,10 @@ class Computation(abc.ABC):
         """`x` and `t`, checked and converted to what the other methods take."""
         rows = self.rows(x)
         single = np.ndim(x) == 1
-        return rows, checks.as_targets(
-            t, len(rows), self.classes(rows), self.dtype, single, regression=self.is_regression
-        )
+        targets = checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single, regression=self.is_regression)
+        if self.takes_fractions:
+            checks.check_fractions(targets, "t")
+        return rows, targets
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
         """The answers to `x`: one answer if `x` is one row."""

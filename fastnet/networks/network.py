@@ -11,42 +11,43 @@ import numpy as np
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import StageBackend, active
-from fastnet.backends.spec import Activation, Loss, Output
+from fastnet.backends.spec import Activation, Output
 from fastnet.layers import (
     Add,
     Affine,
+    BinaryCrossEntropyWithLogits,
+    HuberLoss,
     IdentityWithLoss,
+    L1Loss,
     Layer,
-    LeakyReLU,
     LossLayer,
     Mul,
-    ReLU,
-    Sigmoid,
     SoftmaxWithLoss,
-    Step,
-    Tanh,
 )
-from fastnet.layers.activations import ActivationLayer
+from fastnet.layers.activations import KINDS, ActivationLayer
 from fastnet.layers.base import Widths
+from fastnet.layers.losses import MeanLoss
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
 from fastnet.networks.overriding import overridden
 from fastnet.networks.staged import Staged, has_stages
 
-KINDS = (Step, Sigmoid, Tanh, ReLU, LeakyReLU)
-LOSSES: dict[type[LossLayer], tuple[Output, Loss]] = {
-    SoftmaxWithLoss: (Output.SOFTMAX, Loss.CROSS_ENTROPY),
-    IdentityWithLoss: (Output.IDENTITY, Loss.MEAN_SQUARED_ERROR),
+LOSSES = {
+    SoftmaxWithLoss: Output.SOFTMAX,
+    IdentityWithLoss: Output.IDENTITY,
+    BinaryCrossEntropyWithLogits: Output.IDENTITY,
+    HuberLoss: Output.IDENTITY,
+    L1Loss: Output.IDENTITY,
 }
 
 
 class Network(BaseNetwork):
     """A network of layers in a list, with a loss at the end.
 
-    A chain of affine layers, each with or without an activation after it, and with `SoftmaxWithLoss` or
-    `IdentityWithLoss`, is computed as a whole by the backend, as `TwoLayerNet` is. Any other network runs layer by
-    layer, and its numerical gradient takes two forward passes for each parameter.
+    A chain of affine layers, each with or without an activation after it, and with a loss of fastnet, is computed as a
+    whole by the backend, as `TwoLayerNet` is. Any other network runs layer by layer, and its numerical gradient takes
+    two forward passes for each parameter.
 
     `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient` and `loss_and_gradient` are training
     passes: Dropout draws new masks, and BatchNorm uses the statistics of the batch and updates the running ones.
@@ -60,7 +61,7 @@ class Network(BaseNetwork):
     layers : iterable of Layer
         In the order of `forward`: layers of `fastnet.layers`, or your own, as `fastnet.layers.Layer` describes.
     loss : LossLayer
-        What follows them: ``SoftmaxWithLoss()``, ``IdentityWithLoss()``, or your own.
+        What follows them: ``SoftmaxWithLoss()``, ``IdentityWithLoss()``, another loss of `fastnet.layers`, or your own.
     weight_decay_lambda : float, default 0
         λ of the penalty λ/2·ΣW² over the weights of all affine layers, which is part of the loss.
 
@@ -147,17 +148,19 @@ class Network(BaseNetwork):
 
     def _computation(self) -> Chain | Layerwise:
         params = self._checked_params()
-        if self._chain is not None:
-            spec = chain_spec(params, self._chain, *LOSSES[type(self.last_layer)], self.weight_decay_lambda)
+        loss = self.last_layer
+        if self._chain is not None and isinstance(loss, MeanLoss):
+            output = LOSSES[type(loss)]
+            spec = chain_spec(params, self._chain, output, loss.kind, self.weight_decay_lambda, loss.constant)
             return Chain(spec, self._chain)
-        arguments = (self._named, self.last_layer, params, self._checked_state(), self._last_pass)
+        arguments = (self._named, loss, params, self._checked_state(), self._last_pass)
         named: dict[str, Any] = {
             "inputs": self._inputs,
             "classes": self._classes,
             "weight_decay": self.weight_decay_lambda,
         }
-        if self._staged and isinstance(active(), StageBackend):
-            return Staged(*arguments, answer=LOSSES[type(self.last_layer)], **named)
+        if self._staged and isinstance(loss, MeanLoss) and isinstance(active(), StageBackend):
+            return Staged(*arguments, output=LOSSES[type(loss)], **named)
         return Layerwise(*arguments, **named)
 
 

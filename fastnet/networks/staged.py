@@ -11,7 +11,7 @@ import numpy as np
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import StageBackend, TrainingBackend, active
-from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, Loss, Output, Update
+from fastnet.backends.spec import Batches, Diagnostics, GradientKind, Output, Update
 from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
 from fastnet.layers import (
     Affine,
@@ -21,14 +21,11 @@ from fastnet.layers import (
     Dropout,
     Flatten,
     Layer,
-    LeakyReLU,
     MaxPooling,
-    ReLU,
     Reshape,
-    Sigmoid,
-    Step,
-    Tanh,
 )
+from fastnet.layers.activations import KINDS
+from fastnet.layers.losses import MeanLoss
 from fastnet.networks.chain import as_algorithm
 from fastnet.networks.computation import NumericalGradient
 from fastnet.networks.layerwise import Layerwise, NamedLayer, State
@@ -52,8 +49,8 @@ def _affine(layer: Affine, arrays: Arrays, shape: Shape) -> Made:
 
 
 def _activation(layer: Any, arrays: Arrays, shape: Shape) -> Made:
-    units, slope = math.prod(shape), layer.slope if isinstance(layer, LeakyReLU) else 0.0
-    return Stage(StageKind.ACTIVATION, units, units, activation=Activation(layer.kind), constant=slope), shape
+    units = math.prod(shape)
+    return Stage(StageKind.ACTIVATION, units, units, activation=layer.kind, constant=layer.constant), shape
 
 
 def _batch_norm(layer: BatchNorm, arrays: Arrays, shape: Shape) -> Made:
@@ -133,7 +130,7 @@ STAGES: dict[type[Layer], Callable[[Any, Arrays, Shape], Made]] = {
     Flatten: _flatten,
     MaxPooling: _pooling,
     Reshape: _reshape,
-    **dict.fromkeys((Step, Sigmoid, Tanh, ReLU, LeakyReLU), _activation),
+    **dict.fromkeys(KINDS, _activation),
 }
 
 
@@ -147,9 +144,9 @@ def has_stages(layers: Sequence[NamedLayer]) -> bool:
 class Staged(Layerwise):
     """A network of stages: what `Layerwise` computes, computed by the backend."""
 
-    def __init__(self, *arguments: Any, answer: tuple[Output, Loss], **named: Any) -> None:
+    def __init__(self, *arguments: Any, output: Output, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.output, self.loss_kind = answer
+        self.output = output
 
     def spec(self, rows: FloatArray, params: Mapping[str, FloatArray], state: State) -> StageSpec | None:
         """The stages for such rows; None where shapes do not fit, which the layers themselves report."""
@@ -165,7 +162,8 @@ class Staged(Layerwise):
                 stages.append(stage)
         if len(shape) != 1 or not stages:
             return None
-        return StageSpec(tuple(stages), self.output, self.loss_kind, self.dtype, self.weight_decay)
+        assert isinstance(self.last, MeanLoss)
+        return StageSpec(tuple(stages), self.output, self.last.kind, self.dtype, self.last.constant, self.weight_decay)
 
     def spec_of(self, rows: FloatArray) -> StageSpec | None:
         """The stages for such rows with the present parameters and state; None where shapes do not fit."""

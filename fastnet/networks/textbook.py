@@ -13,7 +13,22 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
 from fastnet.backends.spec import Activation, Output
-from fastnet.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid, SoftmaxWithLoss, Step, Tanh
+from fastnet.layers import (
+    ELU,
+    GELU,
+    Affine,
+    BatchNorm,
+    Dropout,
+    Layer,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    SoftmaxWithLoss,
+    Softplus,
+    Step,
+    Tanh,
+)
 from fastnet.networks.chain import AffineChain, Chain, ChainLayer
 from fastnet.networks.network import Network
 
@@ -22,6 +37,10 @@ ACTIVATIONS: dict[str, list[type[Layer]]] = {
     "leaky_relu": [LeakyReLU],
     "sigmoid": [Sigmoid],
     "tanh": [Tanh],
+    "softplus": [Softplus],
+    "silu": [SiLU],
+    "gelu": [GELU],
+    "elu": [ELU],
     "step": [Step],
     "identity": [],
 }
@@ -41,7 +60,7 @@ class MultiLayerNet(Network):
         The number of units of each hidden layer.
     output_size : int
         The number of classes.
-    activation : {"relu", "leaky_relu", "sigmoid", "tanh", "step", "identity"}
+    activation : {"relu", "leaky_relu", "sigmoid", "tanh", "softplus", "silu", "gelu", "elu", "step", "identity"}
         The activation of the hidden layers.
     weight_init_std : {"he", "xavier"} or float, default "he"
         The standard deviation of the normal distribution that the weights are drawn from: √(2/n) or √(1/n) for a layer

@@ -110,8 +110,11 @@ def _as_rows(
         raise ValueError(f"{names[0]} does not fit the network: {error}") from error
     if len(answers) != 2:
         raise ValueError(f"net.predict must give shape (rows, outputs), not {answers} for one row")
-    regression = net._computation().is_regression if isinstance(net, BaseNetwork) else answers[1] == 1
+    computation = net._computation() if isinstance(net, BaseNetwork) else None
+    regression = answers[1] == 1 if computation is None else computation.is_regression
     targets = checks.as_targets(t, len(rows), answers[1], dtype, names=names, regression=regression)
+    if computation is not None and computation.takes_fractions:
+        checks.check_fractions(targets, names[1])
     for name, array in zip(names, (rows, targets), strict=True):
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # needs no array of as many booleans
             raise ValueError(f"{name} holds NaN or infinities")

@@ -135,10 +135,11 @@ SPECS = [
     (spec(biases=(f4(B[0]), None)), T, "bias 1 must be float64, not float32"),
     (spec(biases=(np.ones(8)[::2], None)), V, "bias 1 must be C-contiguous"),
     (spec(biases=(0.0, None)), T, "bias 1 must be a NumPy array, not float"),
-    (spec(activations=(6, 0)), V, "there is no activation 6"),
+    (spec(activations=(10, 0)), V, "there is no activation 10"),
     (spec(activations=(-1, 0)), V, "there is no activation -1"),
     (spec(output=2), V, "unknown output or loss"),
     (spec(loss=-1), V, "unknown output or loss"),
+    (spec(loss=5), V, "unknown output or loss"),
     (spec(weights=3), T, "not iterable"),
     (None, AttributeError, "weights"),
     (object(), AttributeError, "weights"),
@@ -150,6 +151,7 @@ UNREADABLE = [  # what can't be cast to a number
     spec(loss=None),
     spec(constants=("steep", 0.0)),
     spec(weight_decay=None),
+    spec(loss_constant="wide"),
 ]
 
 ENTRY_LISTS = [
@@ -203,12 +205,15 @@ def test_functions(call, error, message):
 def test_targets(t, error, message):
     for call in WITH_TARGETS.values():
         assert_raises(lambda call=call: call(SPEC, X, t), error, message)
-    for call in (_core.cross_entropy_error, _core.mean_squared_error):
-        assert_raises(lambda call=call: call(ROWS, t), error, message)
+    for kind in range(5):
+        assert_raises(lambda kind=kind: _core.mean_loss(kind, ROWS, t), error, message)
 
 
-@pytest.mark.parametrize("loss", [_core.cross_entropy_error, _core.mean_squared_error])
-def test_answers(loss):
+@pytest.mark.parametrize("kind", range(5))
+def test_answers(kind):
+    def loss(y, t):
+        return _core.mean_loss(kind, y, t)
+
     assert_raises(lambda: loss(ROWS[:0], LABELS[:0]), V, "y of shape (0, 2) has no rows")
     assert_raises(lambda: loss(ROWS[0].copy(), LABELS[:1]), V, "y must have 2 dimension(s), not shape (2,)")
     assert_raises(lambda: loss(LABELS.reshape(5, 1), LABELS), T, "y must be float32 or float64, not int64")
@@ -253,7 +258,7 @@ def test_nothing_crashes_whatever_comes(core):
     things = [None, 0, -1, 2.5, "text", b"bytes", [], [1.0], (), {}, SPEC, object(), X, f4(X), LABELS, ROWS, ENTRIES]
     things += [X[:0], X.T, X[0], np.array(1.0), np.empty((0, 0)), np.ones((2, 2, 2)), np.array([None]), BIG_ENDIAN]
     calls = {core.exp: 1, core.activation: 2, core.activation_derivative: 2, core.softmax: 1, core.add_bias: 2}
-    calls |= {core.matmul: 2, core.cross_entropy_error: 2, core.mean_squared_error: 2, core.forward: 2, core.loss: 3}
+    calls |= {core.matmul: 2, core.mean_loss: 3, core.forward: 2, core.loss: 3}
     calls |= {core.loss_and_gradient: 3}
     tried = answered = 0
     for call, count in calls.items():

@@ -42,8 +42,8 @@ def use_everything(dtype):
                 backend.loss_and_gradient(spec, inputs, t)
                 backend.loop(spec, inputs, t, 1e-3, np.arange(4))
         for t in (labels, rows):
-            backend.cross_entropy_error(y, t)
-            backend.mean_squared_error(y, t)
+            backend.mean_loss(0, y, t)
+            backend.mean_loss(1, y, t)
             for h in (1e-4, 0.5, 50.0):
                 backend.incremental(spec, x, t, h)
                 backend.nodal(spec, x, t, h)

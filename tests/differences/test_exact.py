@@ -17,6 +17,7 @@ from mpmath import mp, mpf
 import oracle
 from exact_differences import (
     ANSWERS,
+    MORE_ANSWERS,
     Long,
     Recipe,
     assert_exact,
@@ -45,6 +46,7 @@ TARGETS = ("labels", "one-hot", "probabilities")
 # Every activation x answer x depth ------------------------------------------------------------------------
 
 COMBINATIONS = [(kind, answer, depth) for kind, answer, depth in itertools.product(Activation, ANSWERS, range(1, 5))]
+COMBINATIONS += [(Activation(3 * n % 10), *case) for n, case in enumerate(itertools.product(MORE_ANSWERS, range(1, 5)))]
 
 
 def random_recipe(rng, dtype, kind, answer, depth, where):
@@ -107,7 +109,7 @@ def recipes(draw):
     depth = draw(st.integers(1, 4))
     return Recipe(
         tuple(draw(st.lists(st.sampled_from(Activation), min_size=depth, max_size=depth))),
-        draw(st.sampled_from(ANSWERS)),
+        draw(st.sampled_from(ANSWERS + MORE_ANSWERS)),
         tuple(draw(st.lists(st.integers(1, 3), min_size=depth + 1, max_size=depth + 1))),
         tuple(draw(st.lists(st.booleans(), min_size=depth, max_size=depth))),
         draw(st.sampled_from(["float64", "float32"])),
@@ -175,7 +177,7 @@ def answers_and_moves(draw):
     return z, dz, t.astype(dtype)
 
 
-@pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a[0].name}-{a[1].name}".lower())
+@pytest.mark.parametrize("answer", ANSWERS + MORE_ANSWERS, ids=lambda a: f"{a[0].name}-{a[1].name}".lower())
 @given(arrays=answers_and_moves())
 def test_differences_of_losses_in_the_reference(answer, arrays):
     z, dz, t = arrays

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fastnet
-from fastnet.backends.spec import Activation
+from fastnet.backends.spec import DEFAULT_CONSTANTS, Activation
 
 ACTIVATIONS = {
     Activation.IDENTITY: fastnet.identity_function,
@@ -18,6 +18,10 @@ ACTIVATIONS = {
     Activation.TANH: fastnet.tanh,
     Activation.RELU: fastnet.relu,
     Activation.LEAKY_RELU: fastnet.leaky_relu,
+    Activation.SOFTPLUS: fastnet.softplus,
+    Activation.SILU: fastnet.silu,
+    Activation.GELU: fastnet.gelu,
+    Activation.ELU: fastnet.elu,
 }
 ELEMENTWISE = pytest.mark.parametrize("kind", ACTIVATIONS, ids=lambda kind: kind.name.lower())
 # Around the vectors of every instruction set: 2, 4, 8 or 16 elements.
@@ -41,8 +45,9 @@ def extremes(dtype):
     return np.array([*one_sided, *(-x for x in one_sided), np.nan], dtype)
 
 
-def assert_elementwise(oracle, kind, x, answer, slope=0.01):
+def assert_elementwise(oracle, kind, x, answer, slope=None):
     """`answer` is the activation of `x`, NaN exactly where `x` is."""
+    slope = DEFAULT_CONSTANTS.get(kind, 0.0) if slope is None else slope
     assert answer.dtype == x.dtype
     assert answer.shape == x.shape
     np.testing.assert_array_equal(np.isnan(answer), np.isnan(x))
@@ -122,6 +127,26 @@ def test_negative_slope_of_leaky_relu(backend, dtype):
     np.testing.assert_array_equal(fastnet.leaky_relu(np.array([-2, 2], dtype), -0.5), np.array([1, 2], dtype))
 
 
+@pytest.mark.parametrize("alpha", [0, 0.3, 1, 2.5])
+def test_alphas_of_elu(backend, oracle, dtype, alpha):
+    x = np.linspace(-5, 5, 101).astype(dtype)
+    assert_elementwise(oracle, Activation.ELU, x, fastnet.elu(x, alpha), alpha)
+
+
+def test_the_lower_tails_keep_their_digits(core, oracle, dtype):
+    """Softplus, SiLU and GELU down to the smallest normal numbers, relative to the value, to a few units."""
+    ends = {
+        Activation.SOFTPLUS: (fastnet.softplus, -700, -87),
+        Activation.SILU: (fastnet.silu, -700, -87),
+        Activation.GELU: (fastnet.gelu, -37, -12.9),
+    }
+    for kind, (function, *end) in ends.items():
+        x = np.linspace(end[dtype == "float32"], 3, 5000).astype(dtype)
+        exact = oracle.activation_value(kind, x)
+        off = abs(function(x).astype(oracle.Long) / exact - 1).max()
+        assert off <= oracle.ACTIVATION_UNITS[kind] * oracle.unit(dtype), kind
+
+
 @ELEMENTWISE
 def test_derivative_of_an_activation(backend, oracle, dtype, kind):
     rng = np.random.default_rng(0)
@@ -133,8 +158,9 @@ def test_derivative_of_an_activation(backend, oracle, dtype, kind):
         assert answer.dtype == x.dtype
         exact[:n].assert_holds(answer)
     unbounded = backend.activation_derivative(kind, np.array([np.inf, -np.inf, np.nan], dtype), 0.3)
-    slopes = {Activation.IDENTITY: (1, 1), Activation.RELU: (1, 0), Activation.LEAKY_RELU: (1, x.dtype.type(0.3))}
-    assert tuple(unbounded[:2]) == slopes.get(kind, (0, 0))
+    slopes = {Activation.IDENTITY: (1, 1), Activation.LEAKY_RELU: (1, x.dtype.type(0.3))}
+    flat = (Activation.STEP, Activation.SIGMOID, Activation.TANH)
+    assert tuple(unbounded[:2]) == slopes.get(kind, (0, 0) if kind in flat else (1, 0))
     assert np.isnan(unbounded[2]) == (kind != Activation.IDENTITY)
 
 
@@ -253,6 +279,9 @@ def test_every_layout_gives_the_same_bits(backend, dtype, layout):
         "transposed": (lambda a, b: fastnet.matmul(a, b, transpose_a=True, transpose_b=True), x, w.T[:, :7].copy()),
         "add_bias": (fastnet.add_bias, x, b),
         "mean_squared_error": (fastnet.mean_squared_error, y, t),
+        "mean_absolute_error": (fastnet.mean_absolute_error, y, t),
+        "huber_loss": (fastnet.huber_loss, y, t),
+        "binary_cross_entropy": (fastnet.binary_cross_entropy_with_logits, x, t),
         "cross_entropy_error": (fastnet.cross_entropy_error, y, t),
     }
     for name, (f, *arguments) in calls.items():
@@ -312,6 +341,9 @@ def test_the_number_of_threads_changes_no_bit(backend, dtype, with_threads):
         lambda: fastnet.add_bias(x, x[0]),
         lambda: fastnet.cross_entropy_error(y, labels),
         lambda: fastnet.mean_squared_error(y, y[::-1]),
+        lambda: fastnet.huber_loss(y, y[::-1], 0.01),
+        lambda: fastnet.mean_absolute_error(y, y[::-1]),
+        lambda: fastnet.binary_cross_entropy_with_logits(x, y),
     ]
     if backend.name == "cpp":  # the others leave the product to NumPy's BLAS, which has threads of its own
         calls += [lambda: fastnet.matmul(x, w), lambda: fastnet.matmul(x, x, transpose_a=True)]

@@ -11,21 +11,28 @@ import pytest
 
 from fastnet import layers
 from fastnet.layers import (
+    ELU,
+    GELU,
     Add,
     Affine,
     AveragePooling,
     BatchNorm,
+    BinaryCrossEntropyWithLogits,
     Convolution,
     Dropout,
     Flatten,
+    HuberLoss,
     IdentityWithLoss,
+    L1Loss,
     LeakyReLU,
     MaxPooling,
     Mul,
     ReLU,
     Reshape,
     Sigmoid,
+    SiLU,
     SoftmaxWithLoss,
+    Softplus,
     Step,
     Tanh,
 )
@@ -36,6 +43,10 @@ ALL = {
     "Tanh": Tanh,
     "ReLU": ReLU,
     "LeakyReLU": LeakyReLU,
+    "Softplus": Softplus,
+    "SiLU": SiLU,
+    "GELU": GELU,
+    "ELU": ELU,
     "Affine": lambda: Affine(np.eye(3), np.zeros(3)),
     "Dropout": Dropout,
     "BatchNorm": lambda: BatchNorm(np.ones(3), np.zeros(3)),
@@ -47,7 +58,13 @@ ALL = {
 }
 IMAGES = ("Convolution", "MaxPooling", "AveragePooling")
 PAIRS = {"Add": Add, "Mul": Mul}
-LOSSES = {"SoftmaxWithLoss": SoftmaxWithLoss, "IdentityWithLoss": IdentityWithLoss}
+LOSSES = {
+    "SoftmaxWithLoss": SoftmaxWithLoss,
+    "IdentityWithLoss": IdentityWithLoss,
+    "BinaryCrossEntropyWithLogits": BinaryCrossEntropyWithLogits,
+    "HuberLoss": HuberLoss,
+    "L1Loss": L1Loss,
+}
 
 
 def shaped(name, rows):
@@ -211,6 +228,22 @@ MISTAKES = [
     (lambda: Dropout(seed=1.0), TypeError, "seed must be an integer, not float"),
     (lambda: LeakyReLU("0.1"), TypeError, "slope must be a number, not str"),
     (lambda: LeakyReLU(np.inf), ValueError, "slope must be finite, not inf"),
+    (lambda: ELU("1"), TypeError, "alpha must be a number, not str"),
+    (lambda: ELU(np.nan), ValueError, "alpha must be finite, not nan"),
+    (lambda: HuberLoss(0), ValueError, "delta must be positive, not 0"),
+    (lambda: HuberLoss(None), TypeError, "delta must be a number, not NoneType"),
+    (lambda: HuberLoss().forward(ONES, [0, 1, 0]), ValueError, "class labels go with a loss of classes"),
+    (lambda: L1Loss().forward(ONES, ONES[:2]), ValueError, "t has shape (2, 2) for 3 row(s) of x"),
+    (
+        lambda: BinaryCrossEntropyWithLogits().forward(ONES, 2 * ONES),
+        ValueError,
+        "t[0, 0] is 2.0: targets of a binary cross entropy are from 0 to 1",
+    ),
+    (
+        lambda: BinaryCrossEntropyWithLogits().forward(ONES[:, :1], [0, np.nan, 1]),
+        ValueError,
+        "t[1, 0] is nan: targets of a binary cross entropy are from 0 to 1",
+    ),
     (lambda: Add().forward(np.ones(2), np.ones(3)), ValueError, "x of shape (2,) and y of shape (3,) do not broadcast"),
     (lambda: Mul().forward("a", 1), TypeError, "x must contain real numbers, not str"),
     (lambda: Mul().forward(1, None), TypeError, "y must contain real numbers, not NoneType"),

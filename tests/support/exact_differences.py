@@ -25,6 +25,7 @@ ANSWERS = (
     (Output.SOFTMAX, Loss.MEAN_SQUARED_ERROR),
     (Output.IDENTITY, Loss.MEAN_SQUARED_ERROR),
 )
+MORE_ANSWERS = tuple((Output.IDENTITY, loss) for loss in (Loss.BINARY_CROSS_ENTROPY, Loss.HUBER, Loss.ABSOLUTE_ERROR))
 
 
 class Recipe(NamedTuple):
@@ -57,6 +58,7 @@ class Recipe(NamedTuple):
             *self.answer,
             weight_decay=self.decay,
             constants=tuple(self.slope / (1 + layer) for layer in range(len(self.kinds))),
+            loss_constant=(1.0, 0.3, 3.0)[self.seed % 3],
         )
         shape, classes = (self.rows, self.sizes[0]), self.sizes[-1]
         x = {
@@ -96,10 +98,18 @@ def mp_activation(kind, a, slope):
         return a if a > 0 else mpf(0)
     if kind == Activation.LEAKY_RELU:
         return a if a > 0 else slope * a
+    if kind == Activation.SOFTPLUS:
+        return mp.log1p(mp.exp(a)) if a < 0 else a + mp.log1p(mp.exp(-a))
+    if kind == Activation.SILU:
+        return a / (1 + mp.exp(-a))
+    if kind == Activation.GELU:
+        return a * mp.erfc(-a / mp.sqrt(2)) / 2
+    if kind == Activation.ELU:
+        return a if a > 0 else slope * mp.expm1(a)
     return a
 
 
-def mp_loss(z, t, output, loss):
+def mp_loss(z, t, output, loss, constant=1.0):
     """The loss of one row, from the last layer's units z and the target row t."""
     if output == Output.SOFTMAX:
         top = max(z)
@@ -107,7 +117,15 @@ def mp_loss(z, t, output, loss):
         z = [v / sum(e) for v in e]
     if loss == Loss.CROSS_ENTROPY:
         return -sum(s * mp.log(y + mpf(1e-7)) for s, y in zip(t, z, strict=True) if s)
-    return sum((y - s) ** 2 for s, y in zip(t, z, strict=True)) / 2
+    if loss == Loss.BINARY_CROSS_ENTROPY:
+        return sum(mp_activation(Activation.SOFTPLUS, y, 0) - s * y for s, y in zip(t, z, strict=True))
+    errors = [abs(y - s) for s, y in zip(t, z, strict=True)]
+    if loss == Loss.ABSOLUTE_ERROR:
+        return sum(errors)
+    if loss == Loss.HUBER:
+        delta = mpf(constant)
+        return sum(r**2 / 2 if r <= delta else delta * (r - delta / 2) for r in errors)
+    return sum(r**2 for r in errors) / 2
 
 
 def to_long(numbers):
@@ -122,6 +140,7 @@ def exact_gradient(spec, x, t, h, digits):
         weights = [[[mpf(float(v)) for v in row] for row in w] for w in spec.weights]
         biases = [None if b is None else [mpf(float(v)) for v in b] for b in spec.biases]
         step, slopes = mpf(float(spec.dtype.type(h))), [mpf(c) for c in constants_of(spec)]
+        delta = oracle.loss_constant(spec)
         if t.ndim == 1:
             t = np.eye(spec.classes)[t]
         sums = [np.zeros(p.shape, object) for p in spec.parameters]
@@ -154,7 +173,7 @@ def exact_gradient(spec, x, t, h, digits):
                         losses = []
                         for move in (step * inputs[i], -step * inputs[i]):
                             moved = [v + move if k == j else v for k, v in enumerate(a)]
-                            losses.append(mp_loss(forward(moved, layer)[-1], target, spec.output, spec.loss))
+                            losses.append(mp_loss(forward(moved, layer)[-1], target, spec.output, spec.loss, delta))
                         total[i, j] += (losses[0] - losses[1]) / (2 * step * len(x))
                 z = [mp_activation(spec.activations[layer], v, slopes[layer]) for v in a]
         for p, total in zip(spec.parameters, sums, strict=True):
@@ -184,9 +203,90 @@ def long_difference(kind, a, d, slope):
         return d + 0 * a
     if kind == Activation.STEP:
         return (a + d > 0).astype(Long) - (a > 0)
+    if kind == Activation.SOFTPLUS:
+        return long_softplus(a, d)
+    if kind == Activation.SILU:
+        b = np.maximum(a + d, -12000)
+        return d * oracle.activation_value(Activation.SIGMOID, b) + a * long_difference(Activation.SIGMOID, a, d, slope)
+    if kind == Activation.GELU:
+        return d * oracle.normal_distribution(a + d) + a * long_distribution(a, d)
+    if kind == Activation.ELU:
+        left = [Long(slope) * np.expm1(np.minimum(v, 0)) for v in (a, a + d)]
+        start, end = np.minimum(a, 0), np.minimum(a + d, 0)
+        both = Long(slope) * np.sign(d) * np.exp(np.maximum(start, end)) * -np.expm1(-abs(d))
+        same = np.where(a > 0, d, both)
+        return np.where((a > 0) == (a + d > 0), same, np.where(a > 0, left[1] - a, a + d - left[0]))
     low = Long(slope if kind == Activation.LEAKY_RELU else 0)
     same = np.where(a > 0, d, low * d)
     return np.where((a > 0) == (a + d > 0), same, np.where(a > 0, low * (a + d) - a, a + d - low * a))
+
+
+def long_softplus(a, d):
+    """log(1 + e^b) − log(1 + e^a), b = a + d, for d < 0 as minus the difference from b."""
+    start, size = np.where(d < 0, a + d, a), abs(d)
+    x = np.expm1(np.minimum(size, 40)) / (1 + np.exp(-start))
+    ramps = np.where(start > 0, size, np.maximum(start + size, 0))
+    logs = [np.log1p(np.exp(-abs(v))) for v in (start, start + size)]
+    return np.sign(d) * np.where(size > 40, ramps + logs[1] - logs[0], np.log1p(x))
+
+
+def long_distribution(a, d):
+    """Φ(a + d) − Φ(a): by a power series in d where the move is short."""
+    b = a + d
+    plain = np.where(
+        (a > 0) & (b > 0),
+        oracle.normal_distribution(-a) - oracle.normal_distribution(-b),
+        oracle.normal_distribution(b) - oracle.normal_distribution(a),
+    )
+    short = abs(d) * np.maximum(abs(a), 1) <= 0.5
+    s, at = np.where(short, d, 0), np.where(short, a, 0)
+    total, power, before, coefficient = 0 * s, s, 0 * s, 1 + 0 * s  # of e^(-a s - s²/2)
+    for n in range(1, 40):
+        total = total + coefficient * power / n
+        power, before, coefficient = power * s, coefficient, -(at * coefficient + before) / n
+    return np.where(short, oracle.normal_density(a) * total, plain)
+
+
+# Of what a difference is put together from, in units of the last place: a sigmoid's difference and its value; the
+# density, seven exponentials and their sum, or two values of Φ; e^a, expm1 and two products.
+SOFTPLUS_UNITS, SILU_UNITS, GELU_UNITS, ELU_UNITS = 46, SMOOTH_UNITS + 13, 30, 14
+
+
+def parts(kind, a, d, slope):
+    """What the rounding of a difference's parts can take from it, and of the sum a + d."""
+    b = a.value + d.value
+    long = abs(d.value) > 30
+    lost = a.tiny * np.exp(np.minimum(abs(d.value), 30))  # of s and c below the smallest normal number
+    if kind == Activation.SOFTPLUS:
+        size = abs(long_softplus(a.value, d.value))
+        s = oracle.activation_value(Activation.SIGMOID, b)
+        return SOFTPLUS_UNITS * a.unit * size + long * a.unit * abs(b) * s + lost
+    if kind == Activation.SILU:
+        s = oracle.activation_value(Activation.SIGMOID, np.maximum(b, -12000))
+        rise = long_difference(Activation.SIGMOID, a.value, d.value, slope)
+        size = abs(d.value) * s + abs(a.value * rise)
+        rounded = (abs(d.value) > 0.5) * abs(d.value) + long * abs(a.value)
+        of_sum = rounded * a.unit * abs(b) * s * oracle.activation_value(Activation.SIGMOID, -b)
+        return SILU_UNITS * a.unit * size + of_sum + lost * (abs(a.value) + abs(d.value))
+    if kind == Activation.GELU:
+        right = (a.value > 0) & (b > 0)
+        short = abs(d.value) * np.maximum(abs(a.value), 1) <= 0.5
+        ends = [oracle.normal_distribution(np.where(right, -v, v)) for v in (a.value, b)]
+        squares = [np.minimum(2 * v**2, 3200) * (v < 0) for v in np.where(right, -np.array([a.value, b]), [a.value, b])]
+        values = sum((GELU_UNITS + q) * e for q, e in zip(squares, ends, strict=True))
+        rise = abs(long_distribution(a.value, d.value))
+        rise = np.where(short, (GELU_UNITS + np.minimum(2 * a.value**2, 3200)) * rise, values)
+        after = (GELU_UNITS + np.minimum(2 * np.minimum(b, 0) ** 2, 3200)) * oracle.normal_distribution(b)
+        of_sum = ~short * (abs(a.value) + abs(d.value)) * abs(b) * oracle.normal_density(b)
+        return a.unit * (abs(d.value) * after + abs(a.value) * rise + of_sum) + 40 * a.tiny * (1 + abs(d.value))
+    # ELU
+    low, start, end = abs(Long(slope)), np.minimum(a.value, 0), np.minimum(b, 0)
+    crosses = (a.value > 0) != (b > 0)
+    size = abs(long_difference(kind, a.value, d.value, slope))
+    size = np.where(crosses, low * (abs(np.expm1(start)) + abs(np.expm1(end))) + abs(a.value) + abs(d.value), size)
+    plain = long & ~crosses & (a.value <= 0)
+    size = size + plain * low * (np.exp(start) + np.exp(end) * (1 + abs(b)))
+    return ELU_UNITS * a.unit * size + low * lost
 
 
 def difference(kind, a, d, slope):
@@ -205,11 +305,14 @@ def difference(kind, a, d, slope):
         by_sum = np.maximum.reduce([abs(long_difference(kind, end, s * rounded, slope)) for s in (1, -1)])
         lost = inner * a.tiny * np.exp(np.minimum(inner * abs(d.value), 30))
         return a._like(value, by_a + by_d + by_sum + lost, SMOOTH_UNITS)
-    # Piecewise linear in a: the ends of a's interval, and the kinks a = 0 and a + d = 0 if they are inside.
+    smooth = kind in (Activation.SOFTPLUS, Activation.SILU, Activation.GELU, Activation.ELU)
+    # Piecewise linear in a, or smooth: the ends of a's interval, and the kinks a = 0 and a + d = 0 if they are inside.
     ends = [a.value + a.error, a.value - a.error]
     ends += [np.clip(k, ends[1], ends[0]) for k in (Long(0), -d.value)]
     ends += [e * (1 + s * np.finfo(Long).eps) for e in ends for s in (1, -1)]
     by_a = np.maximum.reduce([abs(long_difference(kind, e, d.value, slope) - value) for e in ends])
+    if smooth:
+        return a._like(value, by_a + by_d + parts(kind, a, d, slope), 3)
     # Across the kink it is low (a + d) - a, or a + d - low a, which cancels where the slope is negative.
     end, low = a.value + d.value, abs(Long(slope)) if kind == Activation.LEAKY_RELU else Long(0)
     across = ((a.value > 0) != (end > 0)) * 2 * a.unit * (abs(end) * np.maximum(low, 1) + low * abs(a.value))
@@ -219,7 +322,10 @@ def difference(kind, a, d, slope):
 def value_at(kind, a, slope):
     """φ(a) of a Bounded a, for slopes of any sign."""
     error = np.maximum.reduce([abs(long_difference(kind, a.value, s * a.error, slope)) for s in (1, -1)])
-    return a._like(oracle.activation_value(kind, a.value, slope), error, oracle.ACTIVATION_UNITS[kind])
+    if kind in (Activation.SILU, Activation.GELU):  # not monotone: f'' is at most 1
+        error = error + a.error**2 + np.minimum(abs(a.value), 800) * a.tiny
+    units = oracle.activation_units(kind, a.value)
+    return a._like(oracle.activation_value(kind, a.value, slope), error, units)
 
 
 def units_of(spec, x):
@@ -258,6 +364,12 @@ def loss_change(spec, z, dz, after, t):
         dy, after = softmax_difference(y, z, dz)
     else:
         y, dy = z, dz
+    if spec.loss == Loss.BINARY_CROSS_ENTROPY:
+        minus_y, minus_dy = (oracle.Bounded(-v.value, v.error, v.dtype) for v in (y, dy))
+        up, down = difference(Activation.SOFTPLUS, y, dy, 0), difference(Activation.SOFTPLUS, minus_y, minus_dy, 0)
+        return (up * (1 - t) + down * t).sum(axis=1)
+    if spec.loss in (Loss.HUBER, Loss.ABSOLUTE_ERROR):
+        return error_change(y - t, dy, oracle.loss_constant(spec) if spec.loss == Loss.HUBER else 0).sum(axis=1)
     if spec.loss == Loss.MEAN_SQUARED_ERROR:
         return (dy * (y - t + dy * 0.5)).sum(axis=1)
     base = y + oracle.epsilon(y.dtype)
@@ -268,6 +380,28 @@ def loss_change(spec, z, dz, after, t):
     log1p = x._like(np.log1p(near), -np.log1p(-np.minimum(x.error / (1 + near), 0.99)), LOG1P_UNITS)
     error = np.where(falls, quotient.error, log1p.error)
     return (oracle.Bounded(np.where(falls, quotient.value, log1p.value), error, y.dtype) * -t).sum(axis=1)
+
+
+def error_change(r, d, delta):
+    """By how much the Huber loss of the Bounded errors r changes when they change by d; for δ = 0 the absolute error.
+
+    The loss is the integral of its derivative: of the error within ±δ, and of ±δ, or ±1, beyond.
+    """
+
+    def change(start, move):
+        first, beside = np.clip(start, -delta, delta), start - np.clip(start, -delta, delta)
+        way = move + beside  # from `first`
+        last = np.clip(start + move, -delta, delta)
+        inner = np.where(abs(start + move) <= delta, way, last - first)
+        slope = Long(delta or 1)
+        same = (first == last) & (beside != 0) & (way * beside > 0)
+        outer = np.where(same, np.sign(beside) * move, abs(way - inner) - abs(beside))
+        sizes = abs(inner) * np.maximum(abs(first), abs(last)) + slope * (abs(way - inner) + abs(beside)) * ~same
+        return inner * (first + inner / 2) + slope * outer, sizes + slope * abs(move)
+
+    value, sizes = change(r.value, d.value)
+    ends = [change(r.value + i * r.error, d.value + j * d.error)[0] for i, j in itertools.product((-1, 0, 1), repeat=2)]
+    return r._like(value, np.maximum.reduce([abs(end - value) for end in ends]) + 6 * r.unit * sizes, 3)
 
 
 class Entry(NamedTuple):
@@ -352,7 +486,8 @@ def reference(recipe):
     # As many digits as there are from the loss down to the finest bound of its differences.
     moving = [e.incremental[e.moves] for e in entries]
     finest = min([float(e.min()) for e in moving if e.size] or [1.0]) * recipe.h
-    greatest = 20 + float(abs(units_of(spec, x)[1][-1].value).max()) ** 2
+    with np.errstate(all="ignore"):
+        greatest = 20 + float(abs(units_of(spec, x)[1][-1].value).max()) ** 2
     greatest += 2 * recipe.h * max(float(abs(e.value).max()) for e in entries)
     exact = exact_gradient(spec, x, t, recipe.h, max(50, math.ceil(math.log10(greatest) - math.log10(finest)) + 10))
     return [e._replace(value=v) for v, e in zip(exact, entries, strict=True)]

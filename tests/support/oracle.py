@@ -36,6 +36,10 @@ ACTIVATION_UNITS = {
     Activation.TANH: 10,
     Activation.RELU: 0,
     Activation.LEAKY_RELU: 1,
+    Activation.SOFTPLUS: LOG_UNITS + EXP_UNITS + 1,
+    Activation.SILU: EXP_UNITS + EXP_UNITS / 2 + 3,
+    Activation.GELU: 12,  # and what the argument's rounding does: see `activation_units`
+    Activation.ELU: 5,
 }
 SIGMOID_DERIVATIVE_UNITS = 2 * ACTIVATION_UNITS[Activation.SIGMOID] + 1  # as sigmoid(x) * sigmoid(-x)
 
@@ -152,14 +156,55 @@ def activation_value(kind: Activation, x: npt.ArrayLike, slope: float = 0.01) ->
         return np.tanh(x)
     if kind == Activation.RELU:
         return np.where(x <= 0, Long(0), x)
+    with np.errstate(under="ignore", invalid="ignore", over="ignore"):
+        if kind == Activation.SOFTPLUS:
+            return np.maximum(x, 0) + np.log1p(np.exp(-abs(x)))
+        if kind == Activation.SILU:
+            x = np.maximum(x, -12000)
+            return x * activation_value(Activation.SIGMOID, x)
+        if kind == Activation.GELU:
+            x = np.maximum(x, -140)
+            return x * normal_distribution(x)
+        if kind == Activation.ELU:
+            return np.where(x > 0, x, Long(slope) * np.expm1(np.minimum(x, 0)))
     return np.where(x > 0, x, x * Long(slope))
+
+
+def normal_density(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    with np.errstate(under="ignore"):
+        return np.exp(-x * x / 2) / np.sqrt(8 * np.arctan(Long(1)))
+
+
+def normal_distribution(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Φ(x): of −|x| by a series of positive terms up to 1.5, and beyond by Laplace's continued fraction."""
+    size = np.minimum(abs(x), 140)
+    term = total = np.minimum(size, 1.5)
+    for n in range(1, 40):
+        term = term * np.minimum(size, 1.5) ** 2 / (2 * n + 1)
+        total = total + term
+    near = Long(1) / 2 - normal_density(np.minimum(size, 1.5)) * total
+    away = np.maximum(size, 1.5)
+    fraction = away
+    for n in range(250, 0, -1):
+        fraction = away + n / fraction
+    tail = np.where(size < 1.5, near, normal_density(size) / fraction)
+    return np.where(x > 0, 1 - tail, tail)
+
+
+def activation_units(kind: Activation, a: npt.NDArray[Any]) -> Any:
+    """What an activation loses at `a`. The reference rounds the argument of GELU's Φ, and a² says what that costs."""
+    extra = 2 * np.minimum(a, 0) ** 2 if kind == Activation.GELU else 0
+    return ACTIVATION_UNITS[kind] + np.minimum(extra, 3200)
 
 
 def activation(kind: Activation, a: Bounded, slope: float = 0.01) -> Bounded:
     value = activation_value(kind, a.value, slope)
     # All are monotone for slopes >= 0: the ends of the interval bound what lies between.
     above, below = (activation_value(kind, a.value + sign * a.error, slope) for sign in (1, -1))
-    return a._like(value, np.maximum(above - value, value - below), ACTIVATION_UNITS[kind])
+    error = np.maximum(abs(above - value), abs(value - below))
+    if kind in (Activation.SILU, Activation.GELU):  # not monotone: f'' is at most 1
+        error = error + a.error**2 + abs(value != 0) * np.minimum(abs(a.value), 800) * a.tiny
+    return a._like(value, error, activation_units(kind, a.value))
 
 
 def activation_derivative(kind: Activation, a: Bounded, slope: float = 0.01) -> Bounded:
@@ -171,6 +216,23 @@ def activation_derivative(kind: Activation, a: Bounded, slope: float = 0.01) -> 
         value = inner**2 * e / (1 + e) ** 2
         steepest = Long("0.0963") * inner**3  # |sigmoid''| <= 1 / (6 sqrt 3)
         return a._like(value, steepest * a.error, SIGMOID_DERIVATIVE_UNITS)
+    if kind in (Activation.SOFTPLUS, Activation.SILU):
+        s, c = (activation_value(Activation.SIGMOID, sign * a.value) for sign in (1, -1))
+        if kind == Activation.SOFTPLUS:
+            return a._like(s, a.error / 4, ACTIVATION_UNITS[Activation.SIGMOID])
+        lost = 30 * a.unit * (s + abs(a.value) * s * c)
+        return a._like(s * (1 + a.value * c), a.error / 2 + lost + (1 + abs(a.value)) * a.tiny)
+    if kind == Activation.GELU:  # |(2 - a²) density| <= 0.8
+        below, slope_of_it = normal_distribution(a.value), a.value * normal_density(a.value)
+        lost = activation_units(kind, -abs(a.value)) * a.unit * (below + abs(slope_of_it))
+        return a._like(below + slope_of_it, 0.8 * a.error + lost + (1 + abs(a.value)) * a.tiny, 2)
+    if kind == Activation.ELU:
+        with np.errstate(under="ignore"):
+            left, right = Long(slope) * np.exp(np.minimum(a.value, 0)), Long(1)
+            value = np.where(a.value > 0, right, left)
+            near = (a.error > 0) & (abs(a.value) <= a.error)
+            error = np.where(a.value > 0, 0, abs(left) * np.expm1(np.minimum(a.error, 1)))
+        return a._like(value, error + near * (abs(right - left) + abs(Long(slope)) * a.error), EXP_UNITS + 1)
     above = Long(0) if kind == Activation.STEP else Long(1)
     below = Long(slope) if kind == Activation.LEAKY_RELU else Long(0)
     on_the_edge = (a.error > 0) & (abs(a.value) <= a.error)  # either side is right
@@ -211,6 +273,10 @@ def forward(spec: NetworkSpec, x: Any, begin: int = 0) -> Bounded:
     return softmax(last) if spec.output == Output.SOFTMAX else last
 
 
+def loss_constant(spec: NetworkSpec) -> float:
+    return float(spec.dtype.type(spec.loss_constant))
+
+
 def one_hot(t: npt.ArrayLike, classes: int) -> npt.NDArray[Any]:
     t = np.asarray(t)
     return np.eye(classes, dtype=Long)[t] if t.ndim == 1 else t.astype(Long)
@@ -220,8 +286,23 @@ def epsilon(dtype: npt.DTypeLike) -> Bounded:
     return Bounded(EPSILON, EPSILON * unit(dtype), dtype)
 
 
-def row_losses(loss: Loss, y: Bounded, t: npt.ArrayLike) -> Bounded:
+def row_losses(loss: Loss, y: Bounded, t: npt.ArrayLike, constant: float = 0.0) -> Bounded:
+    """The loss of each row; `constant` is the δ of the Huber loss as the dtype has it."""
     rows = one_hot(t, y.value.shape[1])
+    if loss == Loss.BINARY_CROSS_ENTROPY:
+        above = activation(Activation.SOFTPLUS, y)
+        below = activation(Activation.SOFTPLUS, Bounded(-y.value, y.error, y.dtype))
+        return (above * (1 - rows) + below * rows).sum(axis=1)
+    if loss in (Loss.HUBER, Loss.ABSOLUTE_ERROR):
+        r = y - rows
+        size = Bounded(abs(r.value), r.error, y.dtype)
+        if loss == Loss.ABSOLUTE_ERROR:
+            return size.sum(axis=1)
+        squares, delta = size * size * 0.5, Long(constant)
+        linear = (size - delta / 2) * delta
+        far = abs(r.value) > delta  # where rounding takes r to the other side, the two differ by less than the bounds
+        value = np.where(far, linear.value, squares.value)
+        return Bounded(value, np.maximum(linear.error, np.where(far, 0, squares.error)), y.dtype).sum(axis=1)
     if loss == Loss.MEAN_SQUARED_ERROR:
         difference = y - rows
         return (difference * difference).sum(axis=1) * 0.5
@@ -243,7 +324,7 @@ def penalty(spec: NetworkSpec) -> Bounded:
 
 
 def loss(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike) -> Bounded:
-    data, decay = mean(row_losses(spec.loss, forward(spec, x), t)), penalty(spec)
+    data, decay = mean(row_losses(spec.loss, forward(spec, x), t, loss_constant(spec))), penalty(spec)
     total = data.value + decay.value
     return Bounded(total, data.error + decay.error + DOUBLE_UNIT * abs(total), spec.dtype)
 
@@ -254,8 +335,15 @@ def gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike) -> list[Boun
     rows = Bounded.exact(one_hot(t, spec.classes), spec.dtype)
     if spec.loss == Loss.CROSS_ENTROPY:
         d = Bounded(-rows.value, 0 * rows.value, spec.dtype) / (y + epsilon(spec.dtype))
+    elif spec.loss == Loss.BINARY_CROSS_ENTROPY:
+        d = activation(Activation.SIGMOID, y) - rows
     else:
         d = y - rows
+        if spec.loss == Loss.HUBER:
+            delta = Long(loss_constant(spec))
+            d = Bounded(np.clip(d.value, -delta, delta), d.error, spec.dtype)
+        elif spec.loss == Loss.ABSOLUTE_ERROR:
+            d = Bounded(np.sign(d.value), 2 * (abs(d.value) <= d.error), spec.dtype)
     if spec.output == Output.SOFTMAX:
         d = y * (d - (y * d).sum(axis=1, keepdims=True))
     d = d / Long(len(rows.value))
@@ -290,7 +378,7 @@ def central_difference(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike, h:
     units = _units(spec, x, end=layer)[1][-1]  # which do not change
     losses, squares = [], []
     for parameter[at] in (value + step, value - step):
-        losses.append(mean(row_losses(spec.loss, forward(spec, units, layer), t)))
+        losses.append(mean(row_losses(spec.loss, forward(spec, units, layer), t, loss_constant(spec))))
         squares.append(Long(parameter[at]) ** 2)
     difference = (losses[0].value - losses[1].value) / (2 * Long(h))
     error = (losses[0].error + losses[1].error) / (2 * Long(h))
@@ -324,6 +412,14 @@ def complex_step_gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike)
                 z = np.tanh(z)
             elif kind == Activation.STEP:
                 z = (z.real > 0).astype(np.clongdouble)
+            elif kind == Activation.SOFTPLUS:
+                z = np.where(z.real > 0, z, 0) + np.log(1 + np.exp(np.where(z.real > 0, -z, z)))
+            elif kind == Activation.SILU:
+                z = z / (1 + np.exp(-z))
+            elif kind == Activation.GELU:  # Φ is defined as the integral of the density
+                z = z * (normal_distribution(z.real) + 1j * z.imag * normal_density(z.real))
+            elif kind == Activation.ELU:
+                z = np.where(z.real > 0, z, Long(constant) * (np.exp(np.where(z.real > 0, 0, z)) - 1))
             elif kind != Activation.IDENTITY:
                 z = np.where(z.real > 0, z, z * (Long(constant) if kind == Activation.LEAKY_RELU else 0))
         if spec.output == Output.SOFTMAX:

@@ -26,14 +26,22 @@ def small_move(dtype: npt.DTypeLike) -> float:
 
 
 @jit(inline=True, python=True)
-def has_kink(kind: int) -> bool:
-    return kind == Activation.STEP or kind == Activation.RELU or kind == Activation.LEAKY_RELU
+def has_kink(kind: int, constant: float) -> bool:
+    # Whether the derivative jumps at 0.
+    linear = kind == Activation.STEP or kind == Activation.RELU or kind == Activation.LEAKY_RELU
+    return linear or (kind == Activation.ELU and constant != 1)
+
+
+@jit(inline=True, python=True)
+def has_seam(kind: int, constant: float) -> bool:
+    # Whether only the second derivative jumps there.
+    return kind == Activation.ELU and constant == 1
 
 
 @jit(inline=True, python=True)
 def is_smooth(kind: int) -> bool:
-    # Whether the activation is curved, and smooth everywhere.
-    return kind == Activation.SIGMOID or kind == Activation.TANH
+    # Whether the activation is curved.
+    return kind == Activation.SIGMOID or kind == Activation.TANH or kind >= Activation.SOFTPLUS
 
 
 @jit()
@@ -41,8 +49,10 @@ def steepest(kind: int, constant: float) -> float:
     # The greatest |φ(a + d) - φ(a)| / |d|, which is infinite where φ jumps.
     if kind == Activation.STEP:
         return np.inf
-    if kind == Activation.LEAKY_RELU:
+    if kind == Activation.LEAKY_RELU or kind == Activation.ELU:
         return max(1.0, abs(constant))
+    if kind == Activation.SILU or kind == Activation.GELU:
+        return 1.1 if kind == Activation.SILU else 1.13
     return 0.25 if kind == Activation.SIGMOID else 1.0
 
 
@@ -66,6 +76,29 @@ def activate(kind: int, constant: Any, z: FloatArray, out: FloatArray) -> None:
     elif kind == Activation.LEAKY_RELU:
         for i in range(z.size):
             out[i] = z[i] if z[i] > zero else z[i] * constant
+    elif kind == Activation.SOFTPLUS:
+        for i in range(z.size):
+            x = float(z[i])
+            out[i] = (0.0 if x <= 0 else x) + elementary.log1p(elementary.exp(-abs(x)))
+    elif kind == Activation.SILU:
+        for i in range(z.size):
+            x = -800.0 if z[i] < -800.0 else float(z[i])  # There the sigmoid is 0.
+            e = elementary.exp(-abs(x))
+            out[i] = x * ((e if x < 0 else 1.0) / (1.0 + e))
+    elif kind == Activation.GELU:
+        for i in range(z.size):
+            x = -40.0 if z[i] < -40.0 else float(z[i])  # There the normal distribution is 0.
+            out[i] = x * _distribution(x, elementary.normal(x)[0])
+    elif kind == Activation.ELU:
+        for i in range(z.size):
+            x = float(z[i])
+            out[i] = x if x > 0 else constant * elementary.expm1(x)
+
+
+@jit(inline=True)
+def _distribution(x: float, tail: float) -> float:
+    # Phi(x), from Phi(-|x|).
+    return 1.0 - tail if x > 0 else tail
 
 
 @jit()
@@ -79,6 +112,24 @@ def derive(kind: int, constant: Any, z: FloatArray, out: FloatArray) -> None:
         for i in range(z.size):
             e = elementary.exp(-abs(inner * z[i]))  # tanh'(z) = 4 sigmoid'(2z). Nothing cancels in the tails.
             out[i] = outer * (e / (1.0 + e) * (1.0 / (1.0 + e)))
+    elif kind == Activation.SOFTPLUS or kind == Activation.SILU:
+        for i in range(z.size):
+            x = float(z[i])
+            x = -800.0 if x < -800.0 else 800.0 if x > 800.0 else x
+            e = elementary.exp(-abs(x))
+            near = 1.0 / (1.0 + e)
+            s, c = (e * near, near) if x < 0 else (near, e * near)
+            out[i] = s * (1.0 + x * c) if kind == Activation.SILU else s
+    elif kind == Activation.GELU:
+        for i in range(z.size):
+            x = float(z[i])
+            x = -40.0 if x < -40.0 else 40.0 if x > 40.0 else x
+            tail, density = elementary.normal(x)
+            out[i] = _distribution(x, tail) + x * density
+    elif kind == Activation.ELU:
+        for i in range(z.size):
+            x = float(z[i])
+            out[i] = 1.0 if x > 0 else constant * elementary.exp(x)
     else:
         above = zero if kind == Activation.STEP else one
         below = constant if kind == Activation.LEAKY_RELU else zero
@@ -89,8 +140,17 @@ def derive(kind: int, constant: Any, z: FloatArray, out: FloatArray) -> None:
 @jit()
 def place(kind: int, a: FloatArray, s: FloatArray, c: FloatArray) -> None:
     # a (size,) -> s = sigmoid(a) and c = sigmoid(-a) (size,), for tanh at 2a: what `differ` needs to know of a. In a
-    # tail neither can be computed from the other.
-    if kind == Activation.SIGMOID or kind == Activation.TANH:
+    # tail neither can be computed from the other. GELU needs the normal distribution and its density, ELU e^a and
+    # e^a - 1 for a <= 0.
+    if kind == Activation.GELU:
+        for i in range(a.size):
+            tail, density = elementary.normal(a[i])
+            s[i], c[i] = _distribution(a[i], tail), density
+    elif kind == Activation.ELU:
+        for i in range(a.size):
+            x = 0.0 if a[i] > 0 else a[i]
+            s[i], c[i] = elementary.exp(x), elementary.expm1(x)
+    elif is_smooth(kind):
         inner = 2.0 if kind == Activation.TANH else 1.0
         for i in range(a.size):
             e = elementary.exp(-abs(inner * a[i]))
@@ -113,6 +173,68 @@ def _sigmoid_difference(a: float, s: float, c: float, d: float) -> float:
     e = math.exp(-abs(b))
     after = (e if right or b < 0 else 1.0) / (1.0 + e)
     return c - after if right else after - s
+
+
+@jit(python=False)
+def softplus_difference(a: float, s: float, c: float, d: float) -> float:
+    # log(1 + e^(a + d)) - log(1 + e^a): log1p(s u) with u = e^d - 1. Where that cancels, log(c + s e^d) has positive
+    # terms. Beyond |d| = 30 the two values are far apart.
+    if abs(d) > 30.0:
+        b = a + d
+        ramps = d if a > 0 and b > 0 else max(b, 0.0) - max(a, 0.0)
+        return ramps + (math.log1p(math.exp(-abs(b))) - math.log1p(math.exp(-abs(a))))
+    x = s * elementary.expm1(d)
+    return math.log(c + s * math.exp(d)) if x < -0.5 else elementary.log1p(x)
+
+
+@jit(python=False)
+def _silu_difference(a: float, s: float, c: float, d: float) -> float:
+    # d sigmoid(a + d) + a (sigmoid(a + d) - sigmoid(a))
+    if abs(d) > 30.0:
+        b = a + d
+        e = math.exp(-abs(b))
+        after = (1.0 if b > 0 else e) / (1.0 + e)
+    else:
+        u = elementary.expm1(abs(d))
+        after = s * (1.0 + u) / (1.0 + s * u) if d > 0 else s / (1.0 + c * u)
+    return d * after + a * _sigmoid_difference(a, s, c, d)
+
+
+@jit(python=False)
+def _gelu_difference(a: float, s: float, c: float, d: float) -> float:
+    # d Phi(a + d) + a (Phi(a + d) - Phi(a)). Where the move is short the latter is the integral of the density, by
+    # Gauss-Legendre quadrature with seven nodes; s is Phi(a) and c the density at a.
+    if abs(d) * max(abs(a), 1.0) <= 0.5:
+        mean = 0.20897959183673469388 * _share(a, 0.5 * d)
+        mean += 0.19091502525255947248 * (_share(a, 0.70292257568869858345 * d) + _share(a, 0.29707742431130141655 * d))
+        mean += 0.13985269574463833395 * (_share(a, 0.87076559279969722249 * d) + _share(a, 0.12923440720030277751 * d))
+        mean += 0.064742483084434846635 * (
+            _share(a, 0.97455395617137927623 * d) + _share(a, 0.02544604382862072377 * d)
+        )
+        rise = d * c * mean if c > 0 else 0.0
+        return d * (s + rise) + a * rise
+    b = a + d
+    tail = elementary.normal(b)[0]
+    after = _distribution(b, tail)
+    rise = elementary.normal(a)[0] - tail if a > 0 and b > 0 else after - s
+    return d * after + a * rise
+
+
+@jit(inline=True)
+def _share(a: float, s: float) -> float:
+    # The density at a + s over that at a.
+    return elementary.exp(-s * (a + 0.5 * s))
+
+
+@jit(python=False)
+def _elu_difference(a: float, s: float, c: float, d: float, alpha: float) -> float:
+    # s is e^a and c is e^a - 1, for a <= 0. Across 0 each side's part, where |a| <= |d|: nothing cancels.
+    b = a + d
+    if a > 0:
+        return d if b > 0 else alpha * elementary.expm1(b) - a
+    if b > 0:
+        return b - alpha * c
+    return alpha * (math.exp(b) - s if abs(d) > 30.0 else s * elementary.expm1(d))
 
 
 @jit()
@@ -162,3 +284,23 @@ def differ(kind: int, constant: float, small: bool, a: FloatArray, s: FloatArray
                 same = x if a[i] > 0 else low * x
                 across = low * b - a[i] if a[i] > 0 else b - low * a[i]
                 to[i] = same if (a[i] > 0) == (b > 0) else across
+    elif kind == Activation.SOFTPLUS:
+        for row in range(d.shape[0]):
+            to = d[row]
+            for i in range(to.size):
+                to[i] = softplus_difference(a[i], s[i], c[i], np.float64(to[i]))
+    elif kind == Activation.SILU:
+        for row in range(d.shape[0]):
+            to = d[row]
+            for i in range(to.size):
+                to[i] = _silu_difference(a[i], s[i], c[i], np.float64(to[i]))
+    elif kind == Activation.GELU:
+        for row in range(d.shape[0]):
+            to = d[row]
+            for i in range(to.size):
+                to[i] = _gelu_difference(a[i], s[i], c[i], np.float64(to[i]))
+    elif kind == Activation.ELU:
+        for row in range(d.shape[0]):
+            to = d[row]
+            for i in range(to.size):
+                to[i] = _elu_difference(a[i], s[i], c[i], np.float64(to[i]), constant)

@@ -38,12 +38,9 @@ def softmax(x: FloatArray) -> FloatArray:
     return out
 
 
-def cross_entropy_error(y: FloatArray, t: FloatArray | IntArray) -> float:
-    return losses.sum_losses(int(Loss.CROSS_ENTROPY), plain(y), *losses.labels_and_rows(t, y.dtype)) / len(y)
-
-
-def mean_squared_error(y: FloatArray, t: FloatArray | IntArray) -> float:
-    return losses.sum_losses(int(Loss.MEAN_SQUARED_ERROR), plain(y), *losses.labels_and_rows(t, y.dtype)) / len(y)
+def mean_loss(kind: Loss, y: FloatArray, t: FloatArray | IntArray, constant: float = 0.0) -> float:
+    rounded = float(y.dtype.type(constant))
+    return losses.sum_losses(int(kind), rounded, plain(y), *losses.labels_and_rows(t, y.dtype)) / len(y)
 
 
 def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
@@ -60,8 +57,7 @@ def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float:
 
 
 def _mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
-    error = cross_entropy_error if spec.loss == Loss.CROSS_ENTROPY else mean_squared_error
-    return error(y, t) + _numpy.penalty(spec)
+    return mean_loss(spec.loss, y, t, spec.loss_constant) + _numpy.penalty(spec)
 
 
 @_numpy.quietly
@@ -74,7 +70,7 @@ def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
     y = softmax(units[-1]) if spec.output == Output.SOFTMAX else units[-1]
 
     rows = _numpy.target_rows(t, y)
-    dy = losses.loss_derivative(spec.loss, y, rows)
+    dy = _numpy.loss_derivative(spec.loss, y, rows, spec.loss_constant)
     if spec.output == Output.SOFTMAX:
         dy = losses.softmax_backward(y, dy)
     dz = dy / y.dtype.type(len(x))

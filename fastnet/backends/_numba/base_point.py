@@ -120,6 +120,10 @@ def forward(begin: int, end: int, net: Net, chunk: Chunk) -> None:
             best = k if chunk.y[row, k] > chunk.y[row, best] else best
         chunk.likeliest[row] = best
         if chunk.labels[row] >= 0:
-            chunk.losses[row] = losses.sum_losses(net.loss, chunk.y[one], chunk.labels[one], chunk.targets[:0])
+            chunk.losses[row] = losses.sum_losses(
+                net.loss, net.loss_constant, chunk.y[one], chunk.labels[one], chunk.targets[:0]
+            )
         else:
-            chunk.losses[row] = losses.sum_losses(net.loss, chunk.y[one], chunk.labels[:0], chunk.targets[one])
+            chunk.losses[row] = losses.sum_losses(
+                net.loss, net.loss_constant, chunk.y[one], chunk.labels[:0], chunk.targets[one]
+            )

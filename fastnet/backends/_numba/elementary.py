@@ -1,4 +1,7 @@
-"""Elementary functions in float64, for loops that vectorise: a loop that calls `math.exp` does not."""
+"""Elementary functions in float64, for loops that vectorise: a loop that calls `math.exp` does not.
+
+The formulas, their errors and their sources are those of ``cpp/kernels/elementary.hpp``.
+"""
 
 from __future__ import annotations
 
@@ -77,3 +80,27 @@ def log1p(x: float) -> float:
     p = 0.39999999999899381939 + z * (0.28571428626031066765 + z * (0.22222211125722808938 + z * p))
     p = 0.66666666666666696905 + z * p
     return k * _LN2_HIGH + ((f - s * (f - z * p)) + k * _LN2_LOW)
+
+
+@jit(inline=True)
+def normal(x: float) -> tuple[float, float]:
+    # Of the standard normal distribution: Phi(-|x|), and the density at x.
+    x = 39.0 if abs(x) > 39.0 else abs(x)
+    high = from_bits(bits_of(x) & -0x8000000)  # its square is exact; that of x, rounded, would cost digits
+    rest = -0.5 * (x - high) * (x + high)
+    e = exp(-0.5 * high * high)
+    e += e * rest * (1 + rest * (1 / 2 + rest * (1 / 6)))
+    t = (x - 5.0) / (x + 5.0)
+    p = 3.2688496187291256e-10 + t * -5.27878828453522e-10
+    p = 3.294994529930807e-09 + t * (9.133126623332033e-09 + t * p)
+    p = -3.8635135357133113e-08 + t * (-6.833292147490236e-08 + t * p)
+    p = 1.7640637558442865e-07 + t * (4.3357479777920675e-07 + t * p)
+    p = 5.354084605385497e-07 + t * (-2.8600981916002082e-06 + t * p)
+    p = -2.6436896598280645e-05 + t * (1.9390775782261885e-05 + t * p)
+    p = 0.0004250958155307532 + t * (-0.00010817683359950904 + t * p)
+    p = -0.003571695429257843 + t * (-0.00011869356980815865 + t * p)
+    p = -0.03933220135575824 + t * (0.015422845682093045 + t * p)
+    p = -0.10065743821676269 + t * (0.07248782697576947 + t * p)
+    p = -0.05400807503407664 + t * (0.10088858203456283 + t * p)
+    p = 0.8461123547250693 + t * (-0.039647008404005875 + t * p)
+    return e * p / (1.0 + 2.0 * x), e * 0.39894228040143267794

@@ -21,6 +21,7 @@ class Loop(NamedTuple):
     weight_decay: float
     output: int
     loss: int
+    loss_constant: float
     x: FloatArray  # (batch, inputs)
     labels: IntArray  # (batch,) or (0,)
     rows: FloatArray  # (0, 0) or (batch, classes)
@@ -65,7 +66,7 @@ def _loss(work: Loop, theta: FloatArray, units_of_layers: FloatArray) -> float:
         if work.output == Output.SOFTMAX:
             losses.softmax(units, units)
         end = begin + rows
-        total += losses.sum_losses(work.loss, units, work.labels[begin:end], work.rows[begin:end])
+        total += losses.sum_losses(work.loss, work.loss_constant, units, work.labels[begin:end], work.rows[begin:end])
     total /= len(work.x)
     return total + _penalty(work, theta) if work.weight_decay != 0 else total
 
@@ -97,6 +98,7 @@ def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, e
         weight_decay=float(spec.weight_decay),
         output=int(spec.output),
         loss=int(spec.loss),
+        loss_constant=float(spec.dtype.type(spec.loss_constant)),
         x=plain(x),
         labels=labels,
         rows=rows,

@@ -73,6 +73,30 @@ def _obstacles(kink: int, near: int, far: int, a: float, d: float) -> int:
 
 
 @jit(inline=True)
+def _bits(net: Net, kind: int, constant: float) -> tuple[int, int, int]:
+    # `kink`, `near` and `far` of `_obstacles` for an activation on the way.
+    kink = KINK if activations.has_kink(kind, constant) else 0
+    near = FAR if (kink and net.smooth) or activations.has_seam(kind, constant) else 0
+    return kink, near, FAR if activations.is_smooth(kind) else 0
+
+
+@jit(inline=True)
+def _meet_loss(net: Net, answer: Answer, dy: FloatArray, met: IntArray) -> None:
+    # What changes dy (classes, LANES) of the answers meet in a loss that bends, or is not smooth everywhere. Adds to
+    # met.
+    for k in range(answer.y.size):
+        move, r = dy[k], answer.y[k] - losses.target_of(answer, k)
+        for i in range(LANES):
+            if net.loss == Loss.BINARY_CROSS_ENTROPY:
+                met[i] |= _obstacles(0, 0, FAR, r, move[i])
+            elif net.loss == Loss.HUBER:
+                met[i] |= _obstacles(0, FAR, 0, r - net.loss_constant, move[i])
+                met[i] |= _obstacles(0, FAR, 0, r + net.loss_constant, move[i])
+            else:
+                met[i] |= _obstacles(KINK, FAR if net.smooth or net.output == Output.SOFTMAX else 0, 0, r, move[i])
+
+
+@jit(inline=True)
 def _spread_places(net: Net, chunk: Chunk, row: int, work: _Work) -> None:
     # Fills work.a, work.s and work.c.
     units = net.layers[-1].units
@@ -88,15 +112,15 @@ def _finish(net: Net, chunk: Chunk, row: int, kind: int, answer: Answer, met: In
     # met (LANES,). `kind` is the activation that is still to be applied.
     dz, classes = work.dz, chunk.y.shape[1]
     if kind != Activation.IDENTITY:
-        kink, far = KINK if activations.has_kink(kind) else 0, FAR if activations.is_smooth(kind) else 0
-        near = FAR if kink and net.smooth else 0
+        constant = net.layers[-1].constant
+        kink, near, far = _bits(net, kind, constant)
         for k in range(classes):
             move, a = dz[k], chunk.a[row, net.layers[-1].units + k]
             for i in range(LANES):
                 # Rounded as `a` was, so that a move which takes the unit back to 0 takes it to exactly 0.
                 move[i] = net.theta.dtype.type(move[i])
                 met[i] |= _obstacles(kink, near, far, a, move[i])
-        constant, flat = net.layers[-1].constant, dz.reshape((1, classes * LANES))
+        flat = dz.reshape((1, classes * LANES))
         activations.differ(kind, constant, activations.ANY_MOVE, work.a, work.s, work.c, flat)
     # For softmax 1 is far, for a logarithm a quarter of its argument. The squared error is a polynomial.
     if net.output == Output.SOFTMAX or net.loss == Loss.CROSS_ENTROPY:
@@ -106,7 +130,9 @@ def _finish(net: Net, chunk: Chunk, row: int, kind: int, answer: Answer, met: In
                 limit = (abs(answer.y[k]) + losses.EPSILON) / 4
             for i in range(LANES):
                 met[i] |= FAR if abs(move[i]) > limit else 0
-    losses.loss_differences(net.output, net.loss, answer, dz, work.soft, work.change)
+    losses.loss_differences(net.output, net.loss, net.loss_constant, answer, dz, work.soft, work.change)
+    if net.loss != Loss.CROSS_ENTROPY and net.loss != Loss.MEAN_SQUARED_ERROR:
+        _meet_loss(net, answer, work.soft if net.output == Output.SOFTMAX else dz, met)
 
 
 @jit(inline=True)
@@ -189,9 +215,8 @@ def _differ_rows(net: Net, chunk: Chunk, row: int, number: int, d: FloatArray, w
         from_ = d[r]
         for m in range(width):
             long |= 0 if abs(from_[m]) <= net.small else 1
-    kink, far = KINK if activations.has_kink(kind) else 0, FAR if activations.is_smooth(kind) else 0
-    near = FAR if kink and net.smooth else 0
-    if kink or (long and far):
+    kink, near, far = _bits(net, kind, layer.constant)
+    if kink or near or (long and far):
         for r in range(len(d)):
             from_, met = d[r], 0
             for m in range(width):
@@ -273,10 +298,11 @@ def _evaluate_element(
     longest = 0.0
     for v in range(len(moves)):
         longest = max(longest, abs(moves[v]))
-    if activations.has_kink(kind):
+    if activations.has_kink(kind, layer.constant) or activations.has_seam(kind, layer.constant):
+        met = KINK if activations.has_kink(kind, layer.constant) else FAR
         for v in range(len(moves)):
             for i in range(LANES):
-                work.met[i] |= _obstacles(KINK, 0, 0, a[i], moves[v]) | _obstacles(KINK, 0, 0, a[i], -moves[v])
+                work.met[i] |= _obstacles(met, 0, 0, a[i], moves[v]) | _obstacles(met, 0, 0, a[i], -moves[v])
     if activations.is_smooth(kind) and longest > 1:
         for i in range(LANES):
             work.met[i] |= FAR

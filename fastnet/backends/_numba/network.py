@@ -10,7 +10,7 @@ import numpy as np
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends._numba import activations, series, threads
 from fastnet.backends._numba.elementary import LANES
-from fastnet.backends.spec import Activation, NetworkSpec
+from fastnet.backends.spec import Activation, Loss, NetworkSpec
 
 BATCH = 8  # Moves of LANES units, in both directions, that go through a deep network together.
 NODES = 4  # Moves of each unit that `nodal` evaluates.
@@ -46,6 +46,7 @@ class Net(NamedTuple):
     widest: int  # the most units of a layer
     output: int
     loss: int
+    loss_constant: float  # the delta of the Huber loss
     smooth: bool  # whether any activation is curved
     steepest: float  # the greatest absolute weight of the last layer
     effects: FloatArray  # (2, classes, units): how units of the last layer, and of the one before, move each class
@@ -66,18 +67,21 @@ class Layout(NamedTuple):
     products: int  # of a row's forward pass
     tails: IntArray  # (depth,): of a move from each layer to the loss
     nodes: float  # of a row's nodes
-    kinked: bool  # whether any activation has a kink
+    kinked: bool  # whether any activation or the loss has a kink
 
 
 def layout(spec: NetworkSpec) -> Layout:
     shapes = tuple(weight.shape for weight in spec.weights)
     kinds = tuple((kind, float(spec.dtype.type(constant))) for _, _, kind, constant in spec.layers)
-    return _layout(shapes, tuple(bias is not None for bias in spec.biases), kinds)
+    return _layout(shapes, tuple(bias is not None for bias in spec.biases), kinds, spec.loss)
 
 
 @lru_cache(maxsize=16)
 def _layout(
-    shapes: tuple[tuple[int, int], ...], biased: tuple[bool, ...], kinds: tuple[tuple[Activation, float], ...]
+    shapes: tuple[tuple[int, int], ...],
+    biased: tuple[bool, ...],
+    kinds: tuple[tuple[Activation, float], ...],
+    loss: Loss,
 ) -> Layout:
     # kinds: each layer's activation, and the activation's constant.
     depth, classes = len(shapes), shapes[-1][1]
@@ -101,7 +105,7 @@ def _layout(
         products=sum(products),
         tails=tails,
         nodes=float(2 * NODES * (layers["outputs"] * tails).sum()),
-        kinked=any(activations.has_kink(int(kind)) for kind, _ in kinds),
+        kinked=loss == Loss.ABSOLUTE_ERROR or any(activations.has_kink(int(k), constant) for k, constant in kinds),
     )
 
 
@@ -120,6 +124,7 @@ def describe(spec: NetworkSpec, h: float, batch: int) -> Net:
         widest=max(weight.shape[1] for weight in spec.weights),
         output=int(spec.output),
         loss=int(spec.loss),
+        loss_constant=float(spec.dtype.type(spec.loss_constant)),
         smooth=any(activations.is_smooth(int(kind)) for kind in spec.activations),
         steepest=float(np.abs(last).max(initial=0)) if behind_hidden else 0.0,
         effects=effects,
