@@ -13,7 +13,20 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
 from fastnet.backends.spec import Activation, Output
-from fastnet.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid, SoftmaxWithLoss, Step, Tanh
+from fastnet.layers import (
+    Affine,
+    BatchNorm,
+    Dropout,
+    IdentityWithLoss,
+    Layer,
+    LeakyReLU,
+    LossLayer,
+    ReLU,
+    Sigmoid,
+    SoftmaxWithLoss,
+    Step,
+    Tanh,
+)
 from fastnet.networks.chain import AffineChain, Chain, ChainLayer
 from fastnet.networks.network import Network
 
@@ -25,13 +38,18 @@ ACTIVATIONS: dict[str, list[type[Layer]]] = {
     "step": [Step],
     "identity": [],
 }
+LOSSES: dict[str, type[LossLayer]] = {
+    "cross_entropy": SoftmaxWithLoss,
+    "mean_squared_error": IdentityWithLoss,
+}
 
 
 class MultiLayerNet(Network):
-    """A network of any number of hidden layers of one kind; its loss is the cross entropy.
+    """A network of any number of hidden layers of one kind.
 
     Each hidden layer is an affine layer, BatchNorm if asked for, the activation, and Dropout if asked for; then come
-    an affine layer and softmax. `Network` describes training, inference and how it is computed.
+    an affine layer and the loss, before which the cross entropy has a softmax. `Network` describes training, inference
+    and how it is computed.
 
     Parameters
     ----------
@@ -40,7 +58,7 @@ class MultiLayerNet(Network):
     hidden_size_list : list of int
         The number of units of each hidden layer.
     output_size : int
-        The number of classes.
+        The number of classes, or of the outputs of a regression.
     activation : {"relu", "leaky_relu", "sigmoid", "tanh", "step", "identity"}
         The activation of the hidden layers.
     weight_init_std : {"he", "xavier"} or float, default "he"
@@ -55,6 +73,9 @@ class MultiLayerNet(Network):
     dtype : {"float64", "float32"}
     seed : int, optional
         Seed of the weights and of the masks of Dropout.
+    loss : {"cross_entropy", "mean_squared_error"}
+        The cross entropy of the softmax, for classes, or the squared error of the outputs as they are, for a
+        regression, whose targets have shape (batch, output_size).
 
     Attributes
     ----------
@@ -92,6 +113,7 @@ class MultiLayerNet(Network):
         dropout_ratio: float = 0.0,
         dtype: npt.DTypeLike = "float64",
         seed: int | None = None,
+        loss: str = "cross_entropy",
     ) -> None:
         sizes = [
             checks.as_count(input_size, "input_size"),
@@ -99,6 +121,7 @@ class MultiLayerNet(Network):
             checks.as_count(output_size, "output_size"),
         ]
         name = checks.as_choice(activation, "activation", tuple(ACTIVATIONS))
+        last = LOSSES[checks.as_choice(loss, "loss", tuple(LOSSES))]
         batchnorm = checks.as_flag(use_batchnorm, "use_batchnorm")
         ratio = checks.as_ratio(dropout_ratio, "dropout_ratio")
         wanted = checks.as_dtype(dtype)
@@ -115,7 +138,7 @@ class MultiLayerNet(Network):
             layers += [kind() for kind in ACTIVATIONS[name]]
             if ratio:
                 layers.append(Dropout(ratio, seed=int(rng.integers(2**63))))
-        super().__init__([*layers, affine[-1]], SoftmaxWithLoss(), weight_decay_lambda)
+        super().__init__([*layers, affine[-1]], last(), weight_decay_lambda)
 
 
 def _hidden_sizes(sizes: object) -> list[int]:
