@@ -87,6 +87,10 @@ class BaseNetwork:
         """
         return self._computation().predict(x)
 
+    def __call__(self, x: npt.ArrayLike) -> FloatArray:
+        """The same as `predict`: ``net(x)``."""
+        return self.predict(x)
+
     def loss(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """The loss, averaged over the batch, in inference mode.
 

@@ -18,9 +18,14 @@ from fastnet.layers import (
     GELU,
     Affine,
     BatchNorm,
+    BinaryCrossEntropyWithLogits,
     Dropout,
+    HuberLoss,
+    IdentityWithLoss,
+    L1Loss,
     Layer,
     LeakyReLU,
+    LossLayer,
     ReLU,
     Sigmoid,
     SiLU,
@@ -44,13 +49,21 @@ ACTIVATIONS: dict[str, list[type[Layer]]] = {
     "step": [Step],
     "identity": [],
 }
+LOSSES: dict[str, type[LossLayer]] = {
+    "cross_entropy": SoftmaxWithLoss,
+    "mean_squared_error": IdentityWithLoss,
+    "binary_cross_entropy_with_logits": BinaryCrossEntropyWithLogits,
+    "huber_loss": HuberLoss,
+    "mean_absolute_error": L1Loss,
+}
 
 
 class MultiLayerNet(Network):
-    """A network of any number of hidden layers of one kind; its loss is the cross entropy.
+    """A network of any number of hidden layers of one kind.
 
     Each hidden layer is an affine layer, BatchNorm if asked for, the activation, and Dropout if asked for; then come
-    an affine layer and softmax. `Network` describes training, inference and how it is computed.
+    an affine layer and the loss, before which the cross entropy has a softmax. `Network` describes training, inference
+    and how it is computed.
 
     Parameters
     ----------
@@ -59,7 +72,7 @@ class MultiLayerNet(Network):
     hidden_size_list : list of int
         The number of units of each hidden layer.
     output_size : int
-        The number of classes.
+        The number of classes, or of the outputs of a regression.
     activation : {"relu", "leaky_relu", "sigmoid", "tanh", "softplus", "silu", "gelu", "elu", "step", "identity"}
         The activation of the hidden layers.
     weight_init_std : {"he", "xavier"} or float, default "he"
@@ -74,6 +87,10 @@ class MultiLayerNet(Network):
     dtype : {"float64", "float32"}
     seed : int, optional
         Seed of the weights and of the masks of Dropout.
+    loss : str, default "cross_entropy"
+        ``"cross_entropy"`` of the softmax, for classes. Or a loss of the outputs as they are, whose targets have shape
+        (batch, output_size): ``"mean_squared_error"``, ``"huber_loss"``, ``"mean_absolute_error"``, or
+        ``"binary_cross_entropy_with_logits"`` for targets from 0 to 1.
 
     Attributes
     ----------
@@ -111,6 +128,7 @@ class MultiLayerNet(Network):
         dropout_ratio: float = 0.0,
         dtype: npt.DTypeLike = "float64",
         seed: int | None = None,
+        loss: str = "cross_entropy",
     ) -> None:
         sizes = [
             checks.as_count(input_size, "input_size"),
@@ -118,6 +136,7 @@ class MultiLayerNet(Network):
             checks.as_count(output_size, "output_size"),
         ]
         name = checks.as_choice(activation, "activation", tuple(ACTIVATIONS))
+        last = LOSSES[checks.as_choice(loss, "loss", tuple(LOSSES))]
         batchnorm = checks.as_flag(use_batchnorm, "use_batchnorm")
         ratio = checks.as_ratio(dropout_ratio, "dropout_ratio")
         wanted = checks.as_dtype(dtype)
@@ -134,7 +153,7 @@ class MultiLayerNet(Network):
             layers += [kind() for kind in ACTIVATIONS[name]]
             if ratio:
                 layers.append(Dropout(ratio, seed=int(rng.integers(2**63))))
-        super().__init__([*layers, affine[-1]], SoftmaxWithLoss(), weight_decay_lambda)
+        super().__init__([*layers, affine[-1]], last(), weight_decay_lambda)
 
 
 def _hidden_sizes(sizes: object) -> list[int]:

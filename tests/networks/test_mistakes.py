@@ -114,6 +114,8 @@ ARGUMENTS = [
     ),
     ({"activation": ReLU}, V, "activation must be one of 'relu', "),
     ({"activation": None}, V, "activation must be one of 'relu', "),
+    ({"loss": "hinge"}, V, "loss must be one of 'cross_entropy', 'mean_squared_error', not 'hinge'"),
+    ({"loss": SoftmaxWithLoss()}, V, "loss must be one of 'cross_entropy', 'mean_squared_error', not "),
     ({"weight_init_std": "lecun"}, V, "weight_init_std must be one of 'he', 'xavier', 'relu', 'sigmoid', not 'lecun'"),
     ({"weight_init_std": -0.01}, V, "weight_init_std must be at least 0, not -0.01"),
     ({"weight_init_std": np.inf}, V, "weight_init_std must be finite, not inf"),

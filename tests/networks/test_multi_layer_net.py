@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet.layers import Affine, BatchNorm, Dropout, ReLU, SoftmaxWithLoss
+from fastnet.layers import Affine, BatchNorm, Dropout, IdentityWithLoss, ReLU, SoftmaxWithLoss
 from layer_networks import batch_of
 
 NAMES = ("identity", "step", "sigmoid", "tanh", "relu", "leaky_relu")
@@ -85,6 +85,34 @@ def test_activations_by_name(backend, name):
     hidden = functions[name](x @ net.params["W1"] + net.params["b1"])
     expected = fastnet.softmax(hidden @ net.params["W2"] + net.params["b2"])
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-13)
+
+
+def test_losses_by_name(backend):
+    x, t = batch_of()
+    classes, regression = (
+        fastnet.MultiLayerNet(6, [5], 4, use_batchnorm=True, loss=name, seed=0)
+        for name in ("cross_entropy", "mean_squared_error")
+    )
+    assert [type(net.last_layer) for net in (classes, regression)] == [SoftmaxWithLoss, IdentityWithLoss]
+    np.testing.assert_allclose(fastnet.softmax(regression(x)), classes(x), rtol=1e-13)
+    targets = np.random.default_rng(0).standard_normal((len(x), 4))
+    expected = fastnet.mean_squared_error(regression(x), targets)
+    assert regression.loss(x, targets) == pytest.approx(expected, rel=1e-14)
+    assert classes.loss(x, t) == pytest.approx(fastnet.cross_entropy_error(classes(x), t), rel=1e-14)
+    assert fastnet.check_gradient(regression, regression.gradient, (x, targets)).passed
+
+
+def test_a_call_is_predict(backend):
+    for net in (fastnet.TwoLayerNet(6, 5, 4, seed=0), fastnet.MultiLayerNet(6, [5], 4, dropout_ratio=0.5, seed=0)):
+        for x in (batch_of()[0], np.ones(6)):
+            np.testing.assert_array_equal(net(x), net.predict(x))
+
+    class Reversed(fastnet.TwoLayerNet):
+        def predict(self, x):
+            return super().predict(x)[..., ::-1]
+
+    x = batch_of()[0]
+    np.testing.assert_array_equal(Reversed(6, 5, 4, seed=0)(x), fastnet.TwoLayerNet(6, 5, 4, seed=0)(x)[:, ::-1])
 
 
 def test_weight_decay(backend, dtype):
