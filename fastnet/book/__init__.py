@@ -10,8 +10,6 @@ in the book                            here
 ``from two_layer_net import …``        ``from fastnet.book.ch04.two_layer_net import …`` (or ch05)
 ``from layer_naive import *``          ``from fastnet.book.ch05.layer_naive import *``
 ``from gradient_2d import …``          ``from fastnet.book.ch04.gradient_2d import …``
-``from simple_convnet import …``       ``from fastnet.book.ch07.simple_convnet import …``
-``from deep_convnet import …``         ``from fastnet.book.ch08.deep_convnet import …``
 ``import pickle``                      ``from fastnet.book import pickle``
 =====================================  ===========================================================
 

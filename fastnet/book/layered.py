@@ -68,6 +68,8 @@ class LayeredNet:
         self._network = network
         self._scores = None if network is None else Network(network.layers, plain.IdentityWithLoss())
         self._norms = [layer for layer in self._made if isinstance(layer, BatchNormalization)]
+        same = () if network is None else network.layers
+        self._same_norms = [layer for layer in same if isinstance(layer, plain.BatchNorm)]
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
         """The scores, before the softmax that `loss` applies, in inference mode.
@@ -316,6 +318,8 @@ class LayeredNet:
             return None
         self._network.params, self._network.state = self.params, self._fitting_state()
         self._network.weight_decay_lambda = self.weight_decay_lambda
+        for norm, same in zip(self._norms, self._same_norms, strict=True):
+            same.momentum = norm.momentum
         return self._network
 
     def _fitting_state(self) -> dict[str, npt.NDArray[Any]]:

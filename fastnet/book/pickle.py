@@ -169,6 +169,15 @@ class _Encode:
         return text.encode("latin1")
 
 
+class _NoBytes:
+    """The class bytes, which the protocols before 3 call for empty ones."""
+
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        return b""
+
+
 class _PickledDtype:
     """A dtype: first its short name, then the state that follows with its byte order."""
 
@@ -243,6 +252,7 @@ _STAND_INS: dict[tuple[str, str], type[Any]] = {
     ("numpy.core.multiarray", "scalar"): _Scalar,
     ("numpy.core.numeric", "_frombuffer"): _FromBuffer,
     ("_codecs", "encode"): _Encode,
+    ("__builtin__", "bytes"): _NoBytes,
 }
 
 

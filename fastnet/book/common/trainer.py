@@ -14,6 +14,7 @@ from fastnet.book.common.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov
 __all__ = ["Trainer"]
 
 OPTIMIZERS = {kind.name: kind for kind in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)}
+SETTINGS: Mapping[str, float] = {"lr": 0.01}
 
 
 class Trainer:
@@ -66,7 +67,7 @@ class Trainer:
         epochs: int = 20,
         mini_batch_size: int = 100,
         optimizer: str = "SGD",
-        optimizer_param: Mapping[str, float] | None = None,
+        optimizer_param: Mapping[str, float] = SETTINGS,
         evaluate_sample_num_per_epoch: int | None = None,
         verbose: bool = True,
     ) -> None:
@@ -79,7 +80,7 @@ class Trainer:
         self.epochs = checks.as_count(epochs, "epochs", 0)
         self.batch_size = checks.as_count(mini_batch_size, "mini_batch_size")
         self.evaluate_sample_num_per_epoch = evaluate_sample_num_per_epoch
-        self.optimizer = OPTIMIZERS[name](**({"lr": 0.01} if optimizer_param is None else optimizer_param))
+        self.optimizer = OPTIMIZERS[name](**optimizer_param)
         self.train_size = checks.as_count(len(x_train), "the number of rows of x_train")
         self.iter_per_epoch = max(self.train_size / self.batch_size, 1)
         self.max_iter = int(self.epochs * self.iter_per_epoch)
