@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 
-def _activation(kind: Activation, x: npt.ArrayLike, leaky_slope: float = 0.01) -> Any:
-    array = active().activation(kind, checks.as_floating(x, "x"), leaky_slope)
+def _activation(kind: Activation, x: npt.ArrayLike, constant: float = 0.0) -> Any:
+    array = active().activation(kind, checks.as_floating(x, "x"), constant)
     return array if array.ndim else array[()]
 
 

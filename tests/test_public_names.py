@@ -22,8 +22,8 @@ FACES = {
         optimizers relu set_num_threads sigmoid softmax step_function tanh use_backend
     """,
     "fastnet.backends": """
-        MOST_THREADS NAMES Backend TrainingBackend active available build_info get get_num_threads has_extension
-        set_num_threads use_backend
+        MOST_THREADS NAMES Backend StageBackend TrainingBackend active available build_info get get_num_threads
+        has_extension set_num_threads use_backend
     """,
     "fastnet.book": "ch04 ch05 common dataset pickle",
     "fastnet.checking": """
@@ -36,8 +36,8 @@ FACES = {
         derivative gradient_descent numerical_gradient numerical_gradient_2d numerical_jacobian
     """,
     "fastnet.layers": """
-        Add Affine BatchNorm Dropout IdentityWithLoss Layer LeakyReLU LossLayer Mul ReLU Sigmoid SoftmaxWithLoss Step
-        Tanh
+        Add Affine AveragePooling BatchNorm Convolution Dropout Flatten IdentityWithLoss Layer LeakyReLU LossLayer
+        MaxPooling Mul ReLU Reshape Sigmoid SoftmaxWithLoss Step Tanh
     """,
     "fastnet.networks": "ALGORITHMS AffineChain MultiLayerNet Network NumericalGradient SimpleNet TwoLayerNet",
     "fastnet.optimizers": """

@@ -76,17 +76,17 @@ py::array exp(py::handle x) {
     return map_array(x, [](const auto& k, const auto* from, auto* to, Index n) { k.exp(from, to, n); });
 }
 
-py::array activation(int kind, py::handle x, double leaky_slope) {
+py::array activation(int kind, py::handle x, double constant) {
     const Activation a = as_activation(kind);
     return map_array(x, [&]<class T>(const Kernels<T>& k, const T* from, T* to, Index n) {
-        k.activation(a, static_cast<T>(leaky_slope), from, to, n);
+        k.activation(a, static_cast<T>(constant), from, to, n);
     });
 }
 
-py::array activation_derivative(int kind, py::handle x, double leaky_slope) {
+py::array activation_derivative(int kind, py::handle x, double constant) {
     const Activation a = as_activation(kind);
     return map_array(x, [&]<class T>(const Kernels<T>& k, const T* from, T* to, Index n) {
-        k.activation_derivative(a, static_cast<T>(leaky_slope), from, to, n);
+        k.activation_derivative(a, static_cast<T>(constant), from, to, n);
     });
 }
 
@@ -124,8 +124,8 @@ void register_functions(py::module_& m) {
     m.def("matmul", matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
     m.def("add_bias", add_bias, py::arg("x"), py::arg("b"));
     m.def("exp", exp, py::arg("x"));
-    m.def("activation", activation, py::arg("kind"), py::arg("x"), py::arg("leaky_slope") = 0.01);
-    m.def("activation_derivative", activation_derivative, py::arg("kind"), py::arg("x"), py::arg("leaky_slope") = 0.01);
+    m.def("activation", activation, py::arg("kind"), py::arg("x"), py::arg("constant") = 0.0);
+    m.def("activation_derivative", activation_derivative, py::arg("kind"), py::arg("x"), py::arg("constant") = 0.0);
     m.def("softmax", softmax, py::arg("x"));
     m.def(
         "cross_entropy_error", [](py::handle y, py::handle t) { return mean_loss(Loss::cross_entropy, y, t); },

@@ -79,14 +79,8 @@ py::array loop(py::handle spec, py::handle x, py::handle t, double h, py::handle
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
         const py::array entries = as_array(entries_object, "entries", 1);
-        const std::int64_t* numbers = data_of<std::int64_t>(entries, "entries");
-        const Index count = entries.shape(0), parameters = net.parameters();
-        for (Index k = 0; k < count; ++k) {
-            require(numbers[k] >= 0 && numbers[k] < parameters, [&] {
-                return "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) +
-                       ", which is not the number of one of " + std::to_string(parameters) + " parameters";
-            });
-        }
+        const std::int64_t* numbers = numbers_of(entries, net.parameters());
+        const Index count = entries.shape(0);
         py::array_t<T> differences(count);
         T* to = data_of(differences);
         const KernelCall call;

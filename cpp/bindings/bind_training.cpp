@@ -7,44 +7,43 @@
 
 #include "bindings/network_view.hpp"
 #include "bindings/register.hpp"
+#include "bindings/stage_view.hpp"
 #include "core/dispatch.hpp"
 
 namespace fastnet::bindings {
 
 namespace {
 
-// `object` as an array that can be changed in place.
-template <class T> T* writable(py::handle object, const std::string& name, Index size) {
-    const py::array array = as_array(object, name.c_str());
-    require(array.size() == size,
-            [&] { return name + " has " + std::to_string(array.size()) + " elements, not " + std::to_string(size); });
-    require(array.writeable(), [&] { return name + " is read-only"; });
-    return const_cast<T*>(data_of<T>(array, name.c_str()));
-}
-
-// The network's parameters, W1, b1, W2, b2, …, which training changes in place, each with its optimizer's slots.
-template <class T> std::vector<Parameter<T>> parameters_of(py::handle spec, const py::tuple& slots) {
-    const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases");
+// The network's parameters, which training changes in place, each with its optimizer's slots.
+template <class T>
+std::vector<Parameter<T>> parameters_of(const std::vector<py::array>& arrays, const py::tuple& slots) {
     std::vector<Parameter<T>> parameters;
-    const auto add = [&](py::handle object) {
-        const Index size = py::cast<py::array>(object).size();
+    for (const py::array& array : arrays) {
+        const Index size = array.size();
         const std::string number = std::to_string(parameters.size() + 1);
-        Parameter<T> parameter{writable<T>(object, "parameter " + number, size), {nullptr, nullptr}, size};
+        Parameter<T> parameter{writable<T>(array, "parameter " + number, size), {nullptr, nullptr}, size};
         for (std::size_t s = 0; s < slots.size(); ++s) {
-            const py::tuple arrays = slots[s];
-            require(arrays.size() > parameters.size(),
+            const py::tuple kept = slots[s];
+            require(kept.size() > parameters.size(),
                     [&] { return "slot " + std::to_string(s + 1) + " has too few arrays"; });
-            parameter.slots[s] = writable<T>(arrays[parameters.size()], "slot array " + number, size);
+            parameter.slots[s] = writable<T>(kept[parameters.size()], "slot array " + number, size);
         }
         parameters.push_back(parameter);
-    };
-    for (std::size_t l = 0; l < weights.size(); ++l) {
-        add(weights[l]);
-        if (!biases[l].is_none()) {
-            add(biases[l]);
-        }
     }
     return parameters;
+}
+
+// W1, b1, W2, b2, …
+std::vector<py::array> parameter_arrays(py::handle spec) {
+    const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases");
+    std::vector<py::array> arrays;
+    for (std::size_t l = 0; l < weights.size(); ++l) {
+        arrays.push_back(weights[l]);
+        if (!biases[l].is_none()) {
+            arrays.push_back(biases[l]);
+        }
+    }
+    return arrays;
 }
 
 // An `Update` as the kernels read it, for so many steps.
@@ -99,55 +98,86 @@ class DatasetView {
     const Data data_;
 };
 
-void train(py::handle spec, py::handle batches, int gradient, double h, py::handle update, py::handle losses,
-           py::handle done) {
-    const py::object data_object = batches.attr("data");
+// What both kinds of networks are trained with.
+struct TrainingArguments {
+    py::handle batches;
+    int gradient;
+    double h;
+    py::handle update, losses, done;
+};
+
+// train(training) with the arguments as the kernels read them, for a network with these arrays as parameters.
+template <class T, class Net, class F>
+void with_training(const Net& net, const std::vector<py::array>& arrays, const TrainingArguments& arguments,
+                   F&& train) {
+    const py::object data_object = arguments.batches.attr("data");
     if (!py::isinstance<DatasetView>(data_object)) {
         throw py::type_error("data must be a Dataset, not " +
                              std::string(py::str(py::type::of(data_object).attr("__name__"))));
     }
     const auto& dataset = data_object.cast<const DatasetView&>();
-    const Index batch_size = batches.attr("size").cast<Index>();
-    const py::array t = as_array(batches.attr("targets"), "t");
-    const py::array order = as_array(batches.attr("order"), "order", 1);
-    const py::array coefficients = as_array(update.attr("coefficients"), "coefficients", 2);
+    const Index batch_size = arguments.batches.attr("size").cast<Index>();
+    const py::array t = as_array(arguments.batches.attr("targets"), "t");
+    const py::array order = as_array(arguments.batches.attr("order"), "order", 1);
+    const py::array coefficients = as_array(arguments.update.attr("coefficients"), "coefficients", 2);
+    const Dataset<T>& data = dataset.get<T>();
+    require(data.columns() == net.inputs(), [&] {
+        return "x has " + std::to_string(data.columns()) + " columns for a network of " + std::to_string(net.inputs()) +
+               " inputs";
+    });
+    const std::int64_t* rows = data_of<std::int64_t>(order, "order");
+    const Index count = order.shape(0);
+    for (Index i = 0; i < count; ++i) {
+        require(rows[i] >= 0 && rows[i] < data.rows(), [&] {
+            return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", but x has " +
+                   std::to_string(data.rows()) + " rows";
+        });
+    }
+    const int gradient = arguments.gradient;
+    const double h = arguments.h;
+    require(batch_size > 0, [&] { return "a batch's size must be positive, not " + std::to_string(batch_size); });
+    require(gradient >= 0 && gradient <= static_cast<int>(GradientKind::nodal),
+            [&] { return "there is no gradient kind " + std::to_string(gradient); });
+    require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
+    const Index steps = (count + batch_size - 1) / batch_size;
+    const Optimizer optimizer = as_optimizer(arguments.update, coefficients, steps);
+    const std::vector<Parameter<T>> parameters = parameters_of<T>(arrays, arguments.update.attr("slots"));
+    const Training<T> training{.data = &data,
+                               .targets = as_targets<T>(t, data.rows(), net.classes()),
+                               .order = rows,
+                               .count = count,
+                               .batch_size = batch_size,
+                               .gradient = static_cast<GradientKind>(gradient),
+                               .h = h,
+                               .optimizer = optimizer,
+                               .parameters = parameters.data(),
+                               .parameter_count = static_cast<Index>(parameters.size()),
+                               .losses = writable<double>(arguments.losses, "losses", steps),
+                               .done = writable<std::int64_t>(arguments.done, "done", 1)};
+    const KernelCall call;
+    train(training);
+}
+
+void train(py::handle spec, py::handle batches, int gradient, double h, py::handle update, py::handle losses,
+           py::handle done) {
     with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
-        const Dataset<T>& data = dataset.get<T>();
-        require(data.columns() == net.inputs(), [&] {
-            return "x has " + std::to_string(data.columns()) + " columns for a network of " +
-                   std::to_string(net.inputs()) + " inputs";
-        });
-        const std::int64_t* rows = data_of<std::int64_t>(order, "order");
-        const Index count = order.shape(0);
-        for (Index i = 0; i < count; ++i) {
-            require(rows[i] >= 0 && rows[i] < data.rows(), [&] {
-                return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", but x has " +
-                       std::to_string(data.rows()) + " rows";
-            });
-        }
-        require(batch_size > 0, [&] { return "a batch's size must be positive, not " + std::to_string(batch_size); });
-        require(gradient >= 0 && gradient <= static_cast<int>(GradientKind::nodal),
-                [&] { return "there is no gradient kind " + std::to_string(gradient); });
-        require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
-        const Index steps = (count + batch_size - 1) / batch_size;
-        const Optimizer optimizer = as_optimizer(update, coefficients, steps);
-        const std::vector<Parameter<T>> parameters = parameters_of<T>(spec, update.attr("slots"));
-        const Training<T> training{.data = &data,
-                                   .targets = as_targets<T>(t, data.rows(), net.classes()),
-                                   .order = rows,
-                                   .count = count,
-                                   .batch_size = batch_size,
-                                   .gradient = static_cast<GradientKind>(gradient),
-                                   .h = h,
-                                   .optimizer = optimizer,
-                                   .parameters = parameters.data(),
-                                   .parameter_count = static_cast<Index>(parameters.size()),
-                                   .losses = writable<double>(losses, "losses", steps),
-                                   .done = writable<std::int64_t>(done, "done", 1)};
-        const KernelCall call;
-        kernels<T>().train(net.network, training);
+        with_training<T>(net, parameter_arrays(spec), {batches, gradient, h, update, losses, done},
+                         [&](const Training<T>& training) { kernels<T>().train(net.network, training); });
+    });
+}
+
+// `before` is the same network with state arrays of its own, which hold the state from before the last step afterwards.
+void stage_train(py::handle spec, py::handle before_spec, py::handle batches, int gradient, double h, py::handle update,
+                 py::handle losses, py::handle done) {
+    with_stage_type(spec, [&](auto zero) {
+        using T = decltype(zero);
+        const StageView<T> net(spec), before(before_spec);
+        require(before.stages().size() == net.stages().size(), "the two networks must have as many stages");
+        with_training<T>(
+            net, net.parameters(), {batches, gradient, h, update, losses, done},
+            [&](const Training<T>& training) { kernels<T>().stages.train(net.network, before.network, training); });
     });
 }
 
@@ -157,6 +187,8 @@ void register_training(py::module_& m) {
     py::class_<DatasetView>(m, "Dataset").def(py::init<py::handle>(), py::arg("x"));
     m.def("train", train, py::arg("spec"), py::arg("batches"), py::arg("gradient"), py::arg("h"), py::arg("update"),
           py::arg("losses"), py::arg("done"));
+    m.def("stage_train", stage_train, py::arg("spec"), py::arg("before"), py::arg("batches"), py::arg("gradient"),
+          py::arg("h"), py::arg("update"), py::arg("losses"), py::arg("done"));
 }
 
 } // namespace fastnet::bindings

@@ -14,20 +14,17 @@ template <class T> class NetworkView {
   public:
     explicit NetworkView(py::handle spec) {
         const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases"),
-                        activations = spec.attr("activations");
-        require(!weights.empty() && weights.size() == biases.size() && weights.size() == activations.size(),
-                "a network has as many weights as biases and activations, and at least one");
+                        activations = spec.attr("activations"), constants = spec.attr("constants");
+        require(!weights.empty() && weights.size() == biases.size() && weights.size() == activations.size() &&
+                    weights.size() == constants.size(),
+                "a network has as many weights as biases, activations and constants, and at least one");
         for (std::size_t l = 0; l < weights.size(); ++l) {
-            add_layer(weights[l], biases[l], activations[l].cast<int>());
+            add_layer(weights[l], biases[l], activations[l].cast<int>(), constants[l].cast<double>());
         }
         const int output = spec.attr("output").cast<int>(), loss = spec.attr("loss").cast<int>();
         require(output >= 0 && output <= 1 && loss >= 0 && loss <= 1, "unknown output or loss");
-        network = {layers_.data(),
-                   static_cast<Index>(layers_.size()),
-                   static_cast<Output>(output),
-                   static_cast<Loss>(loss),
-                   static_cast<T>(spec.attr("leaky_slope").cast<double>()),
-                   spec.attr("weight_decay").cast<double>()};
+        network = {layers_.data(), static_cast<Index>(layers_.size()), static_cast<Output>(output),
+                   static_cast<Loss>(loss), spec.attr("weight_decay").cast<double>()};
     }
     NetworkView(const NetworkView&) = delete;
     NetworkView& operator=(const NetworkView&) = delete;
@@ -46,7 +43,7 @@ template <class T> class NetworkView {
     Network<T> network{};
 
   private:
-    void add_layer(py::handle weight, py::handle bias, int activation) {
+    void add_layer(py::handle weight, py::handle bias, int activation, double constant) {
         const std::string number = std::to_string(layers_.size() + 1);
         const std::string w_name = "weight " + number, b_name = "bias " + number;
         const py::array w = as_array(weight, w_name.c_str(), 2);
@@ -65,8 +62,8 @@ template <class T> class NetworkView {
             b_data = data_of<T>(b, b_name.c_str());
             kept_.push_back(b);
         }
-        layers_.push_back(
-            {data_of<T>(w, w_name.c_str()), b_data, inputs, outputs, static_cast<Activation>(activation)});
+        layers_.push_back({data_of<T>(w, w_name.c_str()), b_data, inputs, outputs, static_cast<Activation>(activation),
+                           static_cast<T>(constant)});
         kept_.push_back(w);
     }
 
@@ -74,8 +71,8 @@ template <class T> class NetworkView {
     std::vector<py::array> kept_;
 };
 
-// Returns x (rows, inputs), checked for the network; there is at least one row.
-template <class T> py::array as_rows(const NetworkView<T>& net, py::handle object) {
+// Returns x (rows, inputs), checked for a network or one of stages; there is at least one row.
+template <class Net> py::array as_rows(const Net& net, py::handle object) {
     const py::array x = as_array(object, "x", 2);
     require(x.shape(0) > 0, [&] { return "x of shape " + shape_of(x) + " has no rows"; });
     require(x.shape(1) == net.inputs(), [&] {
@@ -87,7 +84,8 @@ template <class T> py::array as_rows(const NetworkView<T>& net, py::handle objec
 
 template <class T> class BatchView {
   public:
-    BatchView(const NetworkView<T>& net, py::handle x, py::handle t) : x_(as_rows(net, x)), t_(as_array(t, "t")) {
+    template <class Net>
+    BatchView(const Net& net, py::handle x, py::handle t) : x_(as_rows(net, x)), t_(as_array(t, "t")) {
         const Index rows = x_.shape(0);
         batch = {data_of<T>(x_, "x"), rows, as_targets<T>(t_, rows, net.classes())};
     }
@@ -97,6 +95,18 @@ template <class T> class BatchView {
   private:
     const py::array x_, t_; // kept alive
 };
+
+// The numbers of parameters, of which there are `parameters`.
+inline const std::int64_t* numbers_of(const py::array& entries, Index parameters) {
+    const std::int64_t* numbers = data_of<std::int64_t>(entries, "entries");
+    for (Index k = 0; k < entries.shape(0); ++k) {
+        require(numbers[k] >= 0 && numbers[k] < parameters, [&] {
+            return "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) +
+                   ", which is not the number of one of " + std::to_string(parameters) + " parameters";
+        });
+    }
+    return numbers;
+}
 
 // Calls f(T{}) with the element type T of the network's parameters.
 template <class F> decltype(auto) with_network_type(py::handle spec, F&& f) {

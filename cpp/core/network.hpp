@@ -29,6 +29,7 @@ template <class T> struct Layer {
     const T* bias;
     Index inputs, outputs;
     Activation activation;
+    T constant; // of the activation: a leaky ReLU's slope, 0 where it has none
 };
 
 template <class T> struct Network {
@@ -36,7 +37,6 @@ template <class T> struct Network {
     Index depth;
     Output output;
     Loss loss;
-    T leaky_slope;       // of every leaky ReLU
     double weight_decay; // lambda of the penalty lambda/2 * (sum of all squared weights), 0 for none
 };
 

@@ -160,8 +160,9 @@ template <class T> FASTNET_INLINE Vec<Bits<T>> changes_side(Vec<T> a, Vec<T> d) 
     return (a > 0) != (a + d > 0);
 }
 
-// f(phi) with the activation as a type, so that the choice is made once and not per element.
-template <class T, class F> FASTNET_INLINE decltype(auto) with_activation(Activation kind, T leaky_slope, F&& f) {
+// f(phi) with the activation as a type, so that the choice is made once and not per element. `constant` is that of
+// `Layer`.
+template <class T, class F> FASTNET_INLINE decltype(auto) with_activation(Activation kind, T constant, F&& f) {
     switch (kind) {
     case Activation::step:
         return f(Step<T>{});
@@ -172,7 +173,7 @@ template <class T, class F> FASTNET_INLINE decltype(auto) with_activation(Activa
     case Activation::relu:
         return f(Relu<T>{});
     case Activation::leaky_relu:
-        return f(LeakyRelu<T>{leaky_slope});
+        return f(LeakyRelu<T>{constant});
     case Activation::identity:
         break;
     }

@@ -27,13 +27,12 @@ template <class T> void exp_array(const T* x, T* to, Index n) {
     map_array(x, to, n, 1, [](Vec<T> v) { return exp<T>(v); });
 }
 
-template <class T> void activation(Activation kind, T leaky_slope, const T* x, T* to, Index n) {
-    with_activation(kind, leaky_slope,
-                    [&](auto phi) { map_array(x, to, n, 1, [&](Vec<T> v) { return phi.value(v); }); });
+template <class T> void activation(Activation kind, T constant, const T* x, T* to, Index n) {
+    with_activation(kind, constant, [&](auto phi) { map_array(x, to, n, 1, [&](Vec<T> v) { return phi.value(v); }); });
 }
 
-template <class T> void activation_derivative(Activation kind, T leaky_slope, const T* x, T* to, Index n) {
-    with_activation(kind, leaky_slope,
+template <class T> void activation_derivative(Activation kind, T constant, const T* x, T* to, Index n) {
+    with_activation(kind, constant,
                     [&](auto phi) { map_array(x, to, n, 1, [&](Vec<T> v) { return phi.derivative(v); }); });
 }
 

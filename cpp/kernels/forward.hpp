@@ -39,7 +39,7 @@ template <class T> Index classes_of(const Network<T>& net) {
 template <class T, class Keep> void activate(const Network<T>& net, Index layer, Index rows, T* units, Keep&& keep) {
     const Layer<T>& l = net.layers[layer];
     const Index stride = padded<T>(l.outputs);
-    with_activation(l.activation, net.leaky_slope, [&](auto phi) {
+    with_activation(l.activation, l.constant, [&](auto phi) {
         for (Index i = 0; i < rows; ++i) {
             for_each_vector<T>(l.outputs, [&](Index j, Index count) {
                 T* at = units + i * stride + j;

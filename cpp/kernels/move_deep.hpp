@@ -109,7 +109,7 @@ template <class T> class DeepMoves {
     void differ_layer(Index l, Index row, Queue& queue, T* d) const {
         const Layer<T>& layer = net_.layers[l];
         const bool small = greatest_size(d, queue.count_ * padded<T>(layer.outputs)) <= small_move<T>;
-        with_activation(layer.activation, net_.leaky_slope, [&](auto phi) {
+        with_activation(layer.activation, layer.constant, [&](auto phi) {
             small ? differ_units<true>(phi, l, row, queue, d) : differ_units<false>(phi, l, row, queue, d);
         });
     }

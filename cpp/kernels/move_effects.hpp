@@ -37,7 +37,7 @@ template <class T> class MoveEffects {
                 }
                 continue;
             }
-            with_activation(layer.activation, net_.leaky_slope, [&](auto phi) {
+            with_activation(layer.activation, layer.constant, [&](auto phi) {
                 if (moves.longest <= small_move<T>) {
                     evaluate_block<true>(phi, block, moves, results, work);
                 } else {

@@ -35,7 +35,7 @@ template <class T> class LossOfMoves {
                                  const Workspace& work) const {
         const Network<T>& net = base_.net;
         const Answer<T> answer = base_.answer(row);
-        with_activation(activation, net.leaky_slope, [&]<class Phi>(Phi phi) {
+        with_activation(activation, net.layers[net.depth - 1].constant, [&]<class Phi>(Phi phi) {
             for (Index k = 0; k < answer.classes; ++k) {
                 const Vec<T> d = move(k);
                 const BasePoint<T> point = base_.at_unit(net.depth - 1, row, k);

@@ -5,6 +5,7 @@
 #include "kernels/incremental.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/nodal.hpp"
+#include "kernels/stages.hpp"
 #include "kernels/train.hpp"
 
 #define FASTNET_STRING(name) #name
@@ -30,6 +31,7 @@ constexpr Kernels<T> kernels{
     .incremental = incremental<T>,
     .nodal = nodal<T>,
     .train = train<T>,
+    .stages = stage_kernels<T>,
 };
 
 } // namespace

@@ -20,6 +20,12 @@ from fastnet._core import (
     mean_squared_error,
     set_num_threads,
     softmax,
+    stage_differences,
+    stage_forward,
+    stage_loop,
+    stage_loss,
+    stage_loss_and_gradient,
+    stage_train,
     train,
 )
 from fastnet._tools.types import FloatArray, IntArray
@@ -46,6 +52,12 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
+    "stage_differences",
+    "stage_forward",
+    "stage_loop",
+    "stage_loss",
+    "stage_loss_and_gradient",
+    "stage_train",
     "train",
 ]
 

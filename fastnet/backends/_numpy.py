@@ -28,7 +28,7 @@ def add_bias(x: FloatArray, b: FloatArray) -> FloatArray:
 
 
 @quietly
-def activation(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+def activation(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatArray:
     if kind == Activation.STEP:
         return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
     if kind == Activation.SIGMOID:
@@ -39,12 +39,12 @@ def activation(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> Fl
     if kind == Activation.RELU:
         return np.maximum(x, 0)
     if kind == Activation.LEAKY_RELU:
-        return np.where(x > 0, x, x * x.dtype.type(leaky_slope)).astype(x.dtype)
+        return np.where(x > 0, x, x * x.dtype.type(constant)).astype(x.dtype)
     return x.copy()
 
 
 @quietly
-def activation_derivative(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+def activation_derivative(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatArray:
     if kind == Activation.STEP:
         return np.where(np.isnan(x), x, 0).astype(x.dtype)
     if kind == Activation.SIGMOID:
@@ -54,12 +54,12 @@ def activation_derivative(kind: Activation, x: FloatArray, leaky_slope: float = 
     if kind == Activation.RELU:
         return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
     if kind == Activation.LEAKY_RELU:
-        return np.where(np.isnan(x), x, np.where(x > 0, 1, leaky_slope)).astype(x.dtype)
+        return np.where(np.isnan(x), x, np.where(x > 0, 1, constant)).astype(x.dtype)
     return np.ones_like(x)
 
 
 @quietly
-def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, constant: float = 0.0) -> FloatArray:
     """Return φ(a + d) − φ(a) without subtracting two values of φ: no digits are lost, however small `d` is."""
     if kind == Activation.SIGMOID:
         # With u = e^|d| − 1, s = σ(a) and c = σ(−a): ±s·c·u / (1 + w·u) with w = s upwards and c downwards.
@@ -76,7 +76,7 @@ def activation_difference(kind: Activation, a: FloatArray, d: FloatArray, leaky_
     if kind == Activation.TANH:
         return 2 * activation_difference(Activation.SIGMOID, 2 * a, 2 * d)
     if kind in (Activation.RELU, Activation.LEAKY_RELU):
-        slope = a.dtype.type(0 if kind == Activation.RELU else leaky_slope)
+        slope = a.dtype.type(0 if kind == Activation.RELU else constant)
         across = np.where(a > 0, slope * (a + d) - a, a + d - slope * a)
         return np.where((a > 0) == (a + d > 0), np.where(a > 0, d, slope * d), across).astype(a.dtype)
     if kind == Activation.STEP:
@@ -164,9 +164,9 @@ def softmax_backward(y: FloatArray, dy: FloatArray) -> FloatArray:
 @quietly
 def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
     """Return the network's answer, shape (batch, classes)."""
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+    for weight, bias, kind, constant in spec.layers:
         x = x @ weight if bias is None else x @ weight + bias
-        x = activation(kind, x, spec.leaky_slope)
+        x = activation(kind, x, constant)
     return softmax(x) if spec.output == Output.SOFTMAX else x
 
 
@@ -197,10 +197,10 @@ def mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> flo
 def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, list[FloatArray]]:
     """Return the loss and, by backprop, its gradient with respect to every array of ``spec.parameters``."""
     before, after = [], [x]  # each layer's units before and after its activation
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+    for weight, bias, kind, constant in spec.layers:
         a = after[-1] @ weight if bias is None else after[-1] @ weight + bias
         before.append(a)
-        after.append(activation(kind, a, spec.leaky_slope))
+        after.append(activation(kind, a, constant))
     y = softmax(after[-1]) if spec.output == Output.SOFTMAX else after[-1]
 
     dy = loss_derivative(spec.loss, y, target_rows(t, y))
@@ -210,8 +210,8 @@ def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
 
     reversed_gradients: list[FloatArray] = []
     for layer in reversed(range(len(spec.weights))):
-        weight, bias = spec.weights[layer], spec.biases[layer]
-        da = dz * activation_derivative(spec.activations[layer], before[layer], spec.leaky_slope)
+        weight, bias, kind, constant = spec.layers[layer]
+        da = dz * activation_derivative(kind, before[layer], constant)
         if bias is not None:
             reversed_gradients.append(da.sum(axis=0))
         reversed_gradients.append(with_decay(spec, after[layer].T @ da, weight))
@@ -257,9 +257,9 @@ def incremental(
     spec.check_differences()
     step, last = spec.dtype.type(h), len(spec.weights) - 1
     before, after = [], [x]
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+    for weight, bias, kind, constant in spec.layers:
         before.append(after[-1] @ weight if bias is None else after[-1] @ weight + bias)
-        after.append(activation(kind, before[-1], spec.leaky_slope))
+        after.append(activation(kind, before[-1], constant))
     targets = target_rows(t, after[-1])
     kinked = [np.zeros(w.shape[1], dtype=bool) for w in spec.weights]
     evaluations = 0
@@ -274,7 +274,7 @@ def incremental(
             kind = spec.activations[at]
             if kind in (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU):
                 kinked[layer][unit] |= ((a > 0) != (a + da > 0)).any()
-            return activation_difference(kind, a, da, spec.leaky_slope)
+            return activation_difference(kind, a, da, spec.constants[at])
 
         of_unit = difference(layer, np.tile(before[layer][:, unit], moves), rows)
         if layer == last:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, NetworkSpec, Update
+from fastnet.backends.stages import StageSpec
 
 NAMES = ("cpp", "numba", "numpy")
 MOST_THREADS = 1024
@@ -31,8 +32,8 @@ class Backend(Protocol):
 
     def matmul(self, a: FloatArray, b: FloatArray, transpose_a: bool = ..., transpose_b: bool = ...) -> FloatArray: ...
     def add_bias(self, x: FloatArray, b: FloatArray) -> FloatArray: ...
-    def activation(self, kind: Activation, x: FloatArray, leaky_slope: float = ...) -> FloatArray: ...
-    def activation_derivative(self, kind: Activation, x: FloatArray, leaky_slope: float = ...) -> FloatArray: ...
+    def activation(self, kind: Activation, x: FloatArray, constant: float = ...) -> FloatArray: ...
+    def activation_derivative(self, kind: Activation, x: FloatArray, constant: float = ...) -> FloatArray: ...
     def softmax(self, x: FloatArray) -> FloatArray: ...
     def cross_entropy_error(self, y: FloatArray, t: FloatArray | IntArray) -> float: ...
     def mean_squared_error(self, y: FloatArray, t: FloatArray | IntArray) -> float: ...
@@ -81,6 +82,51 @@ class TrainingBackend(Protocol):
 
         `losses` (steps,) and `done` (1,), the number of steps made, say at any time how far it has come. A loss that is
         not finite ends it before its update.
+        """
+
+
+@runtime_checkable
+class StageBackend(Protocol):
+    """What a backend that computes networks of stages offers besides. Without it, they are computed layer by layer.
+
+    Rows ``x`` have shape (batch, inputs). A training pass whose `counts` is True changes the state arrays in place.
+    """
+
+    def stage_forward(self, spec: StageSpec, x: FloatArray) -> FloatArray: ...
+    def stage_loss(
+        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool
+    ) -> float: ...
+    def stage_loss_and_gradient(
+        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
+    ) -> tuple[float, list[FloatArray], FloatArray | None]:
+        """Make a training pass that counts; the last item is the derivative with respect to `x` if `inputs`."""
+
+    def stage_loop(
+        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray
+    ) -> FloatArray: ...
+    def stage_differences(
+        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
+    ) -> tuple[list[FloatArray], float, int, int]:
+        """Return the gradient by exact differences, the loss, the number of evaluations, and the fallbacks of `nodal`.
+
+        A fallback is a unit whose parameters were moved one by one.
+        """
+
+    def stage_train(
+        self,
+        spec: StageSpec,
+        before: StageSpec,
+        batches: Batches,
+        gradient: GradientKind,
+        h: float,
+        update: Update,
+        losses: FloatArray,
+        done: IntArray,
+    ) -> None:
+        """Train as `TrainingBackend.train` does.
+
+        `before` is the same network with state arrays of its own, which hold the state from before the last step
+        afterwards.
         """
 
 

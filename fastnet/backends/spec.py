@@ -26,6 +26,9 @@ class Activation(enum.IntEnum):
     LEAKY_RELU = 5
 
 
+DEFAULT_CONSTANTS = {Activation.LEAKY_RELU: 0.01}  # of the activations that have one
+
+
 class Output(enum.IntEnum):
     """The function that turns the last layer's units into the network's answer."""
 
@@ -100,10 +103,11 @@ class NetworkSpec:
         Layer l's activation.
     output : Output
     loss : Loss
-    leaky_slope : float
-        The slope of every leaky ReLU for negative arguments.
     weight_decay : float
         λ of the penalty λ/2·ΣW² over all weights (not biases) that the loss includes; 0 for none.
+    constants : tuple of float
+        The constant of layer l's activation: the slope of a leaky ReLU; 0 for an activation without one. By default,
+        those of `DEFAULT_CONSTANTS`.
     """
 
     weights: tuple[FloatArray, ...]
@@ -111,8 +115,12 @@ class NetworkSpec:
     activations: tuple[Activation, ...]
     output: Output = Output.SOFTMAX
     loss: Loss = Loss.CROSS_ENTROPY
-    leaky_slope: float = 0.01
     weight_decay: float = 0.0
+    constants: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.constants:
+            object.__setattr__(self, "constants", tuple(DEFAULT_CONSTANTS.get(a, 0.0) for a in self.activations))
 
     @property
     def dtype(self) -> np.dtype[np.floating[Any]]:
@@ -127,6 +135,11 @@ class NetworkSpec:
     def classes(self) -> int:
         classes: int = self.weights[-1].shape[1]
         return classes
+
+    @property
+    def layers(self) -> list[tuple[FloatArray, FloatArray | None, Activation, float]]:
+        """Each layer's weight, bias, activation, and the activation's constant."""
+        return list(zip(self.weights, self.biases, self.activations, self.constants, strict=True))
 
     @property
     def parameters(self) -> list[FloatArray]:

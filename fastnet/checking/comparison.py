@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.checks import as_step
 from fastnet._tools.progress import progress_bar
 from fastnet._tools.text import align, format_seconds, three_digits
 from fastnet.backends import active, build_info
 from fastnet.backends.spec import Diagnostics
 from fastnet.checking.layout import Layout
-from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, Problem, backprop
+from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, backprop, problem_of
 from fastnet.checking.result import GradientCheck
 from fastnet.checking.timing import Run, Task, plan
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import as_chain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,7 +182,8 @@ def compare_gradients(
     Parameters
     ----------
     net : TwoLayerNet, SimpleNet, …
-        A network of fastnet made of affine layers and activations. It is not changed.
+        A network of fastnet made of the library's layers. It is not changed; Dropout's masks are those of the last
+        training pass.
     x : array_like
         Shape (batch, inputs), or (inputs,) for one row.
     t : array_like
@@ -225,14 +224,11 @@ def compare_gradients(
     >>> comparison["numba loop"].check.passed
     True
     """
-    chain = as_chain(net)
+    problem = problem_of(net, x, t, h)
     chosen = _chosen(methods)
     least, turns = checks.as_count(sample, "sample"), checks.as_count(repeat, "repeat")
-    spec = chain.spec
-    step = as_step(h, spec.dtype)
     full, progress = checks.as_flag(full, "full"), checks.as_flag(progress, "progress")
-    problem = Problem(spec, *chain.batch(x, t), step)
-    layout = Layout(chain.named(spec.parameters))
+    layout = Layout(problem.parameters())
 
     runs = []
     with progress_bar(progress) as bar:
@@ -247,11 +243,11 @@ def compare_gradients(
                     bar.show(run.task.method.name, 1, total)
         return GradientComparison(
             rows=_rows(runs, backprop(problem)),
-            network="-".join(map(str, [spec.inputs, *(weight.shape[1] for weight in spec.weights)])),
+            network=problem.describe(),
             parameters=layout.size,
             batch=len(problem.x),
-            dtype=spec.dtype.name,
-            h=step,
+            dtype=problem.dtype.name,
+            h=problem.h,
             build_info=build_info(),
         )
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import abc
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastnet import backends
+from fastnet._tools.checks import as_step
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import Backend
-from fastnet.backends.spec import Diagnostics, NetworkSpec
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A network, a batch and a step, in the form that backends take."""
-
-    spec: NetworkSpec
-    x: FloatArray
-    t: FloatArray | IntArray
-    h: float
+from fastnet.backends import Backend, StageBackend, use_backend
+from fastnet.backends.spec import Diagnostics
+from fastnet.backends.stages import StageSpec
+from fastnet.checking.verdict import kinked_entries
+from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import Chain, as_chain
+from fastnet.networks.overriding import COMPUTES, FUNCTION, overridden
+from fastnet.networks.staged import Staged, describe_stages, flat
 
 
 class Evaluation(NamedTuple):
@@ -45,7 +45,7 @@ class Method:
     backend : str or None
         The backend that it needs; None for the backend in use.
     evaluate : callable
-        Takes a backend, a `Problem` and flat parameter numbers; gives an `Evaluation`.
+        Takes a `Problem`, a backend and flat parameter numbers; gives an `Evaluation`.
     by_entry : bool
         Whether its time is proportional to the number of entries, so that a sample can be timed.
     algorithm : str or None
@@ -54,7 +54,7 @@ class Method:
 
     name: str
     backend: str | None
-    evaluate: Callable[[Backend, Problem, IntArray], Evaluation]
+    evaluate: Callable[[Problem, Backend, IntArray], Evaluation]
     by_entry: bool = True
     algorithm: str | None = None
 
@@ -65,39 +65,184 @@ class Method:
         return self.algorithm is None or self.algorithm in backends.active().algorithms
 
 
-def _loop(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
-    return Evaluation(backend.loop(problem.spec, problem.x, problem.t, problem.h, entries))
+class Problem(abc.ABC):
+    """A network, a batch and a step: what each method computes, on any backend.
+
+    Attributes
+    ----------
+    x : ndarray
+        Shape (batch, …).
+    t : ndarray
+    h : float
+    """
+
+    x: FloatArray
+    t: FloatArray | IntArray
+    h: float
+
+    @abc.abstractmethod
+    def parameters(self) -> dict[str, FloatArray]:
+        """The parameters in the order of flat numbers."""
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """The network's sizes, as in ``784-50-10``."""
+
+    @abc.abstractmethod
+    def loss(self, backend: Backend) -> float: ...
+    @abc.abstractmethod
+    def loop(self, backend: Backend, entries: IntArray) -> Evaluation: ...
+    @abc.abstractmethod
+    def differences(self, backend: Backend, algorithm: str) -> Evaluation: ...
+    @abc.abstractmethod
+    def gradient(self, backend: Backend) -> Evaluation: ...
+
+    def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
+        """By flat number, whether the differences met a kink; None where they do not tell."""
+        return None
+
+    @property
+    def dtype(self) -> np.dtype[np.floating[Any]]:
+        return next(iter(self.parameters().values())).dtype
+
+    def flat(self, evaluation: Evaluation, entries: IntArray) -> FloatArray:
+        """The derivatives at these entries, of which the method may have computed more."""
+        if isinstance(evaluation.values, list):
+            return np.concatenate([array.ravel() for array in evaluation.values])[entries]
+        return evaluation.values
+
+    def with_step(self, h: float) -> Problem:
+        """The same problem with another step."""
+        other = copy.copy(self)
+        other.h = h
+        return other
 
 
-def _incremental(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
-    return Evaluation(*backend.incremental(problem.spec, problem.x, problem.t, problem.h))
+class ChainProblem(Problem):
+    """A problem of a chain, which every backend computes as a whole."""
+
+    def __init__(self, chain: Chain, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> None:
+        self._chain, self._spec, self.h = chain, chain.spec, h
+        self.x, self.t = chain.batch(x, t)
+
+    def parameters(self) -> dict[str, FloatArray]:
+        return self._chain.named(self._spec.parameters)
+
+    def describe(self) -> str:
+        return "-".join(map(str, [self._spec.inputs, *(weight.shape[1] for weight in self._spec.weights)]))
+
+    def loss(self, backend: Backend) -> float:
+        return backend.loss(self._spec, self.x, self.t)
+
+    def loop(self, backend: Backend, entries: IntArray) -> Evaluation:
+        return Evaluation(backend.loop(self._spec, self.x, self.t, self.h, entries))
+
+    def differences(self, backend: Backend, algorithm: str) -> Evaluation:
+        compute = backend.nodal if algorithm == "nodal" else backend.incremental
+        return Evaluation(*compute(self._spec, self.x, self.t, self.h))
+
+    def gradient(self, backend: Backend) -> Evaluation:
+        return Evaluation(backend.gradient(self._spec, self.x, self.t))
+
+    def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
+        return None if diagnostics is None else kinked_entries(self._spec, diagnostics)
 
 
-def _nodal(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
-    return Evaluation(*backend.nodal(problem.spec, problem.x, problem.t, problem.h))
+class StageProblem(Problem):
+    """A problem of a network of stages, in the pass that it would repeat; other backends compute it layer by layer."""
+
+    def __init__(self, net: Staged, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> None:
+        self._net, self.h = net, h
+        self.x, self.t = net.batch(x, t)
+        self._rows = flat(self.x)
+        self._spec()  # raises where the shapes do not fit
+
+    def _spec(self) -> StageSpec:
+        spec = self._net.repeated(self.x)
+        if spec is None:
+            self._net.loss(self.x, self.t)  # its layers say what does not fit
+            raise ValueError("the layers of the network do not fit each other")
+        return spec
+
+    def parameters(self) -> dict[str, FloatArray]:
+        return {name: self._net.params[name] for name in self._net.names}
+
+    def describe(self) -> str:
+        return describe_stages(self._spec())
+
+    def loss(self, backend: Backend) -> float:
+        if isinstance(backend, StageBackend):
+            return backend.stage_loss(self._spec(), self._rows, self.t, training=True, counts=False)
+        with use_backend(backend.name):
+            return self._net.loop(self.x, self.t, self.h, {})[1]
+
+    def loop(self, backend: Backend, entries: IntArray) -> Evaluation:
+        if isinstance(backend, StageBackend):
+            return Evaluation(backend.stage_loop(self._spec(), self._rows, self.t, self.h, entries))
+        arrays = self.parameters()
+        ends = np.cumsum([array.size for array in arrays.values()])
+        which = np.searchsorted(ends, entries, side="right")
+        found = np.empty(len(entries))
+        places = {k: np.flatnonzero(which == k) for k in range(len(ends))}
+        starts = ends - [array.size for array in arrays.values()]
+        wanted = {name: entries[places[k]] - starts[k] for k, name in enumerate(arrays) if len(places[k])}
+        with use_backend(backend.name):
+            values, _ = self._net.loop(self.x, self.t, self.h, wanted)
+        for k, name in enumerate(arrays):
+            if name in values:
+                found[places[k]] = values[name]
+        return Evaluation(found)
+
+    def differences(self, backend: Backend, algorithm: str) -> Evaluation:
+        assert isinstance(backend, StageBackend)
+        arrays, loss, evaluations, fallbacks = backend.stage_differences(
+            self._spec(), self._rows, self.t, self.h, algorithm == "nodal"
+        )
+        return Evaluation(arrays, Diagnostics(loss, evaluations, fallbacks))
+
+    def gradient(self, backend: Backend) -> Evaluation:
+        assert isinstance(backend, StageBackend)
+        return Evaluation(backend.stage_loss_and_gradient(self._spec(), self._rows, self.t, inputs=False)[1])
 
 
-def _backprop(backend: Backend, problem: Problem, entries: IntArray) -> Evaluation:
-    return Evaluation(backend.gradient(problem.spec, problem.x, problem.t))
+def problem_of(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None) -> Problem:
+    """The problem of a network that the backend in use computes as a whole; raise TypeError if it does not."""
+    if isinstance(net, BaseNetwork) and not overridden(net, *FUNCTION, *COMPUTES):
+        computation = net._computation()
+        if isinstance(computation, Staged):
+            return StageProblem(computation, x, t, as_step(h, computation.dtype))
+    chain = as_chain(net)
+    return ChainProblem(chain, x, t, as_step(h, chain.dtype))
+
+
+def _loop(problem: Problem, backend: Backend, entries: IntArray) -> Evaluation:
+    return problem.loop(backend, entries)
 
 
 BASELINE = Method("numpy loop", "numpy", _loop)
 
 
-REFERENCE = Method("backprop", None, _backprop, by_entry=False)
+REFERENCE = Method("backprop", None, lambda problem, backend, _: problem.gradient(backend), by_entry=False)
+
+
+def _by(algorithm: str) -> Method:
+    def evaluate(problem: Problem, backend: Backend, entries: IntArray) -> Evaluation:
+        return problem.differences(backend, algorithm)
+
+    return Method(algorithm, None, evaluate, by_entry=False, algorithm=algorithm)
 
 
 METHODS = (
     BASELINE,
     Method("numba loop", "numba", _loop),
     Method("c++ loop", "cpp", _loop),
-    Method("incremental", None, _incremental, by_entry=False, algorithm="incremental"),
-    Method("nodal", None, _nodal, by_entry=False, algorithm="nodal"),
+    _by("incremental"),
+    _by("nodal"),
     REFERENCE,
 )
 
 
 def backprop(problem: Problem) -> FloatArray:
     """Return the whole gradient by flat number, computed by the backend in use."""
-    gradient = backends.active().gradient(problem.spec, problem.x, problem.t)
-    return problem.spec.flatten(gradient).astype(np.float64)
+    size = sum(array.size for array in problem.parameters().values())
+    return problem.flat(problem.gradient(backends.active()), np.arange(size)).astype(np.float64)

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fastnet.checking.layout import Layout
 from fastnet.checking.methods import Evaluation, Method, Problem
 from fastnet.checking.opinions import DoubledStep, rounding_error, rounding_floor
 from fastnet.checking.result import GradientCheck
-from fastnet.checking.verdict import Comparison, default_rtol, judge, kinked_entries
+from fastnet.checking.verdict import Comparison, default_rtol, judge
 
 BUDGET_SECONDS = 3.0  # a method that takes longer for one gradient is timed on as many entries as fit in
 CHUNK_SECONDS = 0.2  # the time between two movements of a progress bar
@@ -42,8 +42,8 @@ class Task:
 
     def evaluate(self, entries: IntArray, h: float | None = None) -> Evaluation:
         """Compute the gradient at these entries, with the problem's step or another one."""
-        problem = self.problem if h is None else replace(self.problem, h=h)
-        return self.method.evaluate(self._backend, problem, entries)
+        problem = self.problem if h is None else self.problem.with_step(h)
+        return self.method.evaluate(problem, self._backend, entries)
 
     def time(self, entries: IntArray) -> tuple[float, Evaluation]:
         """Compute the gradient at these entries; return the seconds that it took, too."""
@@ -53,7 +53,7 @@ class Task:
 
     def loss(self) -> float:
         """Return the loss of the problem."""
-        return self._backend.loss(self.problem.spec, self.problem.x, self.problem.t)
+        return self.problem.loss(self._backend)
 
     def seconds_per_entry(self) -> float:
         """Return about how long an entry takes, once everything is compiled and loaded."""
@@ -165,21 +165,19 @@ class Run:
     def check(self, reference: FloatArray) -> GradientCheck:
         """Compare what was computed with `reference`, the whole gradient by flat number."""
         problem, entries = self.task.problem, self.plan.entries
-        spec, h = problem.spec, problem.h
+        dtype, h = problem.dtype, problem.h
         second = DoubledStep(
             doubled=lambda entries: self._at(self.task.evaluate(entries, 2 * h), entries),
-            rounding=lambda: rounding_error(spec.dtype, self.task.loss(), h),
-            floor=rounding_floor(spec.dtype),
-            kinked=None if self.diagnostics is None else kinked_entries(spec, self.diagnostics),
+            rounding=lambda: rounding_error(dtype, self.task.loss(), h),
+            floor=rounding_floor(dtype),
+            kinked=problem.kinked(self.diagnostics),
         )
-        rtol = default_rtol(spec.dtype)
+        rtol = default_rtol(dtype)
         return judge(Comparison(self.task.layout, reference[entries], self.values, h, rtol, entries=entries), second)
 
     def _at(self, evaluation: Evaluation, entries: IntArray) -> FloatArray:
         """Return the derivatives at these entries, of which the method may have computed more."""
-        if isinstance(evaluation.values, list):
-            return self.task.problem.spec.flatten(evaluation.values)[entries]
-        return evaluation.values
+        return self.task.problem.flat(evaluation, entries)
 
 
 def spread(sizes: Iterable[int], count: int) -> IntArray:

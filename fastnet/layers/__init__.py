@@ -11,20 +11,28 @@ from fastnet.layers.affine import Affine
 from fastnet.layers.arithmetic import Add, Mul
 from fastnet.layers.base import Layer
 from fastnet.layers.batch_norm import BatchNorm
+from fastnet.layers.convolution import Convolution
 from fastnet.layers.dropout import Dropout
 from fastnet.layers.losses import IdentityWithLoss, LossLayer, SoftmaxWithLoss
+from fastnet.layers.pooling import AveragePooling, MaxPooling
+from fastnet.layers.shape import Flatten, Reshape
 
 __all__ = [
     "Add",
     "Affine",
+    "AveragePooling",
     "BatchNorm",
+    "Convolution",
     "Dropout",
+    "Flatten",
     "IdentityWithLoss",
     "Layer",
     "LeakyReLU",
     "LossLayer",
+    "MaxPooling",
     "Mul",
     "ReLU",
+    "Reshape",
     "Sigmoid",
     "SoftmaxWithLoss",
     "Step",

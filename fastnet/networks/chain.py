@@ -11,22 +11,35 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import active
-from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
+from fastnet.backends import TrainingBackend, active
+from fastnet.backends.spec import (
+    Activation,
+    Batches,
+    Diagnostics,
+    GradientKind,
+    Loss,
+    NetworkSpec,
+    Output,
+    Update,
+)
 from fastnet.layers.activations import branch_of
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.computation import Computation, Float64Loss, NumericalGradient
-from fastnet.networks.overriding import FUNCTION, check_probabilities, overridden
+from fastnet.networks.overriding import COMPUTES, FUNCTION, check_probabilities, overridden
 
 ROWS_AT_ONCE = 128  # of a gradient with respect to the inputs, which takes a matrix of as many rows and columns
 
 
 class ChainLayer(NamedTuple):
-    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation."""
+    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation.
+
+    `constant` is the activation's, as `NetworkSpec.constants` has it.
+    """
 
     weight: str
     bias: str | None
     activation: Activation
+    constant: float = 0.0
 
 
 def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> dict[str, FloatArray]:
@@ -48,7 +61,7 @@ def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> d
 
 
 def chain_spec(
-    params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, **constants: float
+    params: Mapping[str, Any], layers: Sequence[ChainLayer], output: Output, loss: Loss, weight_decay: float = 0.0
 ) -> NetworkSpec:
     """Return the chain as the backends take it; raise if parameters are missing or do not fit."""
     dimensions = {}
@@ -77,7 +90,8 @@ def chain_spec(
         tuple(layer.activation for layer in layers),
         output,
         loss,
-        **constants,
+        weight_decay,
+        tuple(layer.constant for layer in layers),
     )
 
 
@@ -145,13 +159,31 @@ class Chain(Computation):
         loss, gradients = active().loss_and_gradient(self.spec, rows, t)
         return loss, self.named(gradients)
 
+    def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
+        """The chain with the present parameters, for any rows."""
+        return self.spec
+
+    def train(
+        self,
+        backend: TrainingBackend,
+        rows: FloatArray,
+        batches: Batches,
+        gradient: GradientKind,
+        h: float,
+        update: Update,
+        losses: FloatArray,
+        done: IntArray,
+    ) -> None:
+        """Train with minibatches of `rows` inside the backend, as `TrainingBackend.train` describes it."""
+        backend.train(self.spec, batches, gradient, h, update, losses, done)
+
     def default_step(self, algorithm: str) -> float:
-        return super().default_step(algorithm) if _as_algorithm(algorithm) == "loop" else 1e-4
+        return super().default_step(algorithm) if as_algorithm(algorithm) == "loop" else 1e-4
 
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str] | None = None
     ) -> NumericalGradient:
-        backend, spec, chosen = active(), self.spec, _as_algorithm(algorithm)
+        backend, spec, chosen = active(), self.spec, as_algorithm(algorithm)
         wanted = self.names if names is None else names
         if chosen != "loop":
             compute = backend.nodal if chosen == "nodal" else backend.incremental
@@ -171,7 +203,7 @@ class Chain(Computation):
     def numerical_input_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> FloatArray:
-        backend, chosen = active(), _as_algorithm(algorithm)
+        backend, chosen = active(), as_algorithm(algorithm)
 
         def compute(spec: NetworkSpec, units: FloatArray, targets: FloatArray | IntArray) -> list[FloatArray]:
             if chosen == "loop":
@@ -217,18 +249,18 @@ class Chain(Computation):
         """As `in_float64`, but each unit stays on the side of its kink on which the network's own numbers have it."""
         spec, wide = self.spec, self.in_float64_spec()
         sides, y = [], rows
-        for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        for weight, bias, kind, constant in spec.layers:
             units = y @ weight if bias is None else y @ weight + bias
             sides.append(units > 0)
-            y = active().activation(kind, units, spec.leaky_slope)
+            y = active().activation(kind, units, constant)
         wide_rows, wide_chain = rows.astype(np.float64), self.with_spec(wide)
         targets = t if t.ndim == 1 else t.astype(np.float64)
 
         def value() -> float:
             y: FloatArray = wide_rows
-            for weight, bias, kind, right in zip(wide.weights, wide.biases, wide.activations, sides, strict=True):
+            for (weight, bias, kind, constant), right in zip(wide.layers, sides, strict=True):
                 units = y @ weight if bias is None else y @ weight + bias
-                y = branch_of(kind, right, wide.leaky_slope)(units)
+                y = branch_of(kind, right, constant)(units)
             answers = active().softmax(y) if wide.output == Output.SOFTMAX else y
             return wide_chain.loss_of_answers(answers, targets)
 
@@ -250,7 +282,7 @@ class AffineChain(BaseNetwork):
         return Chain(chain_spec(self.params, self._layers, self._output, self._loss), self._layers)
 
 
-def _as_algorithm(algorithm: str) -> str:
+def as_algorithm(algorithm: str) -> str:
     """Return an algorithm that the backend in use has; raise ValueError if it does not have `algorithm`."""
     backend = active()
     chosen = backend.algorithms[0] if algorithm == "auto" else algorithm
@@ -274,7 +306,7 @@ def as_chain(net: object) -> Chain:
     """Return `net` as the chain that the backends compute as a whole; raise TypeError if it is not one."""
     if not isinstance(net, BaseNetwork):
         raise TypeError(f"net must be a network of fastnet, as TwoLayerNet is, not {checks.type_name(net)}")
-    own = overridden(net, *FUNCTION, "gradient", "loss_and_gradient", "numerical_gradient")
+    own = overridden(net, *FUNCTION, *COMPUTES)
     if own:
         raise TypeError(
             f"net, {type(net).__name__}, has its own {' and '.join(own)}, and the methods that are compared here would "

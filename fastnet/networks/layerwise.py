@@ -137,7 +137,7 @@ class Layerwise(Computation):
         return self.last.regression
 
     def rows(self, x: npt.ArrayLike) -> FloatArray:
-        if self.inputs is not None:
+        if self.inputs is not None and np.ndim(x) != 4:  # Images are checked by the layers.
             return checks.as_batch(x, self.inputs, self.dtype)
         array = checks.as_floating(x, "x", self.dtype)
         if array.ndim == 1:
@@ -197,6 +197,15 @@ class Layerwise(Computation):
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str]
     ) -> NumericalGradient:
         _check_loop(algorithm)
+        sizes = {name: self.params[name].size for name in names}
+        found, base = self.loop(rows, t, h, {name: np.arange(size) for name, size in sizes.items()})
+        gradients = {name: values.reshape(self.params[name].shape) for name, values in found.items()}
+        return NumericalGradient(gradients, Diagnostics(base, 2 * sum(sizes.values()) * len(rows)))
+
+    def loop(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, entries: Mapping[str, IntArray]
+    ) -> tuple[dict[str, FloatArray], float]:
+        """Return central differences with respect to some entries of each array, by flat number, and the loss."""
         # Copies are perturbed: however the loop ends, the parameters are unchanged.
         params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
         start = self.last_pass.start(self.state)
@@ -205,22 +214,21 @@ class Layerwise(Computation):
             with self._bound(params, start):
                 return self._loss(rows, t, training=True)
 
-        gradients = {}
+        found = {}
         base = loss()
-        for name in names:
-            parameter = params[name]
-            flat = parameter.reshape(-1)  # a view
-            values, above, below = flat.copy(), *_moved(flat, h)
+        for name, wanted in entries.items():
+            flat = params[name].reshape(-1)  # a view
+            above, below = _moved(flat, h)
             changes = []
-            for at, value in enumerate(values):
+            for at in wanted:
+                value = flat[at]
                 flat[at] = above[at]
                 change = loss()
                 flat[at] = below[at]
                 changes.append((change - loss()) / (2 * h))
                 flat[at] = value
-            gradients[name] = _as_dtype(changes, self.dtype).reshape(parameter.shape)
-        evaluations = 2 * sum(params[name].size for name in names) * len(rows)
-        return NumericalGradient(gradients, Diagnostics(base, evaluations))
+            found[name] = _as_dtype(changes, self.dtype)
+        return found, base
 
     def numerical_input_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str

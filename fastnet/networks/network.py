@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
+from fastnet.backends import StageBackend, active
 from fastnet.backends.spec import Activation, Loss, Output
 from fastnet.layers import (
     Add,
@@ -24,13 +26,15 @@ from fastnet.layers import (
     Step,
     Tanh,
 )
+from fastnet.layers.activations import ActivationLayer
 from fastnet.layers.base import Widths
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
 from fastnet.networks.overriding import overridden
+from fastnet.networks.staged import Staged, has_stages
 
-KINDS: dict[type[Layer], Activation] = {kind: kind.kind for kind in (Step, Sigmoid, Tanh, ReLU, LeakyReLU)}
+KINDS = (Step, Sigmoid, Tanh, ReLU, LeakyReLU)
 LOSSES: dict[type[LossLayer], tuple[Output, Loss]] = {
     SoftmaxWithLoss: (Output.SOFTMAX, Loss.CROSS_ENTROPY),
     IdentityWithLoss: (Output.IDENTITY, Loss.MEAN_SQUARED_ERROR),
@@ -117,6 +121,7 @@ class Network(BaseNetwork):
                 raise ValueError(f"{one} and {other} share memory: an update of one would change both; pass a copy")
         known = type(loss) in LOSSES and not overridden(loss, "forward", "backward", "answer")
         self._chain = _as_chain(self._named) if known else None
+        self._staged = known and has_stages(self._named)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -143,25 +148,17 @@ class Network(BaseNetwork):
     def _computation(self) -> Chain | Layerwise:
         params = self._checked_params()
         if self._chain is not None:
-            slopes = [named.layer.slope for named in self._named if isinstance(named.layer, LeakyReLU)]
-            spec = chain_spec(
-                params,
-                self._chain,
-                *LOSSES[type(self.last_layer)],
-                weight_decay=self.weight_decay_lambda,
-                leaky_slope=slopes[0] if slopes else 0.01,
-            )
+            spec = chain_spec(params, self._chain, *LOSSES[type(self.last_layer)], self.weight_decay_lambda)
             return Chain(spec, self._chain)
-        return Layerwise(
-            self._named,
-            self.last_layer,
-            params,
-            self._checked_state(),
-            self._last_pass,
-            inputs=self._inputs,
-            classes=self._classes,
-            weight_decay=self.weight_decay_lambda,
-        )
+        arguments = (self._named, self.last_layer, params, self._checked_state(), self._last_pass)
+        named: dict[str, Any] = {
+            "inputs": self._inputs,
+            "classes": self._classes,
+            "weight_decay": self.weight_decay_lambda,
+        }
+        if self._staged and isinstance(active(), StageBackend):
+            return Staged(*arguments, answer=LOSSES[type(self.last_layer)], **named)
+        return Layerwise(*arguments, **named)
 
 
 def _as_layers(layers: object) -> list[Layer]:
@@ -215,7 +212,7 @@ def _widths_of(layer: Layer) -> Widths:
 
 
 def _as_chain(layers: Sequence[NamedLayer]) -> tuple[ChainLayer, ...] | None:
-    """The layers as a chain of affine layers and activations; None if they are not one, or have two leaky slopes."""
+    """The layers as a chain of affine layers and activations; None if they are not one."""
     chain: list[ChainLayer] = []
     before: Layer | None = None
     for named in layers:
@@ -224,10 +221,9 @@ def _as_chain(layers: Sequence[NamedLayer]) -> tuple[ChainLayer, ...] | None:
             return None
         if type(layer) is Affine:
             chain.append(ChainLayer(named.params["W"], named.params.get("b"), Activation.IDENTITY))
-        elif type(layer) in KINDS and type(before) is Affine:
-            chain[-1] = chain[-1]._replace(activation=KINDS[type(layer)])
+        elif isinstance(layer, ActivationLayer) and type(layer) in KINDS and type(before) is Affine:
+            chain[-1] = chain[-1]._replace(activation=layer.kind, constant=layer.constant)
         else:
             return None
         before = layer
-    slopes = {named.layer.slope for named in layers if isinstance(named.layer, LeakyReLU)}
-    return tuple(chain) if len(slopes) <= 1 else None
+    return tuple(chain)

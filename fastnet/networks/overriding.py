@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastnet._tools.types import FloatArray
 
+COMPUTES = ("gradient", "loss_and_gradient", "numerical_gradient")  # what computes with that function
 FUNCTION = ("predict", "loss", "training_loss")  # what says which function of its parameters a network is
 
 

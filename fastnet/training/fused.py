@@ -12,14 +12,15 @@ from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend, active
 from fastnet.backends.spec import Batches, GradientKind, Rule, Update
-from fastnet.networks.chain import Chain, chain_of
-from fastnet.networks.overriding import FUNCTION, overridden
+from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import Chain
+from fastnet.networks.overriding import COMPUTES, FUNCTION, overridden
+from fastnet.networks.staged import Staged
 from fastnet.optimizers import OPTIMIZERS, Optimizer
 from fastnet.training.history import History
 from fastnet.training.inputs import TrainingData
 
 NUMERICAL = {"auto": GradientKind.NODAL, "nodal": GradientKind.NODAL, "incremental": GradientKind.INCREMENTAL}
-COMPUTES = (*FUNCTION, "gradient", "loss_and_gradient", "numerical_gradient")  # which a subclass may have of its own
 
 
 class NotFusible(ValueError):  # noqa: N818 - a reason to train step by step, not a failure
@@ -55,22 +56,25 @@ class FusedTraining:
         backend = active()
         if not isinstance(backend, TrainingBackend):
             raise NotFusible(f"the {backend.name!r} backend does not train by itself")
-        if own := overridden(net, *COMPUTES):
+        if own := overridden(net, *FUNCTION, *COMPUTES):
             raise NotFusible(f"{type(net).__name__} has its own {' and '.join(own)}")
-        chain = chain_of(net)
-        if chain is None:
-            raise NotFusible("the network is not a chain of affine layers and activations")
+        computation = net._computation() if isinstance(net, BaseNetwork) else None
+        if not isinstance(computation, (Chain, Staged)):
+            raise NotFusible("the network has layers that the backend does not know")
         if type(optimizer) is not OPTIMIZERS.get(getattr(optimizer, "name", "")):
             raise NotFusible(f"the optimizer, {type(optimizer).__name__}, is not one of fastnet.optimizers")
         if gradient == "numerical" and algorithm not in NUMERICAL:
             raise NotFusible(f"the algorithm is {algorithm!r}")
-        if gradient == "numerical" and not chain.spec.has_exact_difference:
+        if gradient == "numerical" and isinstance(computation, Chain) and not computation.spec.has_exact_difference:
             raise NotFusible("the loss has no exact difference")
+        spec = computation.spec_of(data.train.x)
+        if spec is None:
+            raise NotFusible("the layers do not fit each other")
         in_place = {id(p) for p in net.params.values() if p.flags.writeable}
-        if not all(id(p) in in_place for p in chain.spec.parameters):
+        if not all(id(p) in in_place for p in spec.parameters):
             raise NotFusible("a parameter is read-only, not contiguous, or in the byte order of another machine")
         self._backend: TrainingBackend = backend
-        self._chain: Chain = chain
+        self._computation = computation
         self._params: Mapping[str, FloatArray] = net.params
         self._optimizer: Optimizer = optimizer
         self._data = data
@@ -89,14 +93,18 @@ class FusedTraining:
         if len(coefficients) == 0:
             return 0
         optimizer.prepare(self._params)
-        slots = tuple(tuple(optimizer.state[slot][name] for name in self._chain.names) for slot in optimizer.slots)
+        slots = tuple(
+            tuple(optimizer.state[slot][name] for name in self._computation.names) for slot in optimizer.slots
+        )
         update = Update(Rule[optimizer.name.upper()], optimizer.constants, coefficients, slots)
         rows = order[: len(coefficients) * batch_size]
         batches = Batches(self._data.packed(self._backend), self._data.train.t, rows, batch_size)
         losses = np.full(len(coefficients), np.nan)
         done = np.zeros(1, np.int64)
         try:
-            self._backend.train(self._chain.spec, batches, self._gradient, self._h, update, losses, done)
+            self._computation.train(
+                self._backend, self._data.train.x, batches, self._gradient, self._h, update, losses, done
+            )
         finally:
             with HeldInterrupts():
                 made = int(done[0])

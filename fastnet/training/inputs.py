@@ -66,7 +66,7 @@ class TrainingData:
     def packed(self, backend: TrainingBackend) -> Any:
         """Return the rows to train with, as a backend that trains by itself reads them; prepared once."""
         if backend.name not in self._packed:
-            self._packed[backend.name] = backend.Dataset(self.train.x)
+            self._packed[backend.name] = backend.Dataset(self.train.x.reshape(len(self.train), -1))
         return self._packed[backend.name]
 
 

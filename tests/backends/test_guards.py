@@ -118,8 +118,9 @@ BATCHES = [  # what comes as x for a network of three inputs
 W, B = SPEC.weights, SPEC.biases
 SPECS = [
     (spec(weights=(), biases=(), activations=()), V, "a network has at least one layer"),
-    (spec(biases=(B[0],)), V, "a network has as many weights as biases and activations"),
-    (spec(activations=(0, 0, 0)), V, "a network has as many weights as biases and activations"),
+    (spec(biases=(B[0],)), V, "a network has as many weights as biases, activations and constants"),
+    (spec(constants=(0.5,)), V, "a network has as many weights as biases, activations and constants"),
+    (spec(activations=(0, 0, 0)), V, "a network has as many weights as biases, activations and constants"),
     (spec(weights=(W[0], W[0])), V, "weight 2 of shape (3, 4) does not fit the layer before it"),
     (spec(weights=(W[0][0].copy(), W[1])), V, "weight 1 must have 2 dimension(s), not shape (4,)"),
     (spec(weights=(np.ones((0, 4)), W[1])), V, "weight 1 of shape (0, 4) is empty"),
@@ -147,7 +148,7 @@ UNREADABLE = [  # what can't be cast to a number
     spec(activations=(2**40, 0)),
     spec(output="softmax"),
     spec(loss=None),
-    spec(leaky_slope="steep"),
+    spec(constants=("steep", 0.0)),
     spec(weight_decay=None),
 ]
 

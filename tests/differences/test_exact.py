@@ -193,7 +193,7 @@ def test_differences_of_losses_in_the_reference(answer, arrays):
 @functools.cache
 def one_unit(kind, a, h, dtype, slope):
     """A network of one unit at pre-activation a, its x and t, and the Entry of its weight."""
-    spec = NetworkSpec((np.array([[a]], dtype),), (None,), (kind,), *ANSWERS[2], slope)
+    spec = NetworkSpec((np.array([[a]], dtype),), (None,), (kind,), *ANSWERS[2], constants=(slope,))
     x, t = np.ones((1, 1), dtype), np.zeros((1, 1), dtype)
     with np.errstate(all="ignore"):
         (entry,) = bounded_gradient(spec, x, t, h)

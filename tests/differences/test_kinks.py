@@ -15,11 +15,11 @@ def kinked_case(dtype, kinds=(R, R, R, I), h=1e-2):
     rng = np.random.default_rng(4)
     x = rng.standard_normal((12, 6)).astype(dtype)
     z = x
-    for weight, bias, kind in zip(spec.weights, spec.biases, kinds, strict=True):
+    for weight, bias, kind, constant in spec.layers:
         if kind in (R, L):
             rows = rng.integers(0, len(x), len(bias))
             bias[:] = h * rng.uniform(-0.5, 0.5, len(bias)) - (z @ weight)[rows, range(len(bias))]
-        z = _numpy.activation(kind, z @ weight + bias)
+        z = _numpy.activation(kind, z @ weight + bias, constant)
     return spec, x, np.arange(12) % 4
 
 
@@ -28,10 +28,10 @@ def crossings(spec, x, h):
 
     def sides():
         z, signs = x, []
-        for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+        for weight, bias, kind, constant in spec.layers:
             a = z @ weight + bias
             signs.append(a > 0 if kind in (R, L) else np.zeros_like(a, bool))
-            z = _numpy.activation(kind, a, spec.leaky_slope)
+            z = _numpy.activation(kind, a, constant)
         return np.hstack(signs)
 
     before, found = sides(), []

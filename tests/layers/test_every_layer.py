@@ -13,12 +13,17 @@ from fastnet import layers
 from fastnet.layers import (
     Add,
     Affine,
+    AveragePooling,
     BatchNorm,
+    Convolution,
     Dropout,
+    Flatten,
     IdentityWithLoss,
     LeakyReLU,
+    MaxPooling,
     Mul,
     ReLU,
+    Reshape,
     Sigmoid,
     SoftmaxWithLoss,
     Step,
@@ -34,9 +39,20 @@ ALL = {
     "Affine": lambda: Affine(np.eye(3), np.zeros(3)),
     "Dropout": Dropout,
     "BatchNorm": lambda: BatchNorm(np.ones(3), np.zeros(3)),
+    "Convolution": lambda: Convolution(np.ones((2, 1, 2, 2)), np.zeros(2), pad=1),
+    "MaxPooling": lambda: MaxPooling(2, 2, pad=1),
+    "AveragePooling": lambda: AveragePooling(2, 2, pad=1),
+    "Flatten": Flatten,
+    "Reshape": lambda: Reshape((3, 1)),
 }
+IMAGES = ("Convolution", "MaxPooling", "AveragePooling")
 PAIRS = {"Add": Add, "Mul": Mul}
 LOSSES = {"SoftmaxWithLoss": SoftmaxWithLoss, "IdentityWithLoss": IdentityWithLoss}
+
+
+def shaped(name, rows):
+    """The rows, of three columns, as what the layer takes."""
+    return np.asarray(rows)[:, np.newaxis, np.newaxis] if name in IMAGES else np.asarray(rows)
 
 
 def test_names():
@@ -54,12 +70,12 @@ def test_backward_before_forward(name):
 @pytest.mark.parametrize("name", ALL)
 def test_dout_of_another_shape(backend, name):
     layer = ALL[name]()
-    layer.forward(np.ones((2, 3)))
-    for wrong in (np.ones((3, 3)), np.ones(3), 1.0, np.ones((2, 3, 1))):
-        message = f"dout must have the shape of the output of forward, (2, 3), not {np.shape(wrong)}"
+    shape = layer.forward(shaped(name, np.ones((2, 3)))).shape
+    for wrong in (np.ones((3, *shape[1:])), np.ones(3), 1.0, np.ones((*shape, 1))):
+        message = f"dout must have the shape of the output of forward, {shape}, not {np.shape(wrong)}"
         with pytest.raises(ValueError, match=re.escape(message)):
             layer.backward(wrong)
-    for wrong in (np.ones((2, 3)) * 1j, [["a"] * 3] * 2, None):
+    for wrong in (np.ones(shape) * 1j, [["a"] * 3] * 2, None):
         with pytest.raises(TypeError, match="dout must contain real numbers, not "):
             layer.backward(wrong)
 
@@ -72,26 +88,33 @@ def test_x_of_other_dtypes(backend, name):
             layer.forward(wrong)
     with pytest.raises(ValueError, match="x is not an array"):
         layer.forward([[1, 2, 3], [1, 2]])
-    plain = layer.forward(np.ones((2, 3)), *([False] if name == "Dropout" else []))
-    for same in ([[1, 1, 1]] * 2, np.ones((2, 3), int), np.ones((2, 3), ">f8"), np.asfortranarray(np.ones((2, 3)))):
+    ones = shaped(name, np.ones((2, 3)))
+    plain = layer.forward(ones, *([False] if name == "Dropout" else []))
+    for same in (ones.tolist(), ones.astype(int), ones.astype(">f8"), np.asfortranarray(ones)):
         np.testing.assert_array_equal(layer.forward(same, *([False] if name == "Dropout" else [])), plain)
 
 
-@pytest.mark.parametrize("name", ["Affine", "BatchNorm"])
-def test_x_of_other_shapes(name):
+@pytest.mark.parametrize(
+    ("name", "shape", "of"),
+    [
+        ("Affine", "(batch, 3)", "weights of shape (3, 3)"),
+        ("BatchNorm", "(batch, 3) or (batch, 3, height, width)", "BatchNorm of 3"),
+    ],
+)
+def test_x_of_other_shapes(name, shape, of):
     layer = ALL[name]()
     for wrong in (np.ones(3), np.ones((2, 3, 1)), 1.0):
-        with pytest.raises(ValueError, match=r"x must have shape \(batch, 3\), not \("):
+        with pytest.raises(ValueError, match=re.escape(f"x must have shape {shape}, not {np.shape(wrong)}")):
             layer.forward(wrong)
-    what = r"weights of shape \(3, 3\)" if name == "Affine" else "BatchNorm of 3"
-    with pytest.raises(ValueError, match=f"x has 4 columns for {what}"):
+    with pytest.raises(ValueError, match=re.escape(f"x has 4 columns for {of}")):
         layer.forward(np.ones((2, 4)))
 
 
 @pytest.mark.parametrize("name", [*ALL, *LOSSES])
 def test_nothing_passed_in_is_modified(backend, name):
     layer = (ALL | LOSSES)[name]()
-    x, v, t = np.full((2, 3), 0.5), np.ones((2, 3)), np.eye(3)[:2]
+    x, t = shaped(name, np.full((2, 3), 0.5)), np.eye(3)[:2]
+    v = np.ones(() if name in LOSSES else layer.forward(x).shape)
     before = [a.copy() for a in (x, v, t, *layer.params.values())]
     out = layer.forward(x, t) if name in LOSSES else layer.forward(x)
     dx = layer.backward() if name in LOSSES else layer.backward(v)
@@ -104,20 +127,20 @@ def test_nothing_passed_in_is_modified(backend, name):
 @pytest.mark.parametrize("name", [*ALL, *LOSSES])
 def test_nan_and_infinities_go_through_without_a_warning(backend, name):
     layer = (ALL | LOSSES)[name]()
-    x = np.array([[np.nan, 1, 2], [np.inf, 1, 2], [-np.inf, 1, 2], [1e308, 1e308, -1e308]])
-    layer.forward(x, np.eye(3)[np.arange(4) % 3]) if name in LOSSES else layer.forward(x)
-    layer.backward() if name in LOSSES else layer.backward(x)
+    x = shaped(name, [[np.nan, 1, 2], [np.inf, 1, 2], [-np.inf, 1, 2], [1e308, 1e308, -1e308]])
+    out = layer.forward(x, np.eye(3)[np.arange(4) % 3]) if name in LOSSES else layer.forward(x)
+    layer.backward() if name in LOSSES else layer.backward(np.resize(x, out.shape))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_layers_can_be_copied_and_pickled(name):
     layer = ALL[name]()
-    x = np.random.default_rng(0).standard_normal((4, 3))
-    layer.forward(x)
+    x = shaped(name, np.random.default_rng(0).standard_normal((4, 3)))
+    v = layer.forward(x) / 2
     twins = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))]
-    expected = layer.forward(x), layer.backward(x)
+    expected = layer.forward(x), layer.backward(v)
     for twin in twins:
-        for array, same in zip((twin.forward(x), twin.backward(x)), expected, strict=True):
+        for array, same in zip((twin.forward(x), twin.backward(v)), expected, strict=True):
             np.testing.assert_array_equal(array, same)
         for own, array in twin.params.items():
             assert not np.shares_memory(array, layer.params[own])
@@ -142,6 +165,41 @@ MISTAKES = [
     (lambda: BatchNorm(np.ones(2), np.ones(2), "0.9"), TypeError, "momentum must be a number, not str"),
     (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((0, 2))), ValueError, "x of shape (0, 2) is an empty"),
     (lambda: BatchNorm(np.ones(2), np.ones(2)).forward(ONES, "no"), TypeError, "train_flg must be True or False, not"),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((2, 3, 1, 1))),
+        ValueError,
+        "x has 3 channel(s) for BatchNorm of 2",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2)).forward(np.ones((2, 2, 0, 1))),
+        ValueError,
+        "x of shape (2, 2, 0, 1) is an empty batch",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean=np.ones(2)),
+        ValueError,
+        "running_mean is given, but running_var is not: give both or neither",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_var=np.ones(2)),
+        ValueError,
+        "running_var is given, but running_mean is not: give both or neither",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean=np.ones(3), running_var=np.ones(2)),
+        ValueError,
+        "running_mean must have the shape of gamma, (2,), not (3,)",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean=[0, 0], running_var=[1, -2]),
+        ValueError,
+        "running_var has a negative number, -2",
+    ),
+    (
+        lambda: BatchNorm(np.ones(2), np.ones(2), running_mean="0", running_var=[1, 1]),
+        TypeError,
+        "running_mean must contain real numbers, not str",
+    ),
     (lambda: Dropout().forward(ONES, "test"), TypeError, "train_flg must be True or False, not str ('test')"),
     (lambda: Dropout(-0.1), ValueError, "dropout_ratio must be at least 0 and less than 1, not -0.1"),
     (lambda: Dropout(1.1), ValueError, "dropout_ratio must be at least 0 and less than 1, not 1.1"),

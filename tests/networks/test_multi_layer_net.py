@@ -29,9 +29,11 @@ def test_names_and_shapes(dtype):
     assert {name: a.shape for name, a in net.state.items()} == {
         "running_mean1": (5,),
         "running_var1": (5,),
+        "passes1": (1,),
         "masks1": (3,),
         "running_mean2": (6,),
         "running_var2": (6,),
+        "passes2": (1,),
         "masks2": (3,),
     }
     assert all(p.dtype == dtype for p in net.params.values())

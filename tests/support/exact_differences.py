@@ -55,8 +55,8 @@ class Recipe(NamedTuple):
             ),
             self.kinds,
             *self.answer,
-            leaky_slope=self.slope,
             weight_decay=self.decay,
+            constants=tuple(self.slope / (1 + layer) for layer in range(len(self.kinds))),
         )
         shape, classes = (self.rows, self.sizes[0]), self.sizes[-1]
         x = {
@@ -75,6 +75,11 @@ class Recipe(NamedTuple):
             "probabilities": lambda: rng.dirichlet(np.ones(classes), self.rows).astype(self.dtype),
         }[self.targets]()
         return spec, x, t
+
+
+def constants_of(spec):
+    """The activations' constants as the network's dtype has them."""
+    return [float(spec.dtype.type(constant)) for constant in spec.constants]
 
 
 # The definition, in many digits ---------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def exact_gradient(spec, x, t, h, digits):
     with mp.workdps(digits):
         weights = [[[mpf(float(v)) for v in row] for row in w] for w in spec.weights]
         biases = [None if b is None else [mpf(float(v)) for v in b] for b in spec.biases]
-        step, slope = mpf(float(spec.dtype.type(h))), mpf(float(spec.dtype.type(spec.leaky_slope)))
+        step, slopes = mpf(float(spec.dtype.type(h))), [mpf(c) for c in constants_of(spec)]
         if t.ndim == 1:
             t = np.eye(spec.classes)[t]
         sums = [np.zeros(p.shape, object) for p in spec.parameters]
@@ -125,7 +130,7 @@ def exact_gradient(spec, x, t, h, digits):
             """Each layer's inputs and pre-activations, from layer at's pre-activations a on, and the last units."""
             passed = []
             for layer in range(at, len(weights)):
-                z = [mp_activation(spec.activations[layer], v, slope) for v in a]
+                z = [mp_activation(spec.activations[layer], v, slopes[layer]) for v in a]
                 passed.append(z)
                 if layer + 1 < len(weights):
                     a = affine(z, layer + 1)
@@ -151,7 +156,7 @@ def exact_gradient(spec, x, t, h, digits):
                             moved = [v + move if k == j else v for k, v in enumerate(a)]
                             losses.append(mp_loss(forward(moved, layer)[-1], target, spec.output, spec.loss))
                         total[i, j] += (losses[0] - losses[1]) / (2 * step * len(x))
-                z = [mp_activation(spec.activations[layer], v, slope) for v in a]
+                z = [mp_activation(spec.activations[layer], v, slopes[layer]) for v in a]
         for p, total in zip(spec.parameters, sums, strict=True):
             if p.ndim == 2:
                 total += mpf(spec.weight_decay) * np.array([[mpf(float(v)) for v in row] for row in p])
@@ -220,7 +225,7 @@ def value_at(kind, a, slope):
 def units_of(spec, x):
     """Each layer's Bounded units before and after its activation."""
     before, after = [], [oracle.Bounded.exact(x, spec.dtype)]
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+    for (weight, bias, kind, _), slope in zip(spec.layers, constants_of(spec), strict=True):
         exact = weight.shape[0] == 1 and bias is None and len(before) == 0 and (abs(x) == 1).all()
         a = (
             oracle.Bounded.exact(x * weight, spec.dtype)
@@ -228,7 +233,7 @@ def units_of(spec, x):
             else after[-1] @ oracle.Bounded.exact(weight, spec.dtype)
         )
         before.append(a if bias is None else a + bias)
-        after.append(value_at(kind, before[-1], spec.dtype.type(spec.leaky_slope)))
+        after.append(value_at(kind, before[-1], slope))
     return before, after[1:]
 
 
@@ -278,7 +283,7 @@ def bounded_gradient(spec, x, t, h):
     """An Entry for each parameter. Raises AssertionError where the forward pass tells nothing."""
     before, after = units_of(spec, x)
     inputs = [oracle.Bounded.exact(x, spec.dtype), *after]
-    targets, last, slope = oracle.one_hot(t, spec.classes), len(before) - 1, spec.dtype.type(spec.leaky_slope)
+    targets, last, slopes = oracle.one_hot(t, spec.classes), len(before) - 1, constants_of(spec)
     step, rows, entries = Long(spec.dtype.type(h)), len(x), []
     for layer, (weight, bias) in enumerate(zip(spec.weights, spec.biases, strict=True)):
         from_ = inputs[layer]
@@ -295,10 +300,10 @@ def bounded_gradient(spec, x, t, h):
             for at in range(layer, last + 1):
                 a = before[at][n]
                 end = a + d
-                dz = difference(spec.activations[at], a, d, slope)
+                dz = difference(spec.activations[at], a, d, slopes[at])
                 if at < last:
                     d = dz @ oracle.Bounded.exact(spec.weights[at + 1], spec.dtype)
-            end = value_at(spec.activations[last], end, slope)
+            end = value_at(spec.activations[last], end, slopes[last])
             changes.append(loss_change(spec, after[last][n], dz, end, targets[n]))
         odd = changes[0] - changes[1]
         odd = oracle.Bounded(odd.value.reshape(shape), odd.error.reshape(shape), spec.dtype)

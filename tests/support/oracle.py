@@ -187,12 +187,10 @@ def softmax(a: Bounded) -> Bounded:
 # Networks -------------------------------------------------------------------------------------------------
 
 
-def _slope(spec: NetworkSpec) -> float:
-    return float(spec.dtype.type(spec.leaky_slope))
-
-
 def _layers(spec: NetworkSpec) -> Any:
-    return zip(spec.weights, spec.biases, spec.activations, strict=True)
+    """Each layer's weight, bias, activation, and the activation's constant as the dtype has it."""
+    constants = [float(spec.dtype.type(constant)) for constant in spec.constants]
+    return zip(spec.weights, spec.biases, spec.activations, constants, strict=True)
 
 
 def _units(spec: NetworkSpec, x: Any, begin: int = 0, end: int | None = None) -> tuple[list[Bounded], list[Bounded]]:
@@ -201,10 +199,10 @@ def _units(spec: NetworkSpec, x: Any, begin: int = 0, end: int | None = None) ->
     With `begin`, x are the units before that layer.
     """
     before, after = [], [x if isinstance(x, Bounded) else Bounded.exact(x, spec.dtype)]
-    for weight, bias, kind in itertools.islice(_layers(spec), begin, end):
+    for weight, bias, kind, constant in itertools.islice(_layers(spec), begin, end):
         a = after[-1] @ Bounded.exact(weight, spec.dtype)
         before.append(a if bias is None else a + bias)
-        after.append(activation(kind, before[-1], _slope(spec)))
+        after.append(activation(kind, before[-1], constant))
     return before, after
 
 
@@ -263,8 +261,8 @@ def gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike) -> list[Boun
     d = d / Long(len(rows.value))
 
     gradients: list[Bounded] = []
-    for layer, (weight, bias, kind) in reversed(list(enumerate(_layers(spec)))):
-        d = d * activation_derivative(kind, before[layer], _slope(spec))
+    for layer, (weight, bias, kind, constant) in reversed(list(enumerate(_layers(spec)))):
+        d = d * activation_derivative(kind, before[layer], constant)
         if bias is not None:
             gradients.append(d.sum(axis=0))
         exact_weight = Bounded.exact(weight, spec.dtype)
@@ -287,7 +285,7 @@ def central_difference(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike, h:
     """What `loop` gives for one parameter: it moves to the nearest numbers of its dtype, and all else is exact."""
     spec = spec.copy()
     parameter, at = at_entry(spec, entry)
-    layer = next(k for k, (w, b, _) in enumerate(_layers(spec)) if parameter.base is w or parameter.base is b)
+    layer = next(k for k, (w, b, *_) in enumerate(_layers(spec)) if parameter.base is w or parameter.base is b)
     step, value = spec.dtype.type(h), parameter[at]
     units = _units(spec, x, end=layer)[1][-1]  # which do not change
     losses, squares = [], []
@@ -311,12 +309,12 @@ def complex_step_gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike)
     """The gradient without a derivative written down: Im loss(θ + ih) / h, exact for a tiny h."""
     h = Long(10) ** -30
     parameters = [p.astype(np.clongdouble) for p in spec.parameters]
-    slope, rows = Long(_slope(spec)), one_hot(t, spec.classes)
+    rows = one_hot(t, spec.classes)
 
     def complex_loss() -> Any:
         z, left = np.asarray(x).astype(np.clongdouble), iter(parameters)
         squares: Any = 0
-        for _, bias, kind in _layers(spec):
+        for _, bias, kind, constant in _layers(spec):
             weight = next(left)
             squares += (weight**2).sum()
             z = z @ weight if bias is None else z @ weight + next(left)
@@ -327,7 +325,7 @@ def complex_step_gradient(spec: NetworkSpec, x: npt.ArrayLike, t: npt.ArrayLike)
             elif kind == Activation.STEP:
                 z = (z.real > 0).astype(np.clongdouble)
             elif kind != Activation.IDENTITY:
-                z = np.where(z.real > 0, z, z * (slope if kind == Activation.LEAKY_RELU else 0))
+                z = np.where(z.real > 0, z, z * (Long(constant) if kind == Activation.LEAKY_RELU else 0))
         if spec.output == Output.SOFTMAX:
             z = np.exp(z - z.real.max(axis=1, keepdims=True))
             z = z / z.sum(axis=1, keepdims=True)
@@ -389,8 +387,8 @@ def case(number: int, dtype: str) -> Case:
         activations=tuple(kinds),
         output=output,
         loss=loss,
-        leaky_slope=0.1,
         weight_decay=0.1 if number % 3 == 0 else 0.0,
+        constants=(0.1, 0.3, 0.1, 0.7)[:depth],
     )
     batch = BATCHES[number % len(BATCHES)]
     x = rng.standard_normal((batch, widths[0])).astype(dtype)

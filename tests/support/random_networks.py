@@ -61,7 +61,7 @@ def _with_swapped_branches(net, x, t):
             return dout * (self._last() <= 0)
 
     twin = copy.deepcopy(net)  # from the same state: with the same masks
-    twin._chain = None
+    twin._chain, twin._staged = None, False
     place = next(place for place, named in enumerate(twin._named) if type(named.layer) is ReLU)
     twin._named[place] = twin._named[place]._replace(layer=Swapped())
     net.gradient(x, t)

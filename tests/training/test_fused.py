@@ -11,8 +11,10 @@ import pytest
 import fastnet
 from fastnet import backends, layers, optimizers
 from fastnet.backends.spec import GradientKind, Rule
+from fastnet.layers import ReLU, SoftmaxWithLoss
 from fastnet.training import DivergenceError
 from fastnet.training.fused import FusedTraining
+from layer_networks import affine
 
 
 def digits(rows: int = 230, classes: int = 10) -> tuple[Any, Any]:
@@ -93,8 +95,18 @@ class OwnOptimizer(optimizers.SGD):
     pass
 
 
+class OwnLayer(ReLU):
+    def forward(self, x: Any) -> Any:
+        return super().forward(x)
+
+
+def with_a_layer_of_its_own() -> fastnet.Network:
+    rng = np.random.default_rng(0)
+    return fastnet.Network([affine(rng, 784, 5), OwnLayer(), affine(rng, 5, 10)], SoftmaxWithLoss())
+
+
 NOT_FUSED = {
-    "the network is not a chain": {"net": lambda: chain(use_batchnorm=True)},
+    "the network has layers that the backend does not know": {"net": lambda: with_a_layer_of_its_own()},
     "OwnGradient has its own loss_and_gradient": {"net": lambda: OwnGradient(784, 5, 10, seed=0)},
     "the optimizer, OwnOptimizer, is not one of fastnet.optimizers": {"optimizer": OwnOptimizer(lr=0.1)},
     "the algorithm is 'loop'": {"gradient": "numerical", "algorithm": "loop"},

@@ -37,17 +37,17 @@ def is_smooth(kind: int) -> bool:
 
 
 @jit()
-def steepest(kind: int, slope: float) -> float:
+def steepest(kind: int, constant: float) -> float:
     # The greatest |φ(a + d) - φ(a)| / |d|, which is infinite where φ jumps.
     if kind == Activation.STEP:
         return np.inf
     if kind == Activation.LEAKY_RELU:
-        return max(1.0, abs(slope))
+        return max(1.0, abs(constant))
     return 0.25 if kind == Activation.SIGMOID else 1.0
 
 
 @jit()
-def activate(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
+def activate(kind: int, constant: Any, z: FloatArray, out: FloatArray) -> None:
     # z (size,) -> out (size,), which may be z. Each kind has a loop of its own, so that those without exp vectorise.
     zero, one = z.dtype.type(0), z.dtype.type(1)
     if kind == Activation.STEP:
@@ -65,11 +65,11 @@ def activate(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
             out[i] = zero if z[i] <= zero else z[i]
     elif kind == Activation.LEAKY_RELU:
         for i in range(z.size):
-            out[i] = z[i] if z[i] > zero else z[i] * slope
+            out[i] = z[i] if z[i] > zero else z[i] * constant
 
 
 @jit()
-def derive(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
+def derive(kind: int, constant: Any, z: FloatArray, out: FloatArray) -> None:
     # z (size,) -> out (size,), the derivative at z.
     zero, one = z.dtype.type(0), z.dtype.type(1)
     if kind == Activation.IDENTITY:
@@ -81,7 +81,7 @@ def derive(kind: int, slope: Any, z: FloatArray, out: FloatArray) -> None:
             out[i] = outer * (e / (1.0 + e) * (1.0 / (1.0 + e)))
     else:
         above = zero if kind == Activation.STEP else one
-        below = slope if kind == Activation.LEAKY_RELU else zero
+        below = constant if kind == Activation.LEAKY_RELU else zero
         for i in range(z.size):
             out[i] = above if z[i] > zero else below if z[i] <= zero else z[i]
 
@@ -116,7 +116,7 @@ def _sigmoid_difference(a: float, s: float, c: float, d: float) -> float:
 
 
 @jit()
-def differ(kind: int, slope: float, small: bool, a: FloatArray, s: FloatArray, c: FloatArray, d: FloatArray) -> None:
+def differ(kind: int, constant: float, small: bool, a: FloatArray, s: FloatArray, c: FloatArray, d: FloatArray) -> None:
     # a, s, c (units,), d (rows, units) -> d = φ(a + d) - φ(a). `small` says that no |d| exceeds `small_move`.
     if kind == Activation.SIGMOID or kind == Activation.TANH:
         # With u = e^|d| - 1: s c u / (1 + s u) for d > 0 and -s c u / (1 + c u) for d < 0. Nothing cancels. For tanh,
@@ -153,7 +153,7 @@ def differ(kind: int, slope: float, small: bool, a: FloatArray, s: FloatArray, c
                 to[i] = (1.0 if b > 0 else 0.0 if b <= 0 else b) - (1.0 if a[i] > 0 else 0.0)
     elif kind == Activation.RELU or kind == Activation.LEAKY_RELU:
         # Linear on either side. Across the kink the two parts are added; |a| <= |d| there, so that nothing cancels.
-        low = slope if kind == Activation.LEAKY_RELU else 0.0
+        low = constant if kind == Activation.LEAKY_RELU else 0.0
         for row in range(d.shape[0]):
             to = d[row]
             for i in range(to.size):

@@ -21,7 +21,7 @@ class Layer(NamedTuple):
     weight: FloatArray  # (inputs, outputs)
     bias: FloatArray  # (outputs,) or (0,)
     kind: int  # the activation
-    slope: Any  # of a leaky ReLU, in the dtype of the arrays
+    constant: Any  # of the activation, in the dtype of the arrays
     out: FloatArray  # (rows, outputs)
     derivative: FloatArray  # of the activation, (rows, outputs), or (0, 0) where it is not wanted
 
@@ -44,8 +44,8 @@ def fill_rows(begin: int, end: int, layer: Layer) -> None:
             for j in range(out.shape[1]):
                 out[i, j] += layer.bias[j]
     if derivative.size > 0:
-        activations.derive(layer.kind, layer.slope, out.ravel(), derivative)
-    activations.activate(layer.kind, layer.slope, out.ravel(), out.ravel())
+        activations.derive(layer.kind, layer.constant, out.ravel(), derivative)
+    activations.activate(layer.kind, layer.constant, out.ravel(), out.ravel())
 
 
 def affine(
@@ -53,7 +53,7 @@ def affine(
     weight: FloatArray,
     bias: FloatArray | None = None,
     kind: Activation = Activation.IDENTITY,
-    leaky_slope: float = 0.0,
+    constant: float = 0.0,
     derivative: FloatArray | None = None,
 ) -> FloatArray:
     """Return the activation of ``a @ weight + bias`` and fill `derivative`. `a` may be a transposed array."""
@@ -61,8 +61,8 @@ def affine(
     flat, row_step, input_step = (a.ravel(), inputs, 1) if a.flags.c_contiguous else (a.T.ravel(), 1, rows)
     bias = np.empty(0, dtype) if bias is None else plain(bias)
     derivative = np.empty((0, 0), dtype) if derivative is None else derivative
-    out, slope = np.empty((rows, outputs), dtype), dtype.type(leaky_slope)
-    layer = Layer(flat, row_step, input_step, plain(weight), bias, int(kind), slope, out, derivative)
+    out, of_kind = np.empty((rows, outputs), dtype), dtype.type(constant)
+    layer = Layer(flat, row_step, input_step, plain(weight), bias, int(kind), of_kind, out, derivative)
     # Cuts at multiples of the 4 rows of a tile in `products.product`: no row's bits depend on the threads.
     threads.share(fill_rows, (layer,), rows, weight.size + threads.UNIT_PRODUCTS * outputs, multiple=4)
     return out

@@ -18,17 +18,17 @@ matmul = _numpy.matmul  # BLAS.
 add_bias = _numpy.add_bias  # One pass over memory already.
 
 
-def activation(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+def activation(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatArray:
     if kind in (Activation.IDENTITY, Activation.TANH):  # NumPy's tanh is vectorised, Numba's is not.
         return _numpy.activation(kind, x)
     out = np.empty_like(x)
-    activations.activate(int(kind), x.dtype.type(leaky_slope), plain(x).ravel(), out.ravel())
+    activations.activate(int(kind), x.dtype.type(constant), plain(x).ravel(), out.ravel())
     return out
 
 
-def activation_derivative(kind: Activation, x: FloatArray, leaky_slope: float = 0.01) -> FloatArray:
+def activation_derivative(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatArray:
     out = np.empty_like(x)
-    activations.derive(int(kind), x.dtype.type(leaky_slope), plain(x).ravel(), out.ravel())
+    activations.derive(int(kind), x.dtype.type(constant), plain(x).ravel(), out.ravel())
     return out
 
 
@@ -48,8 +48,8 @@ def mean_squared_error(y: FloatArray, t: FloatArray | IntArray) -> float:
 
 def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
     units: FloatArray = plain(x)
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
-        units = affine(units, weight, bias, kind, spec.leaky_slope)
+    for layer in spec.layers:
+        units = affine(units, *layer)
     if spec.output == Output.SOFTMAX:
         losses.softmax(units, units)
     return units
@@ -68,9 +68,9 @@ def _mean_loss(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> fl
 def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> tuple[float, list[FloatArray]]:
     units = [plain(x)]  # x and each layer's units
     derivatives = []  # of each layer's activation
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+    for weight, bias, kind, constant in spec.layers:
         derivatives.append(np.empty((len(x), weight.shape[1]), x.dtype))
-        units.append(affine(units[-1], weight, bias, kind, spec.leaky_slope, derivatives[-1]))
+        units.append(affine(units[-1], weight, bias, kind, constant, derivatives[-1]))
     y = softmax(units[-1]) if spec.output == Output.SOFTMAX else units[-1]
 
     rows = _numpy.target_rows(t, y)

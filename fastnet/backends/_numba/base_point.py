@@ -82,7 +82,7 @@ def answer_of(chunk: Chunk, row: int) -> Answer:
 def forward(begin: int, end: int, net: Net, chunk: Chunk) -> None:
     # Rows begin to end: everything from chunk.z to chunk.losses.
     net, chunk = borrowed(net), borrowed(chunk)
-    rows, slope = end - begin, net.theta.dtype.type(net.slope)
+    rows = end - begin
     for number in range(len(net.layers)):
         layer = net.layers[number]
         inputs, outputs, units, kind = layer.inputs, layer.outputs, layer.units, layer.kind
@@ -106,7 +106,7 @@ def forward(begin: int, end: int, net: Net, chunk: Chunk) -> None:
                 for j in range(outputs):
                     out[i, j] = chunk.s[begin + i, units + j]
         else:
-            activations.activate(kind, slope, out.ravel(), out.ravel())
+            activations.activate(kind, net.theta.dtype.type(layer.constant), out.ravel(), out.ravel())
         for i in range(rows):
             for j in range(outputs):
                 chunk.z[begin + i, units + j] = out[i, j]

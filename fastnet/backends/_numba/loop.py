@@ -18,7 +18,6 @@ class Loop(NamedTuple):
     theta: FloatArray  # every parameter, in the order of NetworkSpec.parameters
     layers: Any  # (depth,) records: network.LAYER
     widest: int  # the most units of a layer
-    slope: Any  # of a leaky ReLU, in the dtype of the arrays
     weight_decay: float
     output: int
     loss: int
@@ -55,13 +54,12 @@ def _loss(work: Loop, theta: FloatArray, units_of_layers: FloatArray) -> float:
             layer = work.layers[number]
             weight = theta[layer.weights : layer.biases].reshape((layer.inputs, layer.outputs))
             bias = theta[layer.biases : layer.end]
+            constant = theta.dtype.type(layer.constant)
             out = units_of_layers[number % 2, : rows * layer.outputs].reshape((rows, layer.outputs))
             affine.fill_rows(
                 first,
                 rows,
-                affine.Layer(
-                    units.ravel(), layer.inputs, input_step, weight, bias, layer.kind, work.slope, out, out[:0]
-                ),
+                affine.Layer(units.ravel(), layer.inputs, input_step, weight, bias, layer.kind, constant, out, out[:0]),
             )
             units = out
         if work.output == Output.SOFTMAX:
@@ -96,7 +94,6 @@ def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, e
         theta=spec.flatten(spec.parameters),
         layers=layout.layers,
         widest=max(w.shape[1] for w in spec.weights),
-        slope=spec.dtype.type(spec.leaky_slope),
         weight_decay=float(spec.weight_decay),
         output=int(spec.output),
         loss=int(spec.loss),

@@ -96,9 +96,8 @@ def _finish(net: Net, chunk: Chunk, row: int, kind: int, answer: Answer, met: In
                 # Rounded as `a` was, so that a move which takes the unit back to 0 takes it to exactly 0.
                 move[i] = net.theta.dtype.type(move[i])
                 met[i] |= _obstacles(kink, near, far, a, move[i])
-        activations.differ(
-            kind, net.slope, activations.ANY_MOVE, work.a, work.s, work.c, dz.reshape((1, classes * LANES))
-        )
+        constant, flat = net.layers[-1].constant, dz.reshape((1, classes * LANES))
+        activations.differ(kind, constant, activations.ANY_MOVE, work.a, work.s, work.c, flat)
     # For softmax 1 is far, for a logarithm a quarter of its argument. The squared error is a polynomial.
     if net.output == Output.SOFTMAX or net.loss == Loss.CROSS_ENTROPY:
         for k in range(classes):
@@ -198,7 +197,7 @@ def _differ_rows(net: Net, chunk: Chunk, row: int, number: int, d: FloatArray, w
             for m in range(width):
                 met |= _obstacles(kink, near, far, a[m], from_[m])
             work.row_met[r] |= met
-    activations.differ(kind, net.slope, not long, a, s, c, d)
+    activations.differ(kind, layer.constant, not long, a, s, c, d)
 
 
 @jit()
@@ -283,7 +282,7 @@ def _evaluate_element(
             work.met[i] |= FAR
 
     # The longest move of softmax's argument decides whether series serve for it, and of which order.
-    steep = activations.steepest(kind, net.slope) * longest * 2 * (1.0 if number == depth - 1 else net.steepest)
+    steep = activations.steepest(kind, layer.constant) * longest * 2 * (1.0 if number == depth - 1 else net.steepest)
     small = longest <= net.small
     linear = number == depth - 1 or net.layers[-1].kind == Activation.IDENTITY
     soft = net.output == Output.SOFTMAX and net.loss == Loss.CROSS_ENTROPY and chunk.labels[row] >= 0
@@ -298,7 +297,7 @@ def _evaluate_element(
             for i in range(LANES):
                 above[i] = move
                 below[i] = -move
-        activations.differ(kind, net.slope, small, a, s, c, d)
+        activations.differ(kind, layer.constant, small, a, s, c, d)
         to = odd[first * layer.padded :]
         if number < depth - 2:
             if wanted.size > 0:  # Differences of 0 go no further.

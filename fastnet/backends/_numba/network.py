@@ -24,6 +24,7 @@ LAYER = np.dtype(
             ("inputs", np.int64),
             ("outputs", np.int64),
             ("kind", np.int64),  # its activation
+            ("constant", np.float64),  # the activation's, rounded to the network's dtype
             ("weights", np.int64),  # where its weights begin in `Net.theta`: (inputs, outputs)
             ("biases", np.int64),  # where its biases begin: (outputs,), or (0,) if it has none
             ("end", np.int64),  # where its biases end
@@ -43,7 +44,6 @@ class Net(NamedTuple):
     gradient: FloatArray  # the central difference with respect to each, likewise: the result
     layers: Any  # (depth,) records: LAYER
     widest: int  # the most units of a layer
-    slope: float  # of a leaky ReLU
     output: int
     loss: int
     smooth: bool  # whether any activation is curved
@@ -71,20 +71,24 @@ class Layout(NamedTuple):
 
 def layout(spec: NetworkSpec) -> Layout:
     shapes = tuple(weight.shape for weight in spec.weights)
-    return _layout(shapes, tuple(bias is not None for bias in spec.biases), spec.activations)
+    kinds = tuple((kind, float(spec.dtype.type(constant))) for _, _, kind, constant in spec.layers)
+    return _layout(shapes, tuple(bias is not None for bias in spec.biases), kinds)
 
 
 @lru_cache(maxsize=16)
-def _layout(shapes: tuple[tuple[int, int], ...], biased: tuple[bool, ...], kinds: tuple[Activation, ...]) -> Layout:
+def _layout(
+    shapes: tuple[tuple[int, int], ...], biased: tuple[bool, ...], kinds: tuple[tuple[Activation, float], ...]
+) -> Layout:
+    # kinds: each layer's activation, and the activation's constant.
     depth, classes = len(shapes), shapes[-1][1]
     layers = np.zeros(depth, LAYER)
     parameters = units = places = 0
-    for number, ((inputs, outputs), bias, kind) in enumerate(zip(shapes, biased, kinds, strict=True)):
+    for number, ((inputs, outputs), bias, (kind, constant)) in enumerate(zip(shapes, biased, kinds, strict=True)):
         biases = parameters + inputs * outputs
         end, padded = biases + (outputs if bias else 0), -(-outputs // LANES) * LANES
         # In the last two layers one or two milliseconds' work, earlier what goes through the network together.
         most = max(min(128, 12800 // classes), BATCH) if number >= depth - 2 else BATCH
-        layers[number] = inputs, outputs, int(kind), parameters, biases, end, units, padded, places, most
+        layers[number] = inputs, outputs, int(kind), constant, parameters, biases, end, units, padded, places, most
         parameters, units, places = end, units + padded, places + max(inputs + 1, NODES)
     products = [outputs * (inputs + threads.UNIT_PRODUCTS) for inputs, outputs in shapes]
     tails = np.cumsum([threads.UNIT_PRODUCTS, *products[:0:-1]])[::-1]
@@ -97,7 +101,7 @@ def _layout(shapes: tuple[tuple[int, int], ...], biased: tuple[bool, ...], kinds
         products=sum(products),
         tails=tails,
         nodes=float(2 * NODES * (layers["outputs"] * tails).sum()),
-        kinked=any(activations.has_kink(int(kind)) for kind in kinds),
+        kinked=any(activations.has_kink(int(kind)) for kind, _ in kinds),
     )
 
 
@@ -114,7 +118,6 @@ def describe(spec: NetworkSpec, h: float, batch: int) -> Net:
         gradient=np.zeros(place.parameters, spec.dtype),
         layers=place.layers,
         widest=max(weight.shape[1] for weight in spec.weights),
-        slope=float(spec.dtype.type(spec.leaky_slope)),
         output=int(spec.output),
         loss=int(spec.loss),
         smooth=any(activations.is_smooth(int(kind)) for kind in spec.activations),

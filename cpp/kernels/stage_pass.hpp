@@ -1,0 +1,616 @@
+// A batch through the stages of a network to its loss, and back to the gradient.
+//
+// Stages are done in segments. Within a segment, threads share out what its stages do not couple: rows, images, or
+// columns of the batch. A segment ends where the next stage couples what its threads have shared out.
+#pragma once
+
+#include "kernels/backprop.hpp"
+#include "kernels/batch_norm.hpp"
+#include "kernels/patches.hpp"
+#include "kernels/philox.hpp"
+#include "kernels/pooling.hpp"
+
+namespace fastnet::FASTNET_TARGET {
+
+// What a segment's threads share out: blocks of rows, rows one by one (images are long rows), or columns of all rows.
+enum class Domain { rows, images, columns };
+
+struct Segment {
+    Domain domain;
+    Index first, last; // stages [first, last)
+};
+
+// What a stage does to the arrangement of the units: whether it makes new ones, or changes them where they are.
+template <class T> bool makes_units(const Stage<T>& stage) {
+    return stage.kind != StageKind::activation && stage.kind != StageKind::dropout &&
+           stage.kind != StageKind::batch_norm;
+}
+
+template <class T> double multiply_adds(const StageNetwork<T>& net) {
+    double count = 0;
+    for (Index s = 0; s < net.depth; ++s) {
+        const Stage<T>& stage = net.stages[s];
+        const double outputs = static_cast<double>(stage.outputs);
+        if (stage.kind == StageKind::affine) {
+            count += static_cast<double>(stage.inputs) * outputs;
+        } else if (stage.kind == StageKind::convolution) {
+            count += static_cast<double>(patch_size(stage.windows)) * outputs;
+        } else {
+            count += 4 * outputs;
+        }
+    }
+    return count;
+}
+
+// The last stage as a network of one layer, for the functions of answers and losses.
+template <class T> Layer<T> answer_layer(const StageNetwork<T>& net) {
+    const Index classes = net.stages[net.depth - 1].outputs;
+    return {nullptr, nullptr, classes, classes, Activation::identity, T(0)};
+}
+
+// What a pass keeps of each activation, besides its values: for the way back the slopes, and for differences the base
+// points.
+enum class Keep { nothing, slopes, points };
+
+template <class T> class StagePass {
+  public:
+    // `rows` at most go through at a time. Where `training` is false, stages do what they do in inference.
+    StagePass(const StageNetwork<T>& net, Index rows, int workers, bool training, Keep keep)
+        : net_(net), rows_(rows), workers_(workers), training_(training), keep_(keep), answer_layer_(answer_layer(net)),
+          answers_{&answer_layer_, 1, net.output, net.loss, 0}, segments_(net.depth), slots_(net.depth),
+          values_(net.depth), kept_(net.depth), winners_(net.depth), inverses_(net.depth),
+          y_(rows * padded<T>(classes())), losses_(rows), patches_(workers) {
+        Index patches = 0;
+        for (Index s = 0; s < net.depth; ++s) {
+            const Stage<T>& stage = net.stages[s];
+            const bool fresh = s == 0 || makes_units(stage);
+            slots_[s] = fresh ? values_.size() : slots_[s - 1];
+            if (fresh) {
+                values_.add(rows * stride(s));
+            }
+            const bool normalises = stage.kind == StageKind::batch_norm && training;
+            const bool keeps = stage.kind == StageKind::activation ? keep != Keep::nothing
+                               : stage.kind == StageKind::dropout  ? training
+                                                                   : normalises;
+            const Index arrays = stage.kind == StageKind::activation && keep == Keep::points ? 3 : 1;
+            kept_.add(keeps ? arrays * rows * stride(s) : 0);
+            inverses_.add(normalises ? stage.outputs / stage.positions : 0);
+            winners_.add(stage.kind == StageKind::max_pooling ? rows * stage.outputs : 0);
+            if (stage.kind == StageKind::convolution) {
+                const Index size = patch_size(stage.windows) * stage.windows.positions();
+                patches = size > patches ? size : patches;
+            }
+            add_to_segments(s);
+        }
+        for (int w = 0; w < workers; ++w) {
+            patches_.add(patches);
+        }
+    }
+
+    // x (rows, inputs) through the stages to the answers. The running statistics take part if `counts`.
+    void forward(Inputs<T>& inputs, Index rows, bool counts) {
+        counts_ = counts;
+        count_ = rows;
+        inputs_ = &inputs;
+        const Stage<T>& first = net_.stages[0];
+        const bool affine_first = first.kind == StageKind::affine;
+        const Layer<T> layer{first.weight, first.bias, first.inputs, first.outputs, Activation::identity, T(0)};
+        const Network<T> first_net{&layer, 1, Output::identity, Loss::mean_squared_error, 0};
+        PerWorkerWeights<T> first_weights(first_net, inputs.sparse, affine_first ? rows : 0, workers_);
+        FixedList<PackedMatrix<T>> packed(net_.depth);
+        for (Index s = 0; s < net_.depth; ++s) {
+            const Stage<T>& stage = net_.stages[s];
+            const bool packs = s > 0 && stage.kind == StageKind::affine && rows > few_rows;
+            packed.add(rows_of(stage.weight, packs ? stage.inputs : 0, packs ? stage.outputs : 0, stage.outputs));
+        }
+        const bool loads_first = segments_[0].domain == Domain::columns;
+        if (loads_first) {
+            parallel_rows([&](Index begin, Index count, int) { inputs.load_rows(begin, count, begin); });
+        }
+        for (Index g = 0; g < segments_.size(); ++g) {
+            for_each_part(segments_[g], [&](Index begin, Index count, int worker) {
+                if (g == 0 && !loads_first) {
+                    inputs.load_rows(begin, count, begin);
+                }
+                for (Index s = segments_[g].first; s < segments_[g].last; ++s) {
+                    if (segments_[g].domain == Domain::columns) {
+                        forward_columns(s, begin, count);
+                    } else if (s == 0 && affine_first) {
+                        first_affine(first_weights.prepare(worker), begin, count);
+                    } else {
+                        forward_rows(s, packed[s], begin, count, worker);
+                    }
+                }
+            });
+        }
+        if (counts) {
+            count_pass();
+        }
+    }
+
+    // The answers (rows, padded classes), after `forward`.
+    const T* answers() {
+        const Index width = padded<T>(classes());
+        parallel_rows([&](Index begin, Index count, int) {
+            answer_rows(answers_, count, last_units() + begin * width, y_.data() + begin * width);
+        });
+        return y_.data();
+    }
+
+    // The mean of the rows' losses, without the penalty, after `forward`.
+    double mean_of_losses(const Targets<T>& targets) {
+        const Index width = padded<T>(classes());
+        parallel_rows([&](Index begin, Index count, int) {
+            T* y = y_.data() + begin * width;
+            answer_rows(answers_, count, last_units() + begin * width, y);
+            row_losses(answers_, targets, begin, count, y, losses_.data() + begin);
+        });
+        return sum_of(losses_.data(), count_) / static_cast<double>(count_);
+    }
+
+    double penalty() const {
+        double total = 0;
+        for (Index s = 0; s < net_.depth && net_.weight_decay != 0; ++s) {
+            const Stage<T>& stage = net_.stages[s];
+            for (Index i = 0; i < decayed_size(stage); ++i) {
+                const double w = static_cast<double>(stage.weight[i]);
+                total += w * w;
+            }
+        }
+        return net_.weight_decay / 2 * total;
+    }
+
+    // Fills the gradient of the mean loss with respect to the parameters, and to x (rows, inputs) unless that is null,
+    // after `mean_of_losses`.
+    void backward(const Targets<T>& targets, const StageGradient<T>* gradient, T* d_x) {
+        FixedList<Array<T>> d(values_.size());
+        for (Index s = 0; s < net_.depth; ++s) {
+            if (slots_[s] == d.size()) {
+                const Array<T>& added = d.add(count_ * stride(s));
+                if (s == 0 && inputs_->sparse) {
+                    added.zeroed(); // the padding, too, is asked whether it is finite
+                }
+            }
+        }
+        const auto d_of = [&](Index s) { return d[slots_[s]].data(); };
+        FixedList<PackedMatrix<T>> transposes(net_.depth);
+        FixedList<Array<T>> partial(net_.depth);
+        for (Index s = 0; s < net_.depth; ++s) {
+            const Stage<T>& stage = net_.stages[s];
+            const bool packs = stage.kind == StageKind::affine && (s > 0 || d_x);
+            transposes.add(
+                transposed(rows_of(stage.weight, packs ? stage.inputs : 0, packs ? stage.outputs : 0, stage.outputs)));
+            const bool sums = stage.kind == StageKind::convolution;
+            partial.add(sums ? parts() * filter_size(stage) : 0).zeroed();
+        }
+        derive_answers(targets, d_of(net_.depth - 1));
+        for (Index g = segments_.size() - 1; g >= 0; --g) {
+            for_each_part(segments_[g], [&](Index begin, Index count, int worker) {
+                for (Index s = segments_[g].last - 1; s >= segments_[g].first; --s) {
+                    if (segments_[g].domain == Domain::columns) {
+                        backward_columns(s, begin, count, d_of(s), gradient[s]);
+                        continue;
+                    }
+                    T* const to = s > 0 ? d_of(s - 1) : d_x;
+                    const Index to_stride = s > 0 ? stride(s - 1) : net_.stages[0].inputs;
+                    backward_rows(s, begin, count, d_of(s), transposes[s], partial[s].data(), to, to_stride, worker);
+                }
+            });
+        }
+        if (d_x && !makes_units(net_.stages[0])) {
+            const Index inputs = net_.stages[0].inputs;
+            copy<T>(count_, inputs, d_of(0), stride(0), d_x, inputs);
+        }
+        collect(gradient, d_of, partial);
+    }
+
+    // What a pass in training has found, for rows [0, rows). Units are those that the next stage takes.
+    const StageNetwork<T>& net() const { return net_; }
+    Index rows() const { return count_; }
+    int workers() const { return workers_; }
+    Index classes() const { return answer_layer_.outputs; }
+    // The distance of two rows of stage s's units.
+    Index stride(Index s) const { return padded<T>(net_.stages[s].outputs); }
+    T* units(Index s) const { return values_[slots_[s]].data(); }
+    // The input of stage s at a row, and the distance of two rows.
+    const T* input(Index s, Index row) const { return s == 0 ? inputs_->row(row) : units(s - 1) + row * stride(s - 1); }
+    Index input_stride(Index s) const { return s == 0 ? inputs_->columns : stride(s - 1); }
+    // Dropout's mask, or the normalised values (rows, stride).
+    const T* kept(Index s) const { return kept_[s].data(); }
+    // 1 / deviation of a batch normalisation's columns.
+    const double* inverses(Index s) const { return inverses_[s].data(); }
+    // The base points of an activation's n <= lanes units from `unit` on.
+    BasePoint<T> point(Index s, Index row, Index unit, Index n) const {
+        const T* at = kept_[s].data() + row * stride(s) + unit;
+        const Index size = rows_ * stride(s);
+        return {load(at, n), load(at + size, n), load(at + 2 * size, n)};
+    }
+    Answer<T> answer(Index row) const {
+        const T* y = y_.data() + row * padded<T>(classes());
+        Index likeliest = 0;
+        for (Index k = 1; k < classes(); ++k) {
+            likeliest = y[k] > y[likeliest] ? k : likeliest;
+        }
+        return {units(net_.depth - 1) + row * stride(net_.depth - 1), y, classes(), likeliest};
+    }
+
+  private:
+    const T* last_units() const { return units(net_.depth - 1); }
+    static Index decayed_size(const Stage<T>& stage) {
+        return stage.kind == StageKind::affine        ? stage.inputs * stage.outputs
+               : stage.kind == StageKind::convolution ? filters_of(stage) * patch_size(stage.windows)
+                                                      : 0;
+    }
+    static Index filters_of(const Stage<T>& stage) { return stage.outputs / stage.windows.positions(); }
+    // Elements of a convolution's weight and bias.
+    static Index filter_size(const Stage<T>& stage) { return filters_of(stage) * (patch_size(stage.windows) + 1); }
+
+    void count_pass() const {
+        for (Index s = 0; s < net_.depth; ++s) {
+            const Stage<T>& stage = net_.stages[s];
+            if (stage.kind == StageKind::dropout) {
+                ++stage.random[2];
+            } else if (stage.kind == StageKind::batch_norm && stage.passes) {
+                ++*stage.passes;
+            }
+        }
+    }
+
+    void add_to_segments(Index s) {
+        const StageKind kind = net_.stages[s].kind;
+        const bool spatial =
+            kind == StageKind::convolution || kind == StageKind::max_pooling || kind == StageKind::average_pooling;
+        const bool couples_rows = kind == StageKind::batch_norm && training_;
+        const bool any = s > 0 && !makes_units(net_.stages[s]) && !couples_rows; // joins whatever is there
+        const Domain domain = spatial ? Domain::images : couples_rows ? Domain::columns : Domain::rows;
+        const Index last = segments_.size() - 1;
+        if (any || (last >= 0 && segments_[last].domain == domain && domain != Domain::columns)) {
+            segments_[last].last = s + 1;
+        } else {
+            segments_.add(domain, s, s + 1);
+        }
+    }
+
+    // Images are summed up in so many parts, whatever the number of threads.
+    Index images_in_part() const { return count_ > 128 ? (count_ + 31) / 32 : 4; }
+    Index parts() const { return (count_ + images_in_part() - 1) / images_in_part(); }
+
+    // f(begin, count, worker) for the parts of a segment: rows, or units of all rows.
+    template <class F> void for_each_part(const Segment& segment, F&& f) const {
+        Index total = count_, share = rows_per_task(count_, workers_);
+        if (segment.domain == Domain::images) {
+            share = images_in_part();
+        } else if (segment.domain == Domain::columns) {
+            const Stage<T>& stage = net_.stages[segment.first];
+            total = stage.outputs;
+            share = stage.positions > 1 ? stage.positions : round_up((total + workers_ - 1) / workers_, lanes<T>);
+        }
+        parallel_for((total + share - 1) / share, workers_,
+                     [&](Index task, int worker) { f(task * share, min_index(share, total - task * share), worker); });
+    }
+    template <class F> void parallel_rows(F&& f) const { for_each_part(Segment{Domain::rows, 0, 0}, f); }
+
+    void first_affine(const Weights<T>& weights, Index begin, Index count) {
+        T* to = units(0) + begin * stride(0);
+        if (weights.first) {
+            multiply_nonzeros(inputs_->row(begin), inputs_->columns, count, inputs_->nonzeros, begin, *weights.first,
+                              to);
+        } else {
+            weights.all->multiply(0, inputs_->rows(begin, count), to, stride(0));
+        }
+        add_bias_rows(0, begin, count);
+    }
+
+    void add_bias_rows(Index s, Index begin, Index count) {
+        const Stage<T>& stage = net_.stages[s];
+        if (!stage.bias) {
+            return;
+        }
+        for (Index i = begin; i < begin + count; ++i) {
+            T* const row = units(s) + i * stride(s);
+            for_each_vector<T>(stage.outputs, [&](Index j, Index n) {
+                store(row + j, load(row + j, n) + load(stage.bias + j, n), n);
+            });
+        }
+    }
+
+    // Stage s of rows [begin, begin + count).
+    void forward_rows(Index s, const PackedMatrix<T>& packed, Index begin, Index count, int worker) {
+        const Stage<T>& stage = net_.stages[s];
+        const Index width = stride(s);
+        T* const to = units(s) + begin * width;
+        switch (stage.kind) {
+        case StageKind::affine: {
+            const Matrix<T> from = rows_of(input(s, begin), count, stage.inputs, input_stride(s));
+            if (packed.columns > 0) {
+                gemm(from, packed, to, width, false);
+            } else {
+                gemm(from, rows_of(stage.weight, stage.inputs, stage.outputs, stage.outputs), to, width, false);
+            }
+            add_bias_rows(s, begin, count);
+            return;
+        }
+        case StageKind::convolution:
+            for (Index i = 0; i < count; ++i) {
+                convolve(stage, input(s, begin + i), patches_[worker].data(), to + i * width);
+            }
+            return;
+        case StageKind::max_pooling:
+            for (Index i = 0; i < count; ++i) {
+                max_pool(stage.windows, input(s, begin + i), to + i * width,
+                         winners_[s].data() + (begin + i) * stage.outputs);
+            }
+            return;
+        case StageKind::average_pooling:
+            for (Index i = 0; i < count; ++i) {
+                average_pool(stage.windows, input(s, begin + i), to + i * width);
+            }
+            return;
+        case StageKind::batch_norm: // in inference: in training it is done by columns
+            copy_first_input(s, begin, count);
+            return normalise_rows(stage, to, count, width);
+        case StageKind::activation:
+        case StageKind::dropout:
+            copy_first_input(s, begin, count);
+            return forward_block_of(s, begin, count, 0, stage.outputs);
+        }
+    }
+
+    // Where the first stage changes its units in place, they are a copy of x.
+    void copy_first_input(Index s, Index begin, Index count) {
+        if (s == 0) {
+            copy(count, inputs_->columns, inputs_->row(begin), inputs_->columns, units(0) + begin * stride(0),
+                 stride(0));
+        }
+    }
+
+    void forward_columns(Index s, Index first, Index count) {
+        const Stage<T>& stage = net_.stages[s];
+        if (stage.kind != StageKind::batch_norm) {
+            return forward_block_of(s, 0, count_, first, count);
+        }
+        if (s == 0) {
+            copy(count_, count, inputs_->row(0) + first, inputs_->columns, units(0) + first, stride(0));
+        }
+        Stage<T> counted = stage;
+        if (!counts_) {
+            counted.running_mean = nullptr;
+        }
+        normalise(counted, block_of(s, units(s), first, count), block_of(s, kept_[s].data(), first, count),
+                  inverses_[s].data() + first / stage.positions);
+    }
+
+    ColumnBlock<T> block_of(Index s, T* data, Index first, Index count) const {
+        return {data, count_, stride(s), first, count, net_.stages[s].positions};
+    }
+
+    // An activation or dropout, in place, of units [first, first + count) of rows [begin, begin + rows).
+    void forward_block_of(Index s, Index begin, Index rows, Index first, Index count) {
+        const Stage<T>& stage = net_.stages[s];
+        const Index at = begin * stride(s) + first;
+        T *const to = units(s) + at, *const kept = kept_[s].data() + at;
+        if (stage.kind == StageKind::dropout) {
+            if (training_) {
+                const Philox random{{stage.random[0], stage.random[1]}, stage.random[2]};
+                for (Index i = 0; i < rows; ++i) {
+                    T* const mask = kept + i * stride(s);
+                    fill_mask(random, stage.ratio, (begin + i) * stage.outputs + first, count, mask);
+                    scale_row(to + i * stride(s), mask, count);
+                }
+            }
+            return;
+        }
+        with_activation(stage.activation, stage.constant, [&](auto phi) {
+            for (Index i = 0; i < rows; ++i) {
+                for_each_vector<T>(count, [&](Index j, Index n) {
+                    T* const z = to + i * stride(s) + j;
+                    const Vec<T> a = load(z, n);
+                    T* const keep = kept + i * stride(s) + j;
+                    if (keep_ == Keep::slopes) {
+                        store(keep, phi.derivative(a), n);
+                    } else if (keep_ == Keep::points) {
+                        const BasePoint<T> point = phi.base_point(a);
+                        const Index size = rows_ * stride(s);
+                        store(keep, point.a, n);
+                        store(keep + size, point.s, n);
+                        store(keep + 2 * size, point.c, n);
+                    }
+                    store(z, phi.value(a), n);
+                });
+            }
+        });
+    }
+
+    static void scale_row(T* row, const T* factors, Index n) {
+        for_each_vector<T>(
+            n, [&](Index j, Index count) { store(row + j, load(row + j, count) * load(factors + j, count), count); });
+    }
+
+    // d (rows, padded classes) = the derivative of the mean loss with respect to the last stage's units.
+    void derive_answers(const Targets<T>& targets, T* d) const {
+        const Index width = padded<T>(classes()), n = classes();
+        const T rows = static_cast<T>(count_);
+        parallel_rows([&](Index begin, Index count, int) {
+            with_loss<T>(net_.loss, [&](auto loss) {
+                for (Index i = begin; i < begin + count; ++i) {
+                    const T* const y = y_.data() + i * width;
+                    T* const to = d + i * width;
+                    const Target<T> t = target_of(targets, i, n);
+                    for_each_vector<T>(n, [&](Index k, Index m) {
+                        store(to + k, loss.derivative(load(y + k, m), t.vector(k, m)), m);
+                    });
+                    if (net_.output == Output::softmax) {
+                        softmax_row_backward(y, to, to, n);
+                    }
+                    for_each_vector<T>(n, [&](Index k, Index m) { store(to + k, load(to + k, m) / rows, m); });
+                }
+            });
+        });
+    }
+
+    // d, the derivative with respect to stage s's output, becomes that with respect to its input: in place, or in `to`
+    // unless that is null. A convolution's gradient is added to its part of `partial`.
+    void backward_rows(Index s, Index begin, Index count, T* d, const PackedMatrix<T>& transpose, T* partial, T* to,
+                       Index to_stride, int worker) const {
+        const Stage<T>& stage = net_.stages[s];
+        const Index width = stride(s);
+        d += begin * width;
+        T* const d_input = to ? to + begin * to_stride : nullptr;
+        switch (stage.kind) {
+        case StageKind::affine:
+            if (d_input) {
+                gemm(rows_of<T>(d, count, stage.outputs, width), transpose, d_input, to_stride, false);
+            }
+            return;
+        case StageKind::convolution: {
+            T* const weight = partial + begin / images_in_part() * filter_size(stage);
+            T* const bias = stage.bias ? weight + decayed_size(stage) : nullptr;
+            for (Index i = 0; i < count; ++i) {
+                convolve_backward(stage, input(s, begin + i), d + i * width, patches_[worker].data(), weight, bias,
+                                  d_input ? d_input + i * to_stride : nullptr);
+            }
+            return;
+        }
+        case StageKind::max_pooling:
+        case StageKind::average_pooling:
+            for (Index i = 0; i < count && d_input; ++i) {
+                if (stage.kind == StageKind::max_pooling) {
+                    max_pool_backward(stage, d + i * width, winners_[s].data() + (begin + i) * stage.outputs,
+                                      d_input + i * to_stride);
+                } else {
+                    average_pool_backward(stage, d + i * width, d_input + i * to_stride);
+                }
+            }
+            return;
+        case StageKind::batch_norm: // by columns
+            return;
+        case StageKind::activation:
+        case StageKind::dropout:
+            for (Index i = 0; i < count; ++i) {
+                scale_row(d + i * width, kept_[s].data() + (begin + i) * width, stage.outputs);
+            }
+        }
+    }
+
+    void backward_columns(Index s, Index first, Index count, T* d, const StageGradient<T>& gradient) const {
+        const Stage<T>& stage = net_.stages[s];
+        if (stage.kind == StageKind::batch_norm) {
+            return normalise_backward(stage, block_of(s, d, first, count), block_of(s, kept_[s].data(), first, count),
+                                      inverses_[s].data() + first / stage.positions, gradient);
+        }
+        for (Index i = 0; i < count_; ++i) {
+            const Index at = i * stride(s) + first;
+            scale_row(d + at, kept_[s].data() + at, count);
+        }
+    }
+
+    // The gradients of affine layers from d, and of convolutions from their parts.
+    template <class D>
+    void collect(const StageGradient<T>* gradient, D&& d_of, const FixedList<Array<T>>& partial) const {
+        constexpr Index group = NonZeros<T>::group;
+        const bool by_nonzeros =
+            net_.stages[0].kind == StageKind::affine && inputs_->sparse && count_ <= block_inner &&
+            all_finite(d_of(0), count_ * stride(0)); // 0 x infinity is NaN: zeros may not be skipped
+        const auto tasks_of = [&](Index s) {
+            const Stage<T>& stage = net_.stages[s];
+            return stage.kind == StageKind::affine        ? (stage.inputs + group - 1) / group
+                   : stage.kind == StageKind::convolution ? filters_of(stage)
+                                                          : Index{0};
+        };
+        Index tasks = 0;
+        for (Index s = 0; s < net_.depth; ++s) {
+            tasks += tasks_of(s);
+        }
+        parallel_for(tasks, workers_, [&](Index task, int) {
+            Index s = net_.depth - 1; // the later stages' tasks come first, because they are small
+            for (; task >= tasks_of(s); --s) {
+                task -= tasks_of(s);
+            }
+            const Stage<T>& stage = net_.stages[s];
+            Index first = 0, count = 0; // of the weight's elements
+            if (stage.kind == StageKind::convolution) {
+                count = patch_size(stage.windows);
+                first = task * count;
+                add_parts(stage, partial[s].data(), task, gradient[s]);
+            } else {
+                const Index inputs = min_index(group, stage.inputs - task * group);
+                first = task * group * stage.outputs;
+                count = inputs * stage.outputs;
+                collect_group(s, task, inputs, d_of(s), s == 0 && by_nonzeros, gradient[s]);
+            }
+            if (net_.weight_decay != 0) {
+                const T decay = static_cast<T>(net_.weight_decay);
+                for (Index i = first; i < first + count; ++i) {
+                    gradient[s].weight[i] += decay * stage.weight[i];
+                }
+            }
+        });
+    }
+
+    // One filter's gradient: the sum of its parts.
+    void add_parts(const Stage<T>& stage, const T* partial, Index filter, const StageGradient<T>& gradient) const {
+        const Index size = patch_size(stage.windows), whole = filter_size(stage);
+        T* const to = gradient.weight + filter * size;
+        for_each_vector<T>(size, [&](Index i, Index n) {
+            Vec<T> total{};
+            for (Index p = 0; p < parts(); ++p) {
+                total += load(partial + p * whole + filter * size + i, n);
+            }
+            store(to + i, total, n);
+        });
+        if (gradient.bias) {
+            T total = 0;
+            for (Index p = 0; p < parts(); ++p) {
+                total += partial[p * whole + decayed_size(stage) + filter];
+            }
+            gradient.bias[filter] = total;
+        }
+    }
+
+    // The rows of one group of inputs in the gradient of an affine stage, and with the first the bias gradient.
+    void collect_group(Index s, Index group, Index inputs, const T* d, bool by_nonzeros,
+                       const StageGradient<T>& gradient) const {
+        const Stage<T>& stage = net_.stages[s];
+        const Index first = group * NonZeros<T>::group, width = stride(s), outputs = stage.outputs;
+        T* const to = gradient.weight + first * outputs;
+        if (by_nonzeros) {
+            multiply_transposed_nonzeros(
+                inputs_->row(0), stage.inputs, inputs_->nonzeros, count_, group, to, outputs, false,
+                [d, width](Vec<T> total, T x, Index row, Index j) { return total + x * load(d + row * width + j); });
+        } else {
+            const Matrix<T> z = rows_of(input(s, 0), count_, stage.inputs, input_stride(s));
+            gemm(transposed(submatrix(z, 0, count_, first, inputs)), rows_of(d, count_, outputs, width), to, outputs,
+                 false);
+        }
+        if (group == 0 && gradient.bias) {
+            for_each_vector<T>(outputs, [&](Index j, Index n) {
+                Vec<T> total{};
+                for (Index i = 0; i < count_; ++i) {
+                    total += load(d + i * width + j);
+                }
+                store(gradient.bias + j, total, n);
+            });
+        }
+    }
+
+    const StageNetwork<T>& net_;
+    const Index rows_;
+    const int workers_;
+    const bool training_;
+    const Keep keep_;
+    const Layer<T> answer_layer_;
+    const Network<T> answers_;
+    FixedList<Segment> segments_;
+    const Array<Index> slots_;               // of each stage: which of values_ its units are in
+    FixedList<Array<T>> values_;             // (rows, padded units)
+    FixedList<Array<T>> kept_;               // of each stage, (rows, padded units): slopes, masks or normalised values
+    FixedList<Array<std::int32_t>> winners_; // of each stage, (rows, outputs)
+    FixedList<Array<double>> inverses_;      // of each stage: 1 / deviation of its columns
+    const Array<T> y_, losses_;
+    FixedList<Array<T>> patches_; // a workspace for each worker
+    Index count_ = 0;             // of the present rows
+    bool counts_ = false;
+    Inputs<T>* inputs_ = nullptr;
+};
+
+} // namespace fastnet::FASTNET_TARGET

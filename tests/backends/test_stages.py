@@ -1,0 +1,263 @@
+"""Networks of stages as backends compute them, against definitions in nested loops and against plain differences."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastnet import backends
+from fastnet.backends import StageBackend
+from fastnet.backends.spec import Activation, Loss, Output
+from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
+
+ROWS = 6
+
+
+@pytest.fixture
+def stages(backend):
+    if not isinstance(backend, StageBackend):
+        pytest.skip(f"the {backend.name} backend computes networks of stages layer by layer")
+    return backend
+
+
+def affine(rng, inputs, outputs, dtype="float64", bias=True):
+    weight = (rng.standard_normal((inputs, outputs)) / inputs**0.5).astype(dtype)
+    b = rng.standard_normal(outputs).astype(dtype) if bias else None
+    return Stage(StageKind.AFFINE, inputs, outputs, weight=weight, bias=b)
+
+
+def activation(units, kind=Activation.TANH, constant=0.0):
+    return Stage(StageKind.ACTIVATION, units, units, activation=kind, constant=constant)
+
+
+def batch_norm(rng, units, positions=1, dtype="float64"):
+    columns = units // positions
+    return Stage(
+        StageKind.BATCH_NORM,
+        units,
+        units,
+        weight=(1 + 0.3 * rng.standard_normal(columns)).astype(dtype),
+        bias=rng.standard_normal(columns).astype(dtype),
+        positions=positions,
+        running_mean=np.zeros(columns, dtype),
+        running_var=np.ones(columns, dtype),
+        passes=np.zeros(1, np.int64),
+    )
+
+
+def dropout(units, ratio=0.3):
+    return Stage(StageKind.DROPOUT, units, units, ratio=ratio, random=np.array([3, 4, 0], np.uint64))
+
+
+def convolution(rng, windows, filters, dtype="float64", bias=True):
+    shape = (filters, windows.channels, windows.window_height, windows.window_width)
+    weight = (rng.standard_normal(shape) / np.prod(shape[1:]) ** 0.5).astype(dtype)
+    b = rng.standard_normal(filters).astype(dtype) if bias else None
+    inputs = windows.channels * windows.height * windows.width
+    return Stage(StageKind.CONVOLUTION, inputs, filters * windows.positions, weight=weight, bias=b, windows=windows)
+
+
+def pooling(kind, windows):
+    inputs = windows.channels * windows.height * windows.width
+    return Stage(kind, inputs, windows.channels * windows.positions, windows=windows)
+
+
+def batch(rng, inputs, dtype="float64", rows=ROWS, classes=3):
+    return rng.standard_normal((rows, inputs)).astype(dtype), np.arange(rows) % classes
+
+
+def identity(stage, dtype="float64"):
+    """The stage alone: its answers are its units."""
+    return StageSpec((stage,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, np.dtype(dtype))
+
+
+WINDOWS = [
+    Windows(2, 6, 7, window, width, y, x, min(pad, window - 1), min(pad, width - 1))
+    for window, width, (y, x), pad in itertools.product((1, 2, 3), (1, 2, 5), ((1, 1), (2, 1), (3, 2)), (0, 1, 2))
+]
+
+
+def windows_of(image, w, border):
+    """Each window of an image (channels, height, width): (y, x, its elements (channels, window))."""
+    padded = np.pad(image, ((0, 0), (w.pad_y,) * 2, (w.pad_x,) * 2), constant_values=border)
+    for y, x in itertools.product(range(w.out_height), range(w.out_width)):
+        top, left = y * w.stride_y, x * w.stride_x
+        yield y, x, padded[:, top : top + w.window_height, left : left + w.window_width]
+
+
+def by_definition(stage, x):
+    w = stage.windows
+    images = x.astype(np.longdouble).reshape(len(x), w.channels, w.height, w.width)
+    channels = stage.outputs // w.positions
+    y = np.empty((len(x), channels, w.out_height, w.out_width), np.longdouble)
+    for image, out in zip(images, y, strict=True):
+        border = -np.inf if stage.kind == StageKind.MAX_POOLING else 0
+        for i, j, window in windows_of(image, w, border):
+            if stage.kind == StageKind.CONVOLUTION:
+                products = stage.weight.astype(np.longdouble) * window
+                out[:, i, j] = products.sum(axis=(1, 2, 3)) + (0 if stage.bias is None else stage.bias)
+            else:
+                reduce = np.max if stage.kind == StageKind.MAX_POOLING else np.mean
+                out[:, i, j] = reduce(window, axis=(1, 2))
+    return y.reshape(len(x), -1)
+
+
+def test_convolution_and_pooling_are_what_they_are_defined_as(stages, dtype):
+    rng = np.random.default_rng(0)
+    x, _ = batch(rng, 84, dtype, rows=2)
+    for windows in WINDOWS:
+        every = [convolution(rng, windows, filters, dtype, filters > 1) for filters in (1, 5)]
+        every += [pooling(kind, windows) for kind in (StageKind.MAX_POOLING, StageKind.AVERAGE_POOLING)]
+        for stage in every:
+            y = stages.stage_forward(identity(stage, dtype), x)
+            bound = 30 * np.finfo(dtype).eps
+            np.testing.assert_allclose(y, by_definition(stage, x), rtol=0, atol=bound, err_msg=f"{windows}")
+
+
+IMAGE = Windows(2, 6, 7, 3, 2, 1, 1, 1, 1)
+
+
+def networks(rng, dtype):
+    """By name, stages that take 84 inputs and give 3 classes; smooth, so that differences are derivatives."""
+    conv = convolution(rng, IMAGE, 3, dtype)
+    units, (height, width) = conv.outputs, (IMAGE.out_height, IMAGE.out_width)
+    pool = pooling(StageKind.AVERAGE_POOLING, Windows(3, height, width, 2, 2, 2, 2))
+    largest = pooling(StageKind.MAX_POOLING, Windows(3, height, width, 2, 3, 1, 2, 1, 0))
+    second = convolution(rng, Windows(3, height, width, 2, 2, 2, 2, 0, 1), 2, dtype, bias=False)
+    return {
+        "affine": (affine(rng, 84, 3, dtype),),
+        "dropout": (affine(rng, 84, 9, dtype), activation(9), dropout(9), affine(rng, 9, 3, dtype)),
+        "dropout first": (dropout(84), affine(rng, 84, 3, dtype)),
+        "norm": (affine(rng, 84, 9, dtype), batch_norm(rng, 9, dtype=dtype), activation(9), affine(rng, 9, 3, dtype)),
+        "norm first": (batch_norm(rng, 84, dtype=dtype), affine(rng, 84, 3, dtype)),
+        "norm last": (affine(rng, 84, 3, dtype), batch_norm(rng, 3, dtype=dtype)),
+        "two norms": (
+            affine(rng, 84, 9, dtype, bias=False),
+            batch_norm(rng, 9, dtype=dtype),
+            activation(9, Activation.SIGMOID),
+            dropout(9),
+            affine(rng, 9, 5, dtype),
+            batch_norm(rng, 5, dtype=dtype),
+            activation(5),
+            affine(rng, 5, 3, dtype),
+        ),
+        "convolution": (conv, activation(units), affine(rng, units, 3, dtype)),
+        "average pooling": (conv, activation(units), pool, affine(rng, pool.outputs, 3, dtype)),
+        "max pooling": (
+            conv,
+            activation(units),
+            largest,
+            dropout(largest.outputs),
+            affine(rng, largest.outputs, 3, dtype),
+        ),
+        "two convolutions": (
+            conv,
+            batch_norm(rng, units, height * width, dtype),
+            activation(units),
+            second,
+            activation(second.outputs, Activation.SIGMOID),
+            affine(rng, second.outputs, 4, dtype),
+            batch_norm(rng, 4, dtype=dtype),
+            affine(rng, 4, 3, dtype),
+        ),
+        "norm of units after channels": (conv, batch_norm(rng, units, 1, dtype), affine(rng, units, 3, dtype)),
+    }
+
+
+NAMES = list(networks(np.random.default_rng(0), "float64"))
+ANSWERS = [(Output.SOFTMAX, Loss.CROSS_ENTROPY), (Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)]
+
+
+def largest_of(gradients):
+    return max(float(np.abs(g).max()) for g in gradients)
+
+
+def off(found, expected):
+    """The greatest difference, relative to the greatest entry of all."""
+    return largest_of([a - b for a, b in zip(found, expected, strict=True)]) / largest_of(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("answer", ANSWERS, ids=["softmax", "identity"])
+def test_backprop_and_every_difference_agree(stages, dtype, name, answer):
+    rng = np.random.default_rng(1)
+    spec = StageSpec(networks(rng, dtype)[name], *answer, np.dtype(dtype), weight_decay=0.1)
+    x, t = batch(rng, 84, dtype)
+    size, step = sum(p.size for p in spec.parameters), 1e-8 if dtype == "float64" else 1e-5
+    loss = stages.stage_loss(spec, x, t, training=True, counts=False)
+    incremental, loss_too, evaluations, _ = stages.stage_differences(spec, x, t, step, nodal=False)
+    nodal, *_ = stages.stage_differences(spec, x, t, step, nodal=True)
+    coarse, *_ = stages.stage_differences(spec, x, t, 1e-3, nodal=True)
+    coarse_too, *_ = stages.stage_differences(spec, x, t, 1e-3, nodal=False)
+    entries = np.arange(0, size, max(size // 50, 1))
+    loop = stages.stage_loop(spec, x, t, 1e-3, entries)
+    base, backprop, d_x = stages.stage_loss_and_gradient(spec, x, t, inputs=True)
+    assert base == loss == loss_too
+    assert evaluations > 0
+    assert d_x.shape == x.shape
+    exact = 1e-13 if dtype == "float64" else 5e-6
+    assert off(incremental, backprop) < exact
+    assert off(nodal, backprop) < exact
+    assert off(coarse, coarse_too) < (1e-12 if dtype == "float64" else 1e-5)
+    flat = np.concatenate([g.ravel() for g in coarse])[entries]
+    assert np.abs(flat - loop).max() < (1e-9 if dtype == "float64" else 3e-3) * largest_of(coarse)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_with_respect_to_x(stages, name):
+    rng = np.random.default_rng(1)
+    spec = StageSpec(networks(rng, "float64")[name], weight_decay=0.1)
+    x, t = batch(rng, 84)
+    direction, h = rng.standard_normal(x.shape), 1e-5
+    above, below = (stages.stage_loss(spec, x + s * h * direction, t, training=True, counts=False) for s in (1, -1))
+    _, _, d_x = stages.stage_loss_and_gradient(spec, x, t, inputs=True)
+    assert (d_x * direction).sum() == pytest.approx((above - below) / (2 * h), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_bits_on_any_number_of_threads(stages, dtype, name):
+    answers = []
+    for threads in (1, 2, 5):
+        backends.set_num_threads(threads)
+        rng = np.random.default_rng(1)
+        spec = StageSpec(networks(rng, dtype)[name], dtype=np.dtype(dtype))
+        x, t = batch(rng, 84, dtype, rows=140)
+        found = [*stages.stage_differences(spec, x, t, 1e-4, nodal=True)[0]]
+        loss, gradient, d_x = stages.stage_loss_and_gradient(spec, x, t, inputs=True)
+        found += [*gradient, d_x, stages.stage_forward(spec, x)]
+        answers.append((loss, *(a.tobytes() for a in found)))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_pass_that_counts_changes_the_state(stages, dtype):
+    rng = np.random.default_rng(1)
+    spec = StageSpec(networks(rng, dtype)["two norms"], dtype=np.dtype(dtype))
+    norm, drop = spec.stages[1], spec.stages[3]
+    x, t = batch(rng, 84, dtype)
+    stages.stage_loss(spec, x, t, training=True, counts=False)
+    assert norm.passes[0] == drop.random[2] == 0
+    a = (x @ spec.stages[0].weight).astype(np.float64)
+    stages.stage_loss(spec, x, t, training=True, counts=True)
+    assert norm.passes[0] == drop.random[2] == 1
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(norm.running_mean, a.mean(axis=0), rtol=0, atol=tolerance)  # of the first pass alone
+    np.testing.assert_allclose(norm.running_var, a.var(axis=0), rtol=tolerance)
+    stages.stage_loss(spec, 3 * x, t, training=True, counts=True)
+    share = 0.1 / (1 - 0.9**2)
+    np.testing.assert_allclose(norm.running_mean, (1 + 2 * share) * a.mean(axis=0), rtol=0, atol=tolerance * 10)
+
+
+def test_kinks_are_left_to_moves_one_by_one(stages, dtype):
+    """A ReLU that changes its side: nodal gives what incremental gives."""
+    rng = np.random.default_rng(2)
+    spec = StageSpec(
+        (affine(rng, 84, 9, dtype), activation(9, Activation.RELU), dropout(9), affine(rng, 9, 3, dtype)),
+        dtype=np.dtype(dtype),
+    )
+    x, t = batch(rng, 84, dtype, rows=20)
+    nodal, _, _, fallbacks = stages.stage_differences(spec, x, t, 0.1, nodal=True)
+    one_by_one, *_ = stages.stage_differences(spec, x, t, 0.1, nodal=False)
+    assert fallbacks > 0
+    assert off(nodal, one_by_one) < (1e-12 if dtype == "float64" else 1e-5)

@@ -1,0 +1,278 @@
+"""Networks of stages against the same layers one by one: passes, state, differences and training."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet import backends, optimizers
+from fastnet.backends import StageBackend
+from fastnet.layers import (
+    Affine,
+    AveragePooling,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    MaxPooling,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    SoftmaxWithLoss,
+    Tanh,
+)
+from fastnet.networks.layerwise import Layerwise
+from fastnet.networks.staged import Staged
+from layer_networks import affine, batch_of
+from layers_in_long_double import difference, masks_of
+
+KINDS = {
+    "norm": {"use_batchnorm": True},
+    "dropout": {"dropout_ratio": 0.3},
+    "both": {"use_batchnorm": True, "dropout_ratio": 0.4, "weight_decay_lambda": 0.1},
+}
+
+
+@pytest.fixture
+def staged(backend):
+    if not isinstance(backend, StageBackend):
+        pytest.skip(f"the {backend.name} backend computes networks of stages layer by layer")
+    return backend
+
+
+def network(kind, dtype="float64", activation="tanh", hidden=(5, 7)):
+    return fastnet.MultiLayerNet(6, list(hidden), 4, activation=activation, dtype=dtype, seed=0, **KINDS[kind])
+
+
+def both(kind, dtype, activation):
+    net = network(kind, dtype, activation)
+    twin = copy.deepcopy(net)
+    twin._staged = False
+    assert type(net._computation()) is Staged
+    assert type(twin._computation()) is Layerwise
+    return net, twin
+
+
+def close(found, expected, dtype):
+    scale = max(float(np.abs(np.asarray(e)).max()) for e in expected)
+    for left, right in zip(found, expected, strict=True):
+        assert np.asarray(left).dtype == np.asarray(right).dtype
+        np.testing.assert_allclose(left, right, rtol=0, atol=100 * np.finfo(dtype).eps * scale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sigmoid"])
+def test_the_same_as_layer_by_layer(staged, dtype, kind, activation):
+    net, twin = both(kind, dtype, activation)
+    x, t = batch_of(23)
+    x = x.astype(dtype)
+    for _ in range(3):  # the state goes on from pass to pass
+        (loss, gradient), (other_loss, other) = (n.loss_and_gradient(x, t) for n in (net, twin))
+        assert list(gradient) == list(other)
+        close(gradient.values(), other.values(), dtype)
+        close([loss], [other_loss], dtype)
+        close([net.training_loss(x, t)], [twin.training_loss(x, t)], dtype)
+        assert list(net.state) == list(twin.state)
+        close(net.state.values(), twin.state.values(), dtype)
+    close([net.loss(x, t), net.accuracy(x, t)], [twin.loss(x, t), twin.accuracy(x, t)], dtype)
+    close([net.predict(x), net.predict(x[0])], [twin.predict(x), twin.predict(x[0])], dtype)
+    close([net.input_gradient(x, t)], [twin.input_gradient(x, t)], dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_algorithm_repeats_the_last_pass(staged, kind):
+    net, twin = both(kind, "float64", "tanh")
+    x, t = batch_of(9)
+    net.gradient(x, t)
+    twin.gradient(x, t)
+    before = copy.deepcopy((net.params, net.state))
+    loop = twin.numerical_gradient(x, t, 1e-4)
+    for algorithm in ("auto", "nodal", "incremental", "loop"):
+        found = net.numerical_gradient(x, t, 1e-4, algorithm=algorithm)
+        assert list(found) == list(net.params)
+        for name, gradient in found.items():
+            np.testing.assert_allclose(gradient, loop[name], rtol=0, atol=1e-10, err_msg=f"{algorithm} {name}")
+        assert found.diagnostics.loss == pytest.approx(loop.diagnostics.loss, rel=1e-14)
+        some = net.numerical_gradient(x, t, 1e-4, algorithm=algorithm, names=("W2", "b1"))
+        assert list(some) == ["b1", "W2"]
+        np.testing.assert_array_equal(some["W2"], found["W2"])
+    for now, then in zip((net.params, net.state), before, strict=True):
+        for name, array in now.items():
+            np.testing.assert_array_equal(array, then[name])
+    with pytest.raises(ValueError, match="algorithm must be one of"):
+        net.numerical_gradient(x, t, algorithm="fast")
+
+
+def trained(kind, dtype, fused, gradient, rule="Adam", epochs=2):
+    net = network(kind, dtype, hidden=(8, 5))
+    rng = np.random.default_rng(5)
+    x, t = rng.standard_normal((70, 6)).astype(dtype), rng.integers(0, 4, 70)
+    optimizer = getattr(optimizers, rule)(lr=0.01)
+    options = {"epochs": 3, "batch_size": 20, "fused": fused, "gradient": gradient, "seed": 3, "progress": False}
+    trainer = fastnet.Trainer(net, x, t, optimizer=optimizer, **options)
+    trainer.fit(epochs=epochs)
+    return trainer, (x, t)
+
+
+def bits(trainer):
+    net = trainer.net
+    arrays = net.params | net.state | trainer.optimizer.state_dict()
+    return {name: np.asarray(array).tobytes() for name, array in arrays.items()}, list(trainer.history.losses)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gradient", ["backprop", "numerical"])
+@pytest.mark.parametrize("rule", ["SGD", "Momentum", "Adam"])
+def test_training_has_the_bits_of_single_steps(staged, dtype, kind, gradient, rule):
+    (one, data), (other, _) = (trained(kind, dtype, fused, gradient, rule) for fused in (True, False))
+    assert bits(one) == bits(other)
+    after = [trainer.net.numerical_gradient(*(part[:20] for part in data)) for trainer in (one, other)]
+    for name, array in after[0].items():  # both repeat the last pass of the training
+        np.testing.assert_array_equal(array, after[1][name])
+
+
+def test_training_goes_on_from_a_file(staged, tmp_path):
+    whole, _ = trained("both", "float64", True, "backprop", epochs=3)
+    half, _ = trained("both", "float64", True, "backprop", epochs=1)
+    half.save(tmp_path / "half.npz")
+    again, _ = trained("both", "float64", True, "backprop", epochs=2)  # of another state, which is replaced
+    again.load(tmp_path / "half.npz")
+    again.fit(epochs=2)
+    assert bits(again) == bits(whole)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(staged):
+    net = network("both")
+    net.params["W3"][:] = 1e308
+    x, t = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 4
+    trainer = fastnet.Trainer(net, x, t, epochs=1, batch_size=20, fused=True, progress=False, keep_best=False)
+    before = copy.deepcopy(net.params), copy.deepcopy(net.state)
+    with np.errstate(all="ignore"), pytest.raises(fastnet.DivergenceError):
+        trainer.fit()
+    for now, then in zip((net.params, net.state), before, strict=True):
+        for name, array in now.items():
+            np.testing.assert_array_equal(array, then[name], err_msg=name)
+
+
+def test_what_has_stages_and_what_has_not(staged):
+    rng = np.random.default_rng(0)
+
+    class OwnReLU(ReLU):
+        def forward(self, x):
+            return super().forward(x)
+
+    def computed(*layers):
+        return type(fastnet.Network(layers, SoftmaxWithLoss())._computation())
+
+    norm = BatchNorm(np.ones(5), np.zeros(5))
+    assert computed(affine(rng, 6, 5), norm, LeakyReLU(0.2), Dropout(0.1), affine(rng, 5, 3)) is Staged
+    assert computed(ReLU(), affine(rng, 6, 5), ReLU(), ReLU(), affine(rng, 5, 3)) is Staged
+    assert computed(affine(rng, 6, 5), OwnReLU(), affine(rng, 5, 3)) is Layerwise
+    with fastnet.use_backend("numpy"):
+        assert computed(affine(rng, 6, 5), Dropout(), affine(rng, 5, 3)) is Layerwise
+
+
+def test_wrong_shapes_are_reported_by_the_layers(staged):
+    net = network("both")
+    with pytest.raises(ValueError, match="x has 5 columns for a network of 6 inputs"):
+        net.gradient(np.ones((3, 5)), [0, 1, 2])
+    net.params["gamma1"] = np.ones(6)
+    with pytest.raises(ValueError, match=r"params\['gamma1'\] must have shape \(5,\), not \(6,\)"):
+        net.gradient(np.ones((3, 6)), [0, 1, 2])
+    loose = fastnet.Network([Dropout(), Affine(np.ones((6, 4)))], SoftmaxWithLoss())
+    with pytest.raises(ValueError, match="x has 5 columns for"):
+        loose.gradient(np.ones((3, 5)), [0, 1, 2])
+
+
+def test_statistics_of_another_dtype(staged):
+    net, (x, t) = network("norm", "float32"), batch_of(9)
+    net.state["running_mean1"] = net.state["running_mean1"].astype("float64")
+    net.gradient(x, t)
+    assert net.state["running_mean1"].dtype == np.float32
+
+
+def test_any_number_of_threads(staged):
+    answers = []
+    for threads in (1, 2, 3):
+        backends.set_num_threads(threads)
+        trainer, _ = trained("both", "float32", True, "backprop")
+        answers.append(bits(trainer))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def convolutional(dtype="float64", pooling=MaxPooling, norm=True):
+    """A network of flat rows of 2·6·5 numbers, images from the second layer on."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return (rng.standard_normal(shape) / np.prod(shape[1:]) ** 0.5).astype(dtype)
+
+    layers = [
+        Reshape((2, 6, 5)),
+        Convolution(draw(3, 2, 3, 2), draw(3), pad=(1, 0)),
+        *([BatchNorm(np.ones(3, dtype), np.zeros(3, dtype))] if norm else []),
+        Tanh(),
+        pooling(2, 2, stride=2),
+        Convolution(draw(4, 3, 2, 2), stride=(1, 2), pad=1),
+        Sigmoid(),
+        Flatten(),
+        affine(rng, 32, 7, dtype),
+        *([BatchNorm(np.ones(7, dtype), np.zeros(7, dtype))] if norm else []),
+        ReLU(),
+        Dropout(0.2, seed=1),
+        affine(rng, 7, 4, dtype),
+    ]
+    return fastnet.Network(layers, SoftmaxWithLoss(), 0.1)
+
+
+@pytest.mark.parametrize("pooling", [MaxPooling, AveragePooling])
+@pytest.mark.parametrize("norm", [False, True])
+def test_images(staged, dtype, pooling, norm):
+    net = convolutional(dtype, pooling, norm)
+    twin = copy.deepcopy(net)
+    twin._staged = False
+    rng = np.random.default_rng(1)
+    x, t = rng.standard_normal((9, 60)).astype(dtype), np.arange(9) % 4
+    (loss, gradient), (other_loss, other) = (n.loss_and_gradient(x, t) for n in (net, twin))
+    assert type(net._computation()) is Staged
+    close(gradient.values(), other.values(), dtype)
+    close([loss], [other_loss], dtype)
+    close(net.state.values(), twin.state.values(), dtype)
+    close([net.predict(x)], [twin.predict(x)], dtype)
+    close([net.predict(x.reshape(9, 2, 6, 5))], [net.predict(x)], dtype)
+    h = 1e-8 if dtype == "float64" else 1e-4
+    close(net.numerical_gradient(x, t, h).values(), gradient.values(), dtype)
+    close([net.input_gradient(x, t)], [twin.input_gradient(x, t)], dtype)
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+
+
+def test_images_that_do_not_fit_are_reported_by_the_layers(staged):
+    net = fastnet.Network([Convolution(np.ones((2, 1, 3, 3))), Flatten(), Affine(np.ones((8, 3)))], SoftmaxWithLoss())
+    net.gradient(np.ones((2, 1, 4, 4)), [0, 1])
+    with pytest.raises(ValueError, match="does not fit into x of shape"):
+        net.gradient(np.ones((2, 1, 2, 2)), [0, 1])
+    with pytest.raises(ValueError, match="channel"):
+        net.gradient(np.ones((2, 3, 4, 4)), [0, 1])
+
+
+@pytest.mark.parametrize("name", [*KINDS, "images", "images with norms"])
+@pytest.mark.parametrize("h", [1e-3, 0.1])
+def test_differences_are_those_of_long_double(staged, name, h):
+    """The central differences themselves, however large the step, kinks and new winners of pooling included."""
+    rng = np.random.default_rng(0)
+    net = network(name, activation="relu") if name in KINDS else convolutional(norm="norms" in name)
+    x, t = rng.standard_normal((9, 6 if name in KINDS else 60)), np.arange(9) % 4
+    net.gradient(x, t)
+    masks = masks_of(net, x, t)
+    for algorithm in ("nodal", "incremental"):
+        found = net.numerical_gradient(x, t, h, algorithm=algorithm)
+        largest = max(np.abs(g).max() for g in found.values())
+        for key, gradient in found.items():
+            for entry in range(0, gradient.size, max(1, gradient.size // 5)):
+                index = np.unravel_index(entry, gradient.shape)
+                expected = difference(net, masks, x, t, h, key, index)
+                assert abs(gradient[index] - expected) < 2e-14 * largest, (algorithm, key, index)
