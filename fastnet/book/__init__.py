@@ -10,6 +10,8 @@ in the book                            here
 ``from two_layer_net import …``        ``from fastnet.book.ch04.two_layer_net import …`` (or ch05)
 ``from layer_naive import *``          ``from fastnet.book.ch05.layer_naive import *``
 ``from gradient_2d import …``          ``from fastnet.book.ch04.gradient_2d import …``
+``from simple_convnet import …``       ``from fastnet.book.ch07.simple_convnet import …``
+``from deep_convnet import …``         ``from fastnet.book.ch08.deep_convnet import …``
 ``import pickle``                      ``from fastnet.book import pickle``
 =====================================  ===========================================================
 
@@ -18,6 +20,6 @@ Names, arguments, defaults and attributes are the book's. Random numbers come fr
 weight decay. Wrong arguments raise exceptions that name them, as everywhere in fastnet.
 """
 
-from fastnet.book import ch04, ch05, common, dataset, pickle
+from fastnet.book import ch04, ch05, ch07, ch08, common, dataset, pickle
 
-__all__ = ["ch04", "ch05", "common", "dataset", "pickle"]
+__all__ = ["ch04", "ch05", "ch07", "ch08", "common", "dataset", "pickle"]

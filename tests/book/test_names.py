@@ -18,7 +18,7 @@ MODULES = {
     """,
     "common.gradient": "numerical_gradient numerical_gradient_2d np",
     "common.layers": """
-        Relu Sigmoid Affine SoftmaxWithLoss Dropout BatchNormalization
+        Relu Sigmoid Affine SoftmaxWithLoss Dropout BatchNormalization Convolution Pooling im2col col2im
         identity_function step_function sigmoid sigmoid_grad relu relu_grad softmax sum_squared_error
         cross_entropy_error softmax_loss np
     """,
@@ -26,7 +26,7 @@ MODULES = {
     "common.multi_layer_net_extend": "MultiLayerNetExtend",
     "common.optimizer": "SGD Momentum Nesterov AdaGrad RMSprop Adam np",
     "common.trainer": "Trainer",
-    "common.util": "smooth_curve shuffle_dataset conv_output_size np",
+    "common.util": "smooth_curve shuffle_dataset conv_output_size im2col col2im np",
     "dataset.mnist": "load_mnist train_num test_num img_dim img_size",
     "ch04.gradient_1d": "numerical_diff function_1 tangent_line",
     "ch04.gradient_2d": "numerical_gradient function_2",
@@ -35,6 +35,8 @@ MODULES = {
     "ch04.two_layer_net": "TwoLayerNet",
     "ch05.layer_naive": "MulLayer AddLayer",
     "ch05.two_layer_net": "TwoLayerNet",
+    "ch07.simple_convnet": "SimpleConvNet",
+    "ch08.deep_convnet": "DeepConvNet",
     "pickle": "load loads dump dumps UnpicklingError",
 }
 
@@ -49,10 +51,13 @@ def test_a_star_import_gives_the_names_of_the_book(module):
 
 
 NET = "input_size, hidden_size_list, output_size, activation='relu', weight_init_std='relu', weight_decay_lambda=0"
+FILTERS = "{'filter_num': %d, 'filter_size': %d, 'pad': %d, 'stride': 1}"
 CALLS = {
     "common.layers.Affine": "W, b",
     "common.layers.BatchNormalization": "gamma, beta, momentum=0.9, running_mean=None, running_var=None",
+    "common.layers.Convolution": "W, b, stride=1, pad=0",
     "common.layers.Dropout": "dropout_ratio=0.5",
+    "common.layers.Pooling": "pool_h, pool_w, stride=1, pad=0",
     "common.multi_layer_net.MultiLayerNet": NET,
     "common.multi_layer_net_extend.MultiLayerNetExtend": NET
     + ", use_dropout=False, dropout_ration=0.5, use_batchnorm=False",
@@ -66,12 +71,26 @@ CALLS = {
     "common.optimizer.Adam": "lr=0.001, beta1=0.9, beta2=0.999",
     "common.trainer.Trainer": "network, x_train, t_train, x_test, t_test, epochs=20, mini_batch_size=100, "
     "optimizer='SGD', optimizer_param={'lr': 0.01}, evaluate_sample_num_per_epoch=None, verbose=True",
+    "common.util.im2col": "input_data, filter_h, filter_w, stride=1, pad=0",
+    "common.util.col2im": "col, input_shape, filter_h, filter_w, stride=1, pad=0",
     "common.util.conv_output_size": "input_size, filter_size, stride=1, pad=0",
     "common.util.shuffle_dataset": "x, t",
     "dataset.mnist.load_mnist": "normalize=True, flatten=True, one_hot_label=False",
     "ch04.gradient_method.gradient_descent": "f, init_x, lr=0.01, step_num=100",
     "ch04.two_layer_net.TwoLayerNet": "input_size, hidden_size, output_size, weight_init_std=0.01",
     "ch05.two_layer_net.TwoLayerNet": "input_size, hidden_size, output_size, weight_init_std=0.01",
+    "ch07.simple_convnet.SimpleConvNet": f"input_dim=(1, 28, 28), conv_param={FILTERS % (30, 5, 0)}, "
+    "hidden_size=100, output_size=10, weight_init_std=0.01",
+    "ch07.simple_convnet.SimpleConvNet.accuracy": "self, x, t, batch_size=100",
+    "ch07.simple_convnet.SimpleConvNet.save_params": "self, file_name='params.pkl'",
+    "ch07.simple_convnet.SimpleConvNet.load_params": "self, file_name='params.pkl'",
+    "ch08.deep_convnet.DeepConvNet": "input_dim=(1, 28, 28), "
+    + ", ".join(
+        f"conv_param_{n}={FILTERS % (filters, 3, pad)}"
+        for n, filters, pad in ((1, 16, 1), (2, 16, 1), (3, 32, 1), (4, 32, 2), (5, 64, 1), (6, 64, 1))
+    )
+    + ", hidden_size=50, output_size=10",
+    "ch08.deep_convnet.DeepConvNet.predict": "self, x, train_flg=False",
 }
 
 

@@ -28,16 +28,21 @@ from fastnet.book.common.functions import (
     step_function,
     sum_squared_error,
 )
+from fastnet.book.common.util import col2im, im2col
 
 __all__ = [
     "Affine",
     "BatchNormalization",
+    "Convolution",
     "Dropout",
+    "Pooling",
     "Relu",
     "Sigmoid",
     "SoftmaxWithLoss",
+    "col2im",
     "cross_entropy_error",
     "identity_function",
+    "im2col",
     "np",
     "relu",
     "relu_grad",
@@ -227,12 +232,9 @@ class BatchNormalization(layers.BatchNorm):
         running_mean: FloatArray | None = None,
         running_var: FloatArray | None = None,
     ) -> None:
-        super().__init__(gamma, beta, momentum)
-        for name, given in (("running_mean", running_mean), ("running_var", running_var)):
-            start = np.zeros_like(self.state[name]) if given is None else checks.as_parameter(given, name, 1)
-            if start.shape != gamma.shape:
-                raise ValueError(f"{name} must have the shape of gamma, {gamma.shape}, not {start.shape}")
-            self.state[name] = start.astype(self.state[name].dtype)
+        start = np.zeros_like(checks.as_parameter(gamma, "gamma", 1))
+        mean, var = (start if given is None else given for given in (running_mean, running_var))
+        super().__init__(gamma, beta, momentum, mean, var)
 
     def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> FloatArray:
         """Normalise each column, multiply by gamma and add beta.
@@ -260,6 +262,52 @@ class BatchNormalization(layers.BatchNorm):
         """The derivative with respect to `x`, in its shape, from `dout`, in the same shape."""
         d = checks.as_floating(dout, "dout")
         return super().backward(as_rows(d) if d.ndim > 2 else d).reshape(d.shape)
+
+
+class Convolution(layers.Convolution):
+    """Filters that slide over images. `fastnet.layers.Convolution`.
+
+    Parameters
+    ----------
+    W : ndarray
+        Filters, shape (filters, channels, height, width), float32 or float64.
+    b : ndarray or float
+        Biases, shape (filters,), of the same dtype; or one number for all filters.
+    stride : int, default 1
+    pad : int, default 0
+
+    Attributes
+    ----------
+    W, b, dW, db : ndarray
+        The given arrays, and the gradients with respect to them from the last `backward`.
+    x : ndarray or None
+        The images of the last `forward`.
+    """
+
+    def __init__(self, W: FloatArray, b: FloatArray | float, stride: int = 1, pad: int = 0) -> None:
+        if np.ndim(b) == 0:
+            weight = checks.as_parameter(W, "W", 4)
+            b = np.full(len(weight), checks.as_real(b, "b"), weight.dtype)
+        super().__init__(W, np.asarray(b), stride, pad)
+
+    @property
+    def x(self) -> FloatArray | None:
+        saved: FloatArray | None = self._saved
+        return saved
+
+
+class Pooling(layers.MaxPooling):
+    """The largest element of each window. `fastnet.layers.MaxPooling`.
+
+    Parameters
+    ----------
+    pool_h, pool_w : int
+        The height and the width of the windows.
+    stride : int, default 1
+        From one window to the next. The usual choice is the size of the windows.
+    pad : int, default 0
+        How much is added on each side; it never wins.
+    """
 
 
 def as_rows(x: FloatArray) -> FloatArray:

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import networks
+from fastnet import layers
 from fastnet._tools import checks
 from fastnet.book.common.layers import Affine, BatchNormalization, Dropout, Relu, Sigmoid, SoftmaxWithLoss
 from fastnet.book.layered import Key, LayeredNet
+from fastnet.networks import Network
 
 __all__ = ["MultiLayerNet"]
 
 ACTIVATIONS: dict[str, type[Relu | Sigmoid]] = {"sigmoid": Sigmoid, "relu": Relu}
+SAME: dict[type[layers.Layer], type[layers.Layer]] = {Sigmoid: layers.Sigmoid, Relu: layers.ReLU}
 GAINS = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}  # the variance of the weights is the gain over inputs
 
 
@@ -76,32 +78,22 @@ class MultiLayerNet(LayeredNet):
         batchnorm: bool = False,
     ) -> None:
         kind = ACTIVATIONS[checks.as_choice(activation, "activation", tuple(ACTIVATIONS))]
-        # It checks the arguments, and computes with the parameters that are drawn below.
-        network = networks.MultiLayerNet(
-            input_size,
-            hidden_size_list,
-            output_size,
-            activation=activation,
-            weight_init_std=weight_init_std,
-            weight_decay_lambda=weight_decay_lambda,
-            use_batchnorm=batchnorm,
-            seed=0,
-        )
-        hidden = [len(network.params[f"b{n}"]) for n in range(1, len(network.params)) if f"W{n + 1}" in network.params]
-        self.input_size, self.hidden_size_list, self.output_size = input_size, hidden, output_size
+        inputs, hidden = checks.as_count(input_size, "input_size"), _as_counts(hidden_size_list, "hidden_size_list")
+        sizes = [inputs, *hidden, checks.as_count(output_size, "output_size")]
+        self.input_size, self.hidden_size_list, self.output_size = inputs, hidden, sizes[-1]
         self.hidden_layer_num = len(hidden)
-        self.weight_decay_lambda = weight_decay_lambda
+        self.weight_decay_lambda = checks.as_not_negative(weight_decay_lambda, "weight_decay_lambda")
         self.params = {}
-        for number, (inputs, outputs) in enumerate(itertools.pairwise([input_size, *hidden, output_size]), 1):
-            scale = weight_init_std
-            if isinstance(scale, str):
-                scale = float(np.sqrt(GAINS[scale.lower()] / inputs))
-            self.params[f"W{number}"] = scale * np.random.randn(inputs, outputs)
-            self.params[f"b{number}"] = np.zeros(outputs)
+        for number, (before, units) in enumerate(itertools.pairwise(sizes), 1):
+            self.params[f"W{number}"] = _std(weight_init_std, before) * np.random.randn(before, units)
+            self.params[f"b{number}"] = np.zeros(units)
         self.layers: OrderedDict[str, Any] = OrderedDict()
         owners: dict[str, tuple[Key, str]] = {}
-        for number, units in enumerate([*hidden, output_size], 1):
-            self.layers[f"Affine{number}"] = Affine(self.params[f"W{number}"], self.params[f"b{number}"])
+        same: list[layers.Layer] = []  # the layers of fastnet that compute the same
+        for number, units in enumerate(sizes[1:], 1):
+            weight, bias = self.params[f"W{number}"], self.params[f"b{number}"]
+            self.layers[f"Affine{number}"] = Affine(weight, bias)
+            same.append(layers.Affine(weight, bias))
             owners |= {f"{own}{number}": (f"Affine{number}", own) for own in ("W", "b")}
             if number > len(hidden):
                 break
@@ -109,10 +101,32 @@ class MultiLayerNet(LayeredNet):
                 gamma, beta = np.ones(units), np.zeros(units)
                 self.params |= {f"gamma{number}": gamma, f"beta{number}": beta}
                 self.layers[f"BatchNorm{number}"] = BatchNormalization(gamma, beta)
+                same.append(layers.BatchNorm(gamma, beta, 0.9, np.zeros(units), np.zeros(units)))
                 owners |= {f"{own}{number}": (f"BatchNorm{number}", own) for own in ("gamma", "beta")}
             self.layers[f"Activation_function{number}"] = kind()
+            same.append(SAME[kind]())
             if dropout_ratio is not None:
                 self.layers[f"Dropout{number}"] = Dropout(dropout_ratio)
         self.last_layer = SoftmaxWithLoss()
         # The book's Dropout is not fastnet's, so a network with it runs layer by layer.
-        self._adopt(owners, network if dropout_ratio is None else None)
+        network = Network(same, layers.SoftmaxWithLoss()) if dropout_ratio is None else None
+        self._adopt(owners, network)
+
+
+def _as_counts(sizes: object, name: str) -> list[int]:
+    """The numbers of units of the hidden layers, of which there must be one."""
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise TypeError(f"{name} must be a list of numbers, as in [50], not {checks.type_name(sizes)}")
+    found = [checks.as_count(size, f"{name}[{place}]") for place, size in enumerate(sizes)]
+    if not found:
+        raise ValueError(f"{name} is empty: it must have the number of units of at least one hidden layer")
+    return found
+
+
+def _std(weight_init_std: str | float, inputs: int) -> float:
+    """The standard deviation of the weights of a layer with this number of inputs."""
+    if isinstance(weight_init_std, str):
+        return float(
+            np.sqrt(GAINS[checks.as_choice(weight_init_std.lower(), "weight_init_std", tuple(GAINS))] / inputs)
+        )
+    return checks.as_not_negative(weight_init_std, "weight_init_std")
