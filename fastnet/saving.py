@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_fits", "load_arrays", "save_arrays"]
+__all__ = ["check_fits", "load_arrays", "save_arrays", "write_file"]
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +55,26 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array], about
         exception names `path`.
     """
     named = _as_path(path)
-    data = _pack(arrays, about)
+    write_file(named, _pack(arrays, about))
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write bytes to a file, complete or not at all, as `save_arrays` describes.
+
+    Parameters
+    ----------
+    path : path-like
+        The file's exact name.
+    data : bytes
+
+    Raises
+    ------
+    TypeError
+        If `path` is not path-like.
+    OSError
+        If the file can't be written; the exception names `path`.
+    """
+    named = _as_path(path)
     try:
         _replace(os.path.realpath(named), data)
     except OSError as error:

@@ -22,7 +22,7 @@ FLOORS = (
     ("layers", "optimizers"),
     ("plotting", "networks"),
     ("checking", "training"),
-    ("cli",),
+    ("cli", "book"),
     ("__init__", "__main__"),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

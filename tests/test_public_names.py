@@ -26,6 +26,7 @@ FACES = {
         MOST_THREADS NAMES Backend StageBackend TrainingBackend active available build_info get get_num_threads
         has_extension set_num_threads use_backend
     """,
+    "fastnet.book": "ch04 ch05 ch07 ch08 common dataset pickle",
     "fastnet.checking": """
         EntryCheck GradientCheck GradientCheckError GradientComparison MethodResult StepComparison StepErrors
         check_gradient check_layer compare_gradients compare_steps
