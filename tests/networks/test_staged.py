@@ -239,7 +239,7 @@ def test_images(staged, dtype, pooling, norm):
     x, t = rng.standard_normal((9, 60)).astype(dtype), np.arange(9) % 4
     (loss, gradient), (other_loss, other) = (n.loss_and_gradient(x, t) for n in (net, twin))
     assert type(net._computation()) is Staged
-    close(gradient.values(), other.values(), dtype)
+    close(gradient.values(), other.values(), dtype, ulps=1000)  # BatchNorm of a unit that hardly varies
     close([loss], [other_loss], dtype)
     close(net.state.values(), twin.state.values(), dtype)
     close([net.predict(x)], [twin.predict(x)], dtype)
