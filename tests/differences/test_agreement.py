@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from chains import AGREEMENT, ANSWERS, STEP, I, L, R, S, T, chain, compiled, exact, off, spec_of, two_layers
+from chains import (
+    AGREEMENT,
+    ANSWERS,
+    MORE_ANSWERS,
+    STEP,
+    E,
+    G,
+    I,
+    L,
+    P,
+    R,
+    S,
+    T,
+    U,
+    chain,
+    compiled,
+    exact,
+    off,
+    spec_of,
+    two_layers,
+)
+from fastnet.backends import _numpy
 from fastnet.backends.spec import Loss, Output
 
 
@@ -39,7 +62,10 @@ def test_nodal_is_incremental_on_unscaled_pixels(both, drawn_digits, h):
 
 
 @compiled
-@pytest.mark.parametrize("kinds", [(R, R, R, I), (S, T, S, I), (R, S, R, I), (T, R, L, S), (S, R, R, T), (L, T, I)])
+@pytest.mark.parametrize(
+    "kinds",
+    [(R, R, R, I), (S, T, S, I), (R, S, R, I), (T, R, L, S), (S, R, R, T), (L, T, I), (P, U, G, I), (E, G, E, U)],
+)
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a[0].name}-{a[1].name}".lower())
 def test_nodal_is_incremental_in_deep_networks(both, dtype, kinds, answer):
     spec = chain((*(20, 17, 16, 15)[: len(kinds)], 10), kinds, dtype, answer)
@@ -49,6 +75,48 @@ def test_nodal_is_incremental_in_deep_networks(both, dtype, kinds, answer):
     assert difference <= AGREEMENT[dtype]
     if not {R, L} & set(kinds):
         assert of_nodal.fallbacks == of_nodal.kinks == 0 or dtype == "float32"
+
+
+@compiled
+@pytest.mark.parametrize("kinds", [(R, R, I), (G, S, I), (E, I)])
+@pytest.mark.parametrize("answer", MORE_ANSWERS, ids=lambda a: a[1].name.lower())
+def test_nodal_is_incremental_with_the_losses_of_numbers(both, kinds, answer):
+    """The absolute error's kinks are met, and those of ReLU; a Huber loss that changes its branch is no polynomial."""
+    spec = chain((*(20, 17, 16)[: len(kinds)], 3), kinds, "float64", answer)
+    rng = np.random.default_rng(1)
+    x, t = rng.standard_normal((20, 20)), rng.random((20, 3))
+    difference, _, of_incremental = both(spec, x, t, STEP["float64"])
+    assert difference <= AGREEMENT["float64"]
+    if R not in kinds:
+        assert not any(k.any() for k in of_incremental.kinked)
+
+    z = x
+    for weight, bias, kind, constant in spec.layers:
+        z = _numpy.activation(kind, z @ weight + bias, constant)
+    near = z + (1 if answer[1] == Loss.HUBER else 0) + rng.uniform(-1e-5, 1e-5, z.shape)
+    if answer[1] != Loss.BINARY_CROSS_ENTROPY:
+        difference, of_nodal, of_incremental = both(spec, x, near, STEP["float64"])
+        assert difference <= AGREEMENT["float64"]
+        assert of_nodal.fallbacks > 100
+        if answer[1] == Loss.ABSOLUTE_ERROR:
+            assert of_nodal.kinks > 100
+            assert all(k.all() for k in of_incremental.kinked)
+        elif R not in kinds:
+            assert of_nodal.kinks == 0
+
+
+@compiled
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_a_move_of_an_elu_across_0(both, alpha):
+    """A kink unless α is 1; no polynomial goes across it in either case."""
+    spec = dataclasses.replace(chain((6, 9, 4), (E, I)), constants=(alpha, 0.0))
+    x = np.random.default_rng(3).standard_normal((12, 6))
+    spec.biases[0][:] = -(x[np.arange(9)] @ spec.weights[0]).diagonal() + 1e-6
+    difference, of_nodal, of_incremental = both(spec, x, np.arange(12) % 4, STEP["float64"])
+    assert difference <= AGREEMENT["float64"]
+    assert of_nodal.fallbacks >= 9
+    assert of_incremental.kinked[0].all() == (alpha != 1)
+    assert (of_nodal.kinks > 0) == (alpha != 1)
 
 
 @compiled

@@ -10,10 +10,15 @@ import pytest
 
 import fastnet
 from fastnet.layers import (
+    ELU,
+    GELU,
     Affine,
     BatchNorm,
+    BinaryCrossEntropyWithLogits,
     Dropout,
+    HuberLoss,
     IdentityWithLoss,
+    L1Loss,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -25,7 +30,7 @@ from fastnet.networks.chain import chain_of
 from layer_networks import affine, assert_same, batch_of, everything, snapshot
 
 STEP = {"float64": 1e-4, "float32": 1e-2}
-NAMES = ("identity", "step", "sigmoid", "tanh", "relu", "leaky_relu")
+NAMES = ("identity", "step", "sigmoid", "tanh", "relu", "leaky_relu", "softplus", "silu", "gelu", "elu")
 
 
 def is_chain(net):
@@ -161,6 +166,24 @@ def test_layers_with_different_slopes(backend):
     y = np.where(z > 0, z, 0.5 * z) @ net.params["W2"] + net.params["b2"]
     np.testing.assert_allclose(net.predict(x), np.where(y > 0, y, 0.1 * y), rtol=0, atol=1e-14)
     assert fastnet.check_gradient(net, net.gradient, (x, np.eye(4)[t])).passed
+
+
+@pytest.mark.parametrize(
+    "loss", [BinaryCrossEntropyWithLogits(), HuberLoss(0.5), L1Loss()], ids=lambda v: type(v).__name__
+)
+def test_losses_of_numbers(backend, loss):
+    """A chain whose gradients agree, and the same numbers layer by layer."""
+    rng = np.random.default_rng(0)
+    net = fastnet.Network([affine(rng, 6, 5), ELU(0.5), affine(rng, 5, 4), GELU(), affine(rng, 4, 1)], loss)
+    x, t = rng.standard_normal((20, 6)), rng.integers(0, 2, 20)
+    assert chain_of(net).spec.constants == (0.5, 0.0, 0.0)
+    assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
+    expected = loss.forward(net.predict(x), t)
+    assert net.loss(x, t) == pytest.approx(expected, rel=1e-14)
+    if isinstance(loss, BinaryCrossEntropyWithLogits):
+        for wrong in (t + 1, t - 0.5):
+            with pytest.raises(ValueError, match="targets of a binary cross entropy are from 0 to 1"):
+                net.gradient(x, wrong)
 
 
 # Training and inference -----------------------------------------------------------------------------------

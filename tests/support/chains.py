@@ -30,6 +30,9 @@ R, S, T, L, I = (  # noqa: E741
     Activation.IDENTITY,
 )
 
+P, U, G, E = Activation.SOFTPLUS, Activation.SILU, Activation.GELU, Activation.ELU
+MORE_ANSWERS = [(Output.IDENTITY, loss) for loss in (Loss.BINARY_CROSS_ENTROPY, Loss.HUBER, Loss.ABSOLUTE_ERROR)]
+
 compiled = pytest.mark.parametrize("backend", COMPILED, indirect=True)  # the reference would take minutes
 
 
