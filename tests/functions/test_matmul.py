@@ -18,7 +18,7 @@ def operands(rng, m, k, n, dtype, transpose_a, transpose_b):
 
 def assert_product(oracle, a, b, transpose_a, transpose_b):
     before = a.copy(), b.copy()
-    product = fastnet.matmul(a, b, transpose_a, transpose_b)
+    product = fastnet.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     assert product.dtype == a.dtype
     assert product.flags.c_contiguous
     left, right = (
@@ -71,7 +71,7 @@ def test_matmul_of_any_shape(backend, oracle, dtype, transpose_a, transpose_b):
 @pytest.mark.parametrize(("m", "k", "n"), [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 4), (3, 0, 0), (0, 4, 0), (0, 0, 0)])
 def test_matmul_of_nothing(backend, dtype, m, k, n, transpose_a, transpose_b):
     a, b = operands(np.random.default_rng(0), m, k, n, dtype, transpose_a, transpose_b)
-    product = fastnet.matmul(a, b, transpose_a, transpose_b)
+    product = fastnet.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     assert product.shape == (m, n)
     assert product.dtype == dtype
     assert not product.any()
