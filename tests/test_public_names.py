@@ -14,8 +14,9 @@ import fastnet
 # What each face offers, once more: a name that comes or goes must do so here too.
 FACES = {
     "fastnet": """
-        AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
-        GradientComparison History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet
+        AND NAND OR XOR DeepConvNet DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
+        GradientComparison History MultiLayerNet Network SaveBest SimpleConvNet SimpleNet StepComparison Trainer
+        TwoLayerNet
         add_bias backends build_info check_gradient check_layer compare_gradients compare_steps
         cross_entropy_error datasets derivative get_num_threads gradient_descent identity_function layers
         leaky_relu matmul mean_squared_error numerical_gradient numerical_gradient_2d numerical_jacobian
@@ -38,7 +39,9 @@ FACES = {
         Add Affine AveragePooling BatchNorm Convolution Dropout Flatten IdentityWithLoss Layer LeakyReLU LossLayer
         MaxPooling Mul ReLU Reshape Sigmoid SoftmaxWithLoss Step Tanh
     """,
-    "fastnet.networks": "ALGORITHMS AffineChain MultiLayerNet Network NumericalGradient SimpleNet TwoLayerNet",
+    "fastnet.networks": """
+        ALGORITHMS AffineChain DeepConvNet MultiLayerNet Network NumericalGradient SimpleConvNet SimpleNet TwoLayerNet
+    """,
     "fastnet.optimizers": """
         OPTIMIZERS SGD AdaGrad Adam Constant CosineAnnealing Momentum Nesterov Optimizer RMSprop Schedule StepDecay
     """,
