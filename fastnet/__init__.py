@@ -41,7 +41,7 @@ from fastnet.functions import (
     step_function,
     tanh,
 )
-from fastnet.networks import MultiLayerNet, Network, SimpleNet, TwoLayerNet
+from fastnet.networks import DeepConvNet, MultiLayerNet, Network, SimpleConvNet, SimpleNet, TwoLayerNet
 from fastnet.perceptron import AND, NAND, OR, XOR
 from fastnet.training import DivergenceError, EarlyStopping, EpochResult, History, SaveBest, Trainer
 
@@ -50,6 +50,7 @@ __all__ = [
     "NAND",
     "OR",
     "XOR",
+    "DeepConvNet",
     "DivergenceError",
     "EarlyStopping",
     "EpochResult",
@@ -60,6 +61,7 @@ __all__ = [
     "MultiLayerNet",
     "Network",
     "SaveBest",
+    "SimpleConvNet",
     "SimpleNet",
     "StepComparison",
     "Trainer",

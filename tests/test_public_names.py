@@ -14,13 +14,13 @@ import fastnet
 # What each face offers, once more: a name that comes or goes must do so here too.
 FACES = {
     "fastnet": """
-        AND NAND OR XOR DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
-        GradientComparison History MultiLayerNet Network SaveBest SimpleNet StepComparison Trainer TwoLayerNet
-        add_bias backends binary_cross_entropy_with_logits build_info check_gradient check_layer
-        compare_gradients compare_steps cross_entropy_error datasets derivative elu gelu get_num_threads
-        gradient_descent huber_loss identity_function layers leaky_relu matmul mean_absolute_error mean_squared_error
-        numerical_gradient numerical_gradient_2d numerical_jacobian
-        optimizers relu set_num_threads sigmoid silu softmax softplus step_function tanh use_backend
+        AND DeepConvNet DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
+        GradientComparison History MultiLayerNet NAND Network OR SaveBest SimpleConvNet SimpleNet StepComparison
+        Trainer TwoLayerNet XOR add_bias backends binary_cross_entropy_with_logits build_info check_gradient
+        check_layer compare_gradients compare_steps cross_entropy_error datasets derivative elu gelu get_num_threads
+        gradient_descent huber_loss identity_function layers leaky_relu matmul mean_absolute_error
+        mean_squared_error numerical_gradient numerical_gradient_2d numerical_jacobian optimizers relu
+        set_num_threads sigmoid silu softmax softplus step_function tanh use_backend
     """,
     "fastnet.backends": """
         MOST_THREADS NAMES Backend StageBackend TrainingBackend active available build_info get get_num_threads
@@ -41,7 +41,9 @@ FACES = {
         IdentityWithLoss L1Loss Layer LeakyReLU LossLayer MaxPooling Mul ReLU Reshape SiLU Sigmoid SoftmaxWithLoss
         Softplus Step Tanh
     """,
-    "fastnet.networks": "ALGORITHMS AffineChain MultiLayerNet Network NumericalGradient SimpleNet TwoLayerNet",
+    "fastnet.networks": """
+        ALGORITHMS AffineChain DeepConvNet MultiLayerNet Network NumericalGradient SimpleConvNet SimpleNet TwoLayerNet
+    """,
     "fastnet.optimizers": """
         OPTIMIZERS SGD AdaGrad Adam Constant CosineAnnealing Momentum Nesterov Optimizer RMSprop Schedule StepDecay
     """,

@@ -1,4 +1,5 @@
 // Networks of stages: forward pass, loss, backprop and finite differences of a `StageSpec`.
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -96,7 +97,8 @@ py::array stage_loop(py::handle spec, py::handle x, py::handle t, double h, py::
     });
 }
 
-// Returns the gradient by exact differences, (arrays, loss, evaluations, fallbacks).
+// Returns the gradient by exact differences, (arrays, loss, evaluations, fallbacks, kinks); kinks are arrays of bool
+// that say which parameters met a kink.
 py::tuple stage_differences(py::handle spec, py::handle x, py::handle t, double h, bool nodal) {
     return with_stage_type(spec, [&](auto zero) {
         using T = decltype(zero);
@@ -106,12 +108,26 @@ py::tuple stage_differences(py::handle spec, py::handle x, py::handle t, double 
                 [&] { return "h must be positive and finite in " + std::string(py::str(py::dtype::of<T>())); });
         const auto [arrays, places] = empty_gradient(net);
         const StageGradient<T>* to = places.data();
+        py::list kinked;
+        std::vector<StageKinks> kinks;
+        std::size_t k = 0;
+        const auto next = [&] {
+            py::array_t<bool> array = empty_like<bool>(net.parameters()[k++]);
+            std::fill_n(array.mutable_data(), array.size(), false);
+            kinked.append(array);
+            return array.mutable_data();
+        };
+        for (const Stage<T>& stage : net.stages()) {
+            bool* const weight = stage.weight ? next() : nullptr;
+            kinks.push_back({weight, stage.bias ? next() : nullptr});
+        }
+        const StageKinks* kinks_to = kinks.data();
         Diagnostics d{0, 0, 0, 0, nullptr};
         {
             const KernelCall call;
-            kernels<T>().stages.differences(net.network, data.batch, h, nodal, false, to, d);
+            kernels<T>().stages.differences(net.network, data.batch, h, nodal, false, to, kinks_to, d);
         }
-        return py::make_tuple(arrays, d.loss, d.evaluations, d.fallbacks);
+        return py::make_tuple(arrays, d.loss, d.evaluations, d.fallbacks, kinked);
     });
 }
 

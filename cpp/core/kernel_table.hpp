@@ -15,7 +15,7 @@ template <class T> struct StageKernels {
     void (*loop)(const StageNetwork<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,
                  T* differences);
     void (*differences)(const StageNetwork<T>& net, const Batch<T>& batch, double h, bool nodal, bool counts,
-                        const StageGradient<T>* gradient, Diagnostics& diagnostics);
+                        const StageGradient<T>* gradient, const StageKinks* kinks, Diagnostics& diagnostics);
     void (*train)(const StageNetwork<T>& net, const StageNetwork<T>& before, const Training<T>& training);
 };
 

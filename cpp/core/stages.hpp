@@ -73,4 +73,11 @@ template <class T> struct StageGradient {
     T* bias;
 };
 
+// Where the differences say which parameters met a kink on their way, in the shapes of the weight and the bias; null
+// where nobody asks.
+struct StageKinks {
+    bool* weight;
+    bool* bias;
+};
+
 } // namespace fastnet

@@ -33,13 +33,13 @@ template <class T> class StageDifferences {
     }
 
     // Fills the gradient with respect to the parameters of stage s.
-    void run(Index s, const StageGradient<T>& gradient) {
+    void run(Index s, const StageGradient<T>& gradient, const StageKinks& kinks) {
         parallel_for(columns(s), base_.workers(),
-                     [&](Index column, int worker) { differentiate(s, column, gradient, worker); });
+                     [&](Index column, int worker) { differentiate(s, column, gradient, kinks, worker); });
     }
 
     // The same for the parameters that move one column.
-    void differentiate(Index s, Index column, const StageGradient<T>& gradient, int worker) {
+    void differentiate(Index s, Index column, const StageGradient<T>& gradient, const StageKinks& kinks, int worker) {
         Work& work = works_[worker];
         const Stage<T>& stage = net_.stages[s];
         const Index weights = weights_of_column(s);
@@ -49,23 +49,32 @@ template <class T> class StageDifferences {
         const Index count = weights + (stage.bias ? 1 : 0);
         const double scale = 1 / (2 * static_cast<double>(h_) * static_cast<double>(base_.rows()));
         double changes[group];
+        bool kinked[group] = {};
         for (Index k = 0; k < count; k += group / 2) {
             const Index several = min_index(group / 2, count - k);
             checkpoint();
             for (Index i = 0; i < several; ++i) {
+                work.kinked = false;
                 carry_move(s, column, k + i, h_, 2 * i, work);
                 carry_move(s, column, k + i, -h_, 2 * i + 1, work);
+                kinked[i] = work.kinked;
             }
             add_up(2 * several, changes, work);
             for (Index i = 0; i < several; ++i) {
                 const double difference = (changes[2 * i] - changes[2 * i + 1]) * scale;
                 if (k + i == weights) {
                     gradient.bias[column] = static_cast<T>(difference);
+                    if (kinks.bias) {
+                        kinks.bias[column] = kinked[i];
+                    }
                     continue;
                 }
                 const Index at = first + (k + i) * step;
                 const double decay = decays ? net_.weight_decay * static_cast<double>(stage.weight[at]) : 0;
                 gradient.weight[at] = static_cast<T>(difference + decay);
+                if (kinks.weight) {
+                    kinks.weight[at] = kinked[i];
+                }
             }
         }
     }
@@ -122,6 +131,7 @@ template <class T> class StageDifferences {
         const Array<T> dz, dy;  // (classes, lanes)
         const Array<T> patches;
         std::int64_t evaluations = 0;
+        bool kinked = false; // whether a move met a kink
     };
 
     // How many columns stage s's parameters move, and the units of one.
@@ -220,7 +230,7 @@ template <class T> class StageDifferences {
         Moved next{0, stage.outputs, padded<T>(stage.outputs)};
         switch (stage.kind) {
         case StageKind::activation:
-            differ_activation(base_, s, moved, work.from);
+            work.kinked |= differ_activation(base_, s, moved, work.from);
             return moved;
         case StageKind::dropout:
             differ_dropout(base_, s, moved, work.from);
@@ -230,7 +240,7 @@ template <class T> class StageDifferences {
             return moved;
         case StageKind::max_pooling:
         case StageKind::average_pooling:
-            next = differ_pooling(base_, s, moved, work.from, work.to);
+            next = differ_pooling(base_, s, moved, work.from, work.to, work.kinked);
             break;
         case StageKind::affine:
             multiply(s, moved, work.from, work.to, next.stride);

@@ -13,20 +13,25 @@ struct Moved {
     Index first, units, stride;
 };
 
-// Moves of an activation's units, in place.
-template <class T> void differ_activation(const StagePass<T>& base, Index s, const Moved& moved, T* moves) {
+// Moves of an activation's units, in place. Returns whether a unit crossed a kink.
+template <class T> bool differ_activation(const StagePass<T>& base, Index s, const Moved& moved, T* moves) {
     const Stage<T>& stage = base.net().stages[s];
-    with_activation(stage.activation, stage.constant, [&](auto phi) {
+    Vec<Bits<T>> kinks{};
+    with_activation(stage.activation, stage.constant, [&]<class Phi>(Phi phi) {
         for (Index i = 0; i < base.rows(); ++i) {
             for_each_vector<T>(moved.units, [&](Index j, Index n) {
                 T* const at = moves + i * moved.stride + j;
                 const Vec<T> d = load(at, n);
+                if constexpr (Phi::kinked) {
+                    kinks |= changes_side<T>(base.point(s, i, moved.first + j, n).a, d);
+                }
                 store(at,
                       phi.template difference<false>(base.point(s, i, moved.first + j, n), phi.template move<false>(d)),
                       n);
             });
         }
     });
+    return any<T>(kinks);
 }
 
 // Moves of dropout's units, in place: the mask is held fixed.
@@ -136,22 +141,28 @@ Moved differ_normed_affine(const StagePass<T>& base, Index s, const Moved& moved
     return {0, units, stride};
 }
 
-// Moves d (channels of the windows, height, width) of an image -> those of its windows' greatest elements.
-template <class T> void differ_max_pool(const Windows& w, const T* image, const T* d, T* to) {
+// Moves d (channels of the windows, height, width) of an image -> those of its windows' greatest elements. Returns
+// whether another element wins in a window.
+template <class T> bool differ_max_pool(const Windows& w, const T* image, const T* d, T* to) {
+    Vec<Bits<T>> changed{};
     const bool done = for_each_pair_windows<T>(w, [&](Index first, Index at) {
         const PairWindows<T> before(image + first, w.width), moves(d + first, w.width);
         const Vec<T>* const e = before.element;
         const Vec<T> greatest = max<T>(max<T>(e[0], e[1]), max<T>(e[2], e[3]));
         Vec<T> best = e[0] - greatest + moves.element[0];
+        Vec<T> winner = moves.element[3];
         for (int k = 1; k < 4; ++k) {
             const Vec<T> change = e[k] - greatest + moves.element[k];
             best = (change > best) | (change != change) ? change : best;
+            winner = e[3 - k] == greatest ? moves.element[3 - k] : winner; // the first one, in the end
         }
+        changed |= best != winner;
         store(to + at, best);
     });
     if (done) {
-        return;
+        return any<T>(changed);
     }
+    bool other = false;
     for_each_window(w, [&](Index at, Index channel, Index top, Index bottom, Index left, Index right) {
         Index winner = channel + top * w.width + left;
         for (Index y = top; y < bottom; ++y) {
@@ -160,7 +171,8 @@ template <class T> void differ_max_pool(const Windows& w, const T* image, const 
                 winner = image[i] > image[winner] ? i : winner;
             }
         }
-        T best = d[winner];
+        const T before = d[winner];
+        T best = before;
         for (Index y = top; y < bottom; ++y) {
             for (Index x = left; x < right; ++x) {
                 const Index i = channel + y * w.width + x;
@@ -168,8 +180,10 @@ template <class T> void differ_max_pool(const Windows& w, const T* image, const 
                 best = change > best || change != change ? change : best;
             }
         }
+        other |= best != before;
         to[at] = best;
     });
+    return other;
 }
 
 // The same windows on `channels` channels alone.
@@ -178,15 +192,17 @@ inline Windows with_channels(Windows w, Index channels) {
     return w;
 }
 
-// Moves of the image units of a pooling -> those of its windows. Returns which units they are of.
-template <class T> Moved differ_pooling(const StagePass<T>& base, Index s, const Moved& moved, const T* moves, T* to) {
+// Moves of the image units of a pooling -> those of its windows. Returns which units they are of; `kinked` is set where
+// another element wins.
+template <class T>
+Moved differ_pooling(const StagePass<T>& base, Index s, const Moved& moved, const T* moves, T* to, bool& kinked) {
     const Stage<T>& stage = base.net().stages[s];
     const Index image = stage.windows.height * stage.windows.width, channels = moved.units / image;
     const Windows w = with_channels(stage.windows, channels);
     const Index to_stride = padded<T>(channels * w.positions());
     for (Index i = 0; i < base.rows(); ++i) {
         if (stage.kind == StageKind::max_pooling) {
-            differ_max_pool(w, base.input(s, i) + moved.first, moves + i * moved.stride, to + i * to_stride);
+            kinked |= differ_max_pool(w, base.input(s, i) + moved.first, moves + i * moved.stride, to + i * to_stride);
         } else {
             average_pool(w, moves + i * moved.stride, to + i * to_stride);
         }

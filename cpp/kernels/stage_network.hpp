@@ -164,10 +164,10 @@ void stage_loop(const StageNetwork<T>& net, const Batch<T>& batch, double h, con
 }
 
 // The loss in training and its gradient by exact differences; `nodal` where that knows a stage's moves, if it is asked
-// for. `counts`: whether the pass changes the state of its stages.
+// for. `counts`: whether the pass changes the state of its stages. `kinks`, false before, may be null.
 template <class T>
 void stage_differences(const StageNetwork<T>& net, const Batch<T>& batch, double h, bool nodal, bool counts,
-                       const StageGradient<T>* gradient, Diagnostics& diagnostics) {
+                       const StageGradient<T>* gradient, const StageKinks* kinks, Diagnostics& diagnostics) {
     StagePass<T> pass(net, batch.rows, num_threads(), true, Keep::points);
     Inputs<T> inputs = stage_inputs(net, batch.x, batch.rows, batch.source);
     pass.forward(inputs, batch.rows, counts);
@@ -175,10 +175,11 @@ void stage_differences(const StageNetwork<T>& net, const Batch<T>& batch, double
     StageDifferences<T> differences(pass, batch.targets, h);
     StageNodal<T> polynomials(pass, differences, h);
     for (Index s = 0; s < net.depth; ++s) {
+        const StageKinks of_stage = kinks ? kinks[s] : StageKinks{nullptr, nullptr};
         if (nodal && polynomials.handles(s)) {
-            diagnostics.fallbacks += polynomials.run(s, gradient[s]);
+            diagnostics.fallbacks += polynomials.run(s, gradient[s], of_stage);
         } else {
-            differences.run(s, gradient[s]);
+            differences.run(s, gradient[s], of_stage);
         }
     }
     diagnostics.evaluations = differences.evaluations();
@@ -238,7 +239,7 @@ void stage_train(const StageNetwork<T>& net, const StageNetwork<T>& before, cons
         }
         Diagnostics diagnostics{0, 0, 0, 0, nullptr};
         const bool nodal = training.gradient == GradientKind::nodal;
-        stage_differences(net, batch, training.h, nodal, true, gradient.data(), diagnostics);
+        stage_differences<T>(net, batch, training.h, nodal, true, gradient.data(), nullptr, diagnostics);
         finish(diagnostics.loss);
     });
 }

@@ -32,7 +32,7 @@ template <class T> class StageNodal {
     }
 
     // Fills the gradient with respect to the parameters of stage s. Returns how many units were unfit.
-    Index run(Index s, const StageGradient<T>& gradient) {
+    Index run(Index s, const StageGradient<T>& gradient, const StageKinks& kinks) {
         const Stage<T>& stage = net_.stages[s];
         const Inputs inputs(*this, s);
         const Array<Index> unfit(base_.workers());
@@ -41,7 +41,7 @@ template <class T> class StageNodal {
             checkpoint();
             if (!differentiate(s, column, inputs, gradient, worker)) {
                 ++unfit[worker];
-                differences_.differentiate(s, column, gradient, worker);
+                differences_.differentiate(s, column, gradient, kinks, worker);
             }
         });
         Index total = 0;

@@ -11,7 +11,7 @@ template double stage_loss_and_gradient(const StageNetwork<float>&, const Batch<
                                         float*, bool);
 template void stage_loop(const StageNetwork<float>&, const Batch<float>&, double, const std::int64_t*, Index, float*);
 template void stage_differences(const StageNetwork<float>&, const Batch<float>&, double, bool, bool,
-                                const StageGradient<float>*, Diagnostics&);
+                                const StageGradient<float>*, const StageKinks*, Diagnostics&);
 template void stage_train(const StageNetwork<float>&, const StageNetwork<float>&, const Training<float>&);
 
 template void stage_forward(const StageNetwork<double>&, const double*, Index, double*);
@@ -21,7 +21,7 @@ template double stage_loss_and_gradient(const StageNetwork<double>&, const Batch
 template void stage_loop(const StageNetwork<double>&, const Batch<double>&, double, const std::int64_t*, Index,
                          double*);
 template void stage_differences(const StageNetwork<double>&, const Batch<double>&, double, bool, bool,
-                                const StageGradient<double>*, Diagnostics&);
+                                const StageGradient<double>*, const StageKinks*, Diagnostics&);
 template void stage_train(const StageNetwork<double>&, const StageNetwork<double>&, const Training<double>&);
 
 } // namespace fastnet::FASTNET_TARGET

@@ -15,7 +15,7 @@ void stage_loop(const StageNetwork<T>& net, const Batch<T>& batch, double h, con
                 T* differences);
 template <class T>
 void stage_differences(const StageNetwork<T>& net, const Batch<T>& batch, double h, bool nodal, bool counts,
-                       const StageGradient<T>* gradient, Diagnostics& diagnostics);
+                       const StageGradient<T>* gradient, const StageKinks* kinks, Diagnostics& diagnostics);
 template <class T>
 void stage_train(const StageNetwork<T>& net, const StageNetwork<T>& before, const Training<T>& training);
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, Loss, NetworkSpec, Update
@@ -105,10 +108,11 @@ class StageBackend(Protocol):
     ) -> FloatArray: ...
     def stage_differences(
         self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
-    ) -> tuple[list[FloatArray], float, int, int]:
-        """Return the gradient by exact differences, the loss, the number of evaluations, and the fallbacks of `nodal`.
+    ) -> tuple[list[FloatArray], float, int, int, list[npt.NDArray[np.bool_]]]:
+        """Return the gradient by exact differences, the loss, the numbers of evaluations and fallbacks, and the kinks.
 
-        A fallback is a unit whose parameters were moved one by one.
+        A fallback of `nodal` is a unit whose parameters were moved one by one. The kinks are arrays like the gradient:
+        which parameters' moves took a unit to the other side of its kink, or let another element win a maximum.
         """
 
     def stage_train(

@@ -195,10 +195,17 @@ class StageProblem(Problem):
 
     def differences(self, backend: Backend, algorithm: str) -> Evaluation:
         assert isinstance(backend, StageBackend)
-        arrays, loss, evaluations, fallbacks = backend.stage_differences(
+        arrays, loss, evaluations, fallbacks, kinked = backend.stage_differences(
             self._spec(), self._rows, self.t, self.h, algorithm == "nodal"
         )
-        return Evaluation(arrays, Diagnostics(loss, evaluations, fallbacks))
+        kinks = sum(int(k.sum()) for k in kinked)
+        return Evaluation(arrays, Diagnostics(loss, evaluations, fallbacks, kinks))
+
+    def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
+        backend = backends.active()
+        assert isinstance(backend, StageBackend)
+        *_, kinked = backend.stage_differences(self._spec(), self._rows, self.t, self.h, True)
+        return np.concatenate([array.ravel() for array in kinked])
 
     def gradient(self, backend: Backend) -> Evaluation:
         assert isinstance(backend, StageBackend)

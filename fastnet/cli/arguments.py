@@ -83,6 +83,30 @@ def add_data_arguments(add: Callable[..., Any]) -> None:
     add("--data-dir", metavar="DIR", type=Path, help="the folder of the MNIST files (default: FASTNET_DATA_DIR)")
 
 
+NETWORKS = ("two-layer", "multi-layer", "batch-norm", "dropout", "conv")
+DROPOUT_RATIO = 0.3  # of --network dropout
+
+
+def add_network_argument(add: Callable[..., Any]) -> None:
+    words = (
+        "two-layer, multi-layer, batch-norm (after each hidden affine layer), dropout (in the hidden layers) or conv "
+        "(a convolution and pooling before them); default: two-layer or multi-layer, by --hidden"
+    )
+    add("--network", choices=NETWORKS, help=words)
+
+
+def network_of(options: argparse.Namespace) -> str:
+    """The kind of network that is asked for."""
+    several = len(options.hidden) > 1
+    if options.network is None:
+        return "multi-layer" if several else "two-layer"
+    if several and options.network in ("two-layer", "conv"):
+        raise UsageError(
+            f"argument --hidden: a {options.network} network has one hidden layer, not {len(options.hidden)}"
+        )
+    return str(options.network)
+
+
 # Data ------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from fastnet.checking import compare_gradients, compare_steps
 from fastnet.checking.methods import BASELINE
 from fastnet.cli import arguments
 from fastnet.cli.arguments import UsageError
-from fastnet.networks import MultiLayerNet, TwoLayerNet
+from fastnet.networks import MultiLayerNet, SimpleConvNet, TwoLayerNet
 from fastnet.networks.base import BaseNetwork
 
 PIXELS, CLASSES = 784, 10
@@ -40,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     arguments.add_data_arguments(add)
     add("--batch", metavar="N", type=count, default=100, help="number of images (default: 100)")
+    arguments.add_network_argument(add)
     add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
     add("--dtype", choices=("float64", "float32"), default="float64", help="of the network (default: float64)")
     add("--threads", metavar="N", type=arguments.threads, help=arguments.THREADS)
@@ -98,10 +98,13 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None and options.steps:
         raise UsageError("argument --plot: --steps has no plot")
     arguments.check_picture(options.plot)
+    kind = arguments.network_of(options)
+    if options.steps and kind not in ("two-layer", "multi-layer"):
+        raise UsageError("argument --steps: it is for networks of affine layers and activations alone")
     data = _load(options)
     print(f"data: {data.name}", flush=True)
     with arguments.blas_threads(options.threads):
-        net = _network(options.hidden, options.dtype, options.seed)
+        net = _network(kind, options)
         results = _compare_steps(data, net) if options.steps else _compare_methods(data, net, options)
     if options.json is not None:
         arguments.write_json(options.json, {"data": data.name, "seed": options.seed} | results)
@@ -138,13 +141,18 @@ def _load(options: argparse.Namespace) -> _Data:
     return _Data(x[:count], t[:count], f"the first {count:,} training images of MNIST")
 
 
-def _network(hidden: Sequence[int], dtype: str, seed: int) -> BaseNetwork:
-    if len(hidden) == 1:
-        return TwoLayerNet(PIXELS, hidden[0], CLASSES, dtype=dtype, seed=seed)
+def _network(kind: str, options: argparse.Namespace) -> BaseNetwork:
+    hidden, made = options.hidden, {"dtype": options.dtype, "seed": options.seed}
+    if kind == "two-layer":
+        return TwoLayerNet(PIXELS, hidden[0], CLASSES, **made)
+    if kind == "conv":
+        return SimpleConvNet(hidden_size=hidden[0], output_size=CLASSES, **made)
+    if kind == "batch-norm":
+        return MultiLayerNet(PIXELS, hidden, CLASSES, use_batchnorm=True, **made)
+    if kind == "dropout":
+        return MultiLayerNet(PIXELS, hidden, CLASSES, dropout_ratio=arguments.DROPOUT_RATIO, **made)
     # With the default of 0.01, almost no gradient would reach the first layer.
-    return MultiLayerNet(
-        PIXELS, hidden, CLASSES, activation="sigmoid", weight_init_std="xavier", dtype=dtype, seed=seed
-    )
+    return MultiLayerNet(PIXELS, hidden, CLASSES, activation="sigmoid", weight_init_std="xavier", **made)
 
 
 def _replay(data: _Data, options: argparse.Namespace) -> _Replay:

@@ -19,13 +19,14 @@ from fastnet._tools.text import format_seconds
 from fastnet.backends import build_info
 from fastnet.cli import arguments
 from fastnet.cli.arguments import CommandError, UsageError
-from fastnet.networks import ALGORITHMS, MultiLayerNet
+from fastnet.networks import ALGORITHMS, MultiLayerNet, SimpleConvNet
+from fastnet.networks.base import BaseNetwork
 from fastnet.networks.textbook import ACTIVATIONS
 from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
 from fastnet.training.inputs import describe_network
 
-CLASSES = 10
+PIXELS, CLASSES = 784, 10
 DRAWN_ROWS = 5000, 1000  # The number of drawn digits, to train and to test with.
 SGD_RATE = 0.1  # The notes' learning rate; other optimizers use their own defaults.
 STEPS = 3  # The number of steps of the step schedule, each with a tenth of the previous learning rate.
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{what}-size", metavar="N", type=count, help=words)
 
     add = parser.add_argument_group("network").add_argument
+    arguments.add_network_argument(add)
     add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
     add("--activation", choices=tuple(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)")
     add("--init", metavar="STD", type=_init, help="initial weights: he, xavier or a number (default: he for relu)")
@@ -122,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"data: {data.name}", flush=True)
     with arguments.blas_threads(options.threads):
         table = _Table()
-        trainer = _trainer(options, data, table)
+        trainer = _trainer(options, _network(options), data, table)
         if options.resume is not None:
             _resume(trainer, options.resume)
         print(_describe(trainer, options), end="\n\n")
@@ -186,23 +188,31 @@ def _load(options: argparse.Namespace) -> _Data:
     return _Data(train, test, name)
 
 
-def _trainer(options: argparse.Namespace, data: _Data, table: _Table) -> Trainer:
-    pixels = data.train[0].shape[1]
-    init = options.init
+def _network(options: argparse.Namespace) -> BaseNetwork:
+    kind, init = arguments.network_of(options), options.init
+    made: dict[str, Any] = {"dtype": options.dtype, "seed": options.seed}
+    if kind == "conv":
+        if options.batchnorm or options.dropout or options.weight_decay or options.activation != "relu":
+            raise UsageError("argument --network: conv has no --batchnorm, --dropout, --weight-decay or --activation")
+        std = "he" if init is None else init
+        return SimpleConvNet(hidden_size=options.hidden[0], output_size=CLASSES, weight_init_std=std, **made)
     if init is None:
         init = "he" if options.activation in ("relu", "leaky_relu", "softplus", "silu", "gelu", "elu") else "xavier"
-    net = MultiLayerNet(
-        pixels,
+    ratio = arguments.DROPOUT_RATIO if kind == "dropout" and not options.dropout else options.dropout
+    return MultiLayerNet(
+        PIXELS,
         options.hidden,
         CLASSES,
         activation=options.activation,
         weight_init_std=init,
         weight_decay_lambda=options.weight_decay,
-        use_batchnorm=options.batchnorm,
-        dropout_ratio=options.dropout,
-        dtype=options.dtype,
-        seed=options.seed,
+        use_batchnorm=options.batchnorm or kind == "batch-norm",
+        dropout_ratio=ratio,
+        **made,
     )
+
+
+def _trainer(options: argparse.Namespace, net: BaseNetwork, data: _Data, table: _Table) -> Trainer:
     per_epoch = math.ceil(len(data.train[0]) / options.batch)
     iterations = options.iterations or (options.epochs or 10) * per_epoch
     callbacks: list[Callable[[Trainer], object]] = [table]

@@ -3,15 +3,18 @@
 from fastnet.networks.base import ALGORITHMS
 from fastnet.networks.chain import AffineChain
 from fastnet.networks.computation import NumericalGradient
+from fastnet.networks.convolutional import DeepConvNet, SimpleConvNet
 from fastnet.networks.network import Network
 from fastnet.networks.textbook import MultiLayerNet, SimpleNet, TwoLayerNet
 
 __all__ = [
     "ALGORITHMS",
     "AffineChain",
+    "DeepConvNet",
     "MultiLayerNet",
     "Network",
     "NumericalGradient",
+    "SimpleConvNet",
     "SimpleNet",
     "TwoLayerNet",
 ]

@@ -244,11 +244,11 @@ class Staged(Layerwise):
             return super().numerical_gradient(rows, t, h, algorithm, names)
         chosen = as_algorithm(algorithm)
         if chosen != "loop":
-            arrays, loss, evaluations, fallbacks = _backend().stage_differences(
+            arrays, loss, evaluations, fallbacks, kinked = _backend().stage_differences(
                 spec, flat(rows), t, h, chosen == "nodal"
             )
             every = self.named(arrays)
-            diagnostics = Diagnostics(loss, evaluations, fallbacks)
+            diagnostics = Diagnostics(loss, evaluations, fallbacks, sum(int(k.sum()) for k in kinked))
             return NumericalGradient({name: every[name] for name in names}, diagnostics)
         backend, sizes = _backend(), [p.size for p in spec.parameters]
         ends = np.cumsum(sizes)

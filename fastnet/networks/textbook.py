@@ -143,7 +143,7 @@ class MultiLayerNet(Network):
         rng = np.random.default_rng(checks.as_seed(seed))
         affine = []
         for inputs, outputs in itertools.pairwise(sizes):
-            weights = _std(weight_init_std, inputs) * rng.standard_normal((inputs, outputs))
+            weights = weight_std(weight_init_std, inputs) * rng.standard_normal((inputs, outputs))
             affine.append(Affine(weights.astype(wanted), np.zeros(outputs, wanted)))
         layers: list[Layer] = []
         for first, units in zip(affine, sizes[1:-1], strict=False):
@@ -167,7 +167,7 @@ def _hidden_sizes(sizes: object) -> list[int]:
     return found
 
 
-def _std(weight_init_std: str | float, inputs: int) -> float:
+def weight_std(weight_init_std: str | float, inputs: int) -> float:
     """The standard deviation of the weights in a layer with this number of inputs."""
     if not isinstance(weight_init_std, str):
         return checks.as_not_negative(weight_init_std, "weight_init_std")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_backprop_and_every_difference_agree(stages, dtype, name, answer):
     x, t = batch(rng, 84, dtype)
     size, step = sum(p.size for p in spec.parameters), 1e-8 if dtype == "float64" else 1e-5
     loss = stages.stage_loss(spec, x, t, training=True, counts=False)
-    incremental, loss_too, evaluations, _ = stages.stage_differences(spec, x, t, step, nodal=False)
+    incremental, loss_too, evaluations, *_ = stages.stage_differences(spec, x, t, step, nodal=False)
     nodal, *_ = stages.stage_differences(spec, x, t, step, nodal=True)
     coarse, *_ = stages.stage_differences(spec, x, t, 1e-3, nodal=True)
     coarse_too, *_ = stages.stage_differences(spec, x, t, 1e-3, nodal=False)
@@ -257,7 +258,41 @@ def test_kinks_are_left_to_moves_one_by_one(stages, dtype):
         dtype=np.dtype(dtype),
     )
     x, t = batch(rng, 84, dtype, rows=20)
-    nodal, _, _, fallbacks = stages.stage_differences(spec, x, t, 0.1, nodal=True)
+    nodal, _, _, fallbacks, _ = stages.stage_differences(spec, x, t, 0.1, nodal=True)
     one_by_one, *_ = stages.stage_differences(spec, x, t, 0.1, nodal=False)
     assert fallbacks > 0
     assert off(nodal, one_by_one) < (1e-12 if dtype == "float64" else 1e-5)
+
+
+def test_kinks_are_told(stages, dtype):
+    """Which parameters take a ReLU to its other side, or another pixel to a maximum: as plain forward passes tell."""
+    rng = np.random.default_rng(3)
+    windows = Windows(1, 6, 6, 3, 3)
+    conv = convolution(rng, windows, 2, dtype)
+    pool = pooling(StageKind.MAX_POOLING, Windows(2, 4, 4, 2, 2, 2, 2))
+    spec = StageSpec(
+        (conv, activation(conv.outputs, Activation.RELU), pool, affine(rng, 8, 3, dtype)), dtype=np.dtype(dtype)
+    )
+    x, t = batch(rng, 36, dtype, rows=2)
+    h = 0.02
+    *_, (kinks, of_bias, *others) = stages.stage_differences(spec, x, t, h, nodal=False)
+    assert not any(array.any() for array in others)
+
+    def sides(weight, bias):
+        moved = replace(conv, weight=weight, bias=bias)
+        a = stages.stage_forward(identity(moved, dtype), x).reshape(2, 2, 4, 4)
+        windows = np.maximum(a, 0).reshape(2, 2, 2, 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(2, 2, 2, 2, 4)
+        return a > 0, windows.argmax(axis=-1)
+
+    def crosses(index, array):
+        found = False
+        for step in (h, -h):
+            arrays = [conv.weight.copy(), conv.bias.copy()]
+            arrays[array][index] += step
+            found |= any((p != q).any() for p, q in zip(sides(*arrays), sides(conv.weight, conv.bias), strict=True))
+        return found
+
+    expected = np.array([crosses(index, 0) for index in np.ndindex(conv.weight.shape)]).reshape(kinks.shape)
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(kinks, expected)
+    np.testing.assert_array_equal(of_bias, [crosses(index, 1) for index in range(2)])
