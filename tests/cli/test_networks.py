@@ -8,7 +8,7 @@ import pytest
 
 from fastnet import backends, cli
 
-SMALL = ["--data", "digits", "--batch", "4", "--hidden", "3"]
+SMALL = ["--data", "digits", "--batch", "2", "--hidden", "3"]
 TRAIN = ["train", *SMALL, "--train-size", "40", "--test-size", "10", "--iterations", "2"]
 NETWORKS = ("two-layer", "multi-layer", "batch-norm", "dropout", "conv")
 
@@ -21,7 +21,9 @@ def test_train(kind, capsys):
 
 @pytest.mark.skipif(not backends.has_extension(), reason="the extension alone computes these networks as a whole")
 @pytest.mark.parametrize(("kind", "name"), [("batch-norm", "batch norm"), ("dropout", "dropout"), ("conv", "30×24×24")])
-def test_compare(kind, name, capsys, tmp_path):
+def test_compare(kind, name, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastnet.checking.timing.BUDGET_SECONDS", 0.01)
+    monkeypatch.setattr("fastnet.cli.compare.REPLAY_STEPS", 0)
     file = tmp_path / "results.json"
     assert cli.main(["compare", *SMALL, "--network", kind, "--json", str(file)]) == 0
     out = capsys.readouterr().out
