@@ -187,7 +187,7 @@ class StageProblem(Problem):
         starts = ends - [array.size for array in arrays.values()]
         wanted = {name: entries[places[k]] - starts[k] for k, name in enumerate(arrays) if len(places[k])}
         with use_backend(backend.name):
-            values, _ = self._net.loop(self.x, self.t, self.h, wanted)
+            values, _ = self._net.loop(self.x, self.t, self.h, wanted, whole=True)
         for k, name in enumerate(arrays):
             if name in values:
                 found[places[k]] = values[name]

@@ -203,29 +203,44 @@ class Layerwise(Computation):
         return NumericalGradient(gradients, Diagnostics(base, 2 * sum(sizes.values()) * len(rows)))
 
     def loop(
-        self, rows: FloatArray, t: FloatArray | IntArray, h: float, entries: Mapping[str, IntArray]
+        self,
+        rows: FloatArray,
+        t: FloatArray | IntArray,
+        h: float,
+        entries: Mapping[str, IntArray],
+        *,
+        whole: bool = False,
     ) -> tuple[dict[str, FloatArray], float]:
-        """Return central differences with respect to some entries of each array, by flat number, and the loss."""
+        """Return central differences with respect to some entries of each array, by flat number, and the loss.
+
+        An evaluation starts at the layer that owns the parameter, since the layers before it give the same as ever; if
+        `whole`, at the first layer, as the textbook's does.
+        """
         # Copies are perturbed: however the loop ends, the parameters are unchanged.
         params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
         start = self.last_pass.start(self.state)
 
-        def loss() -> float:
+        inputs = self._inputs_of_layers(rows, params, start)
+        owners = {name: place for place, named in enumerate(self.layers) for name in named.params.values()}
+
+        def loss(first: int) -> float:
             with self._bound(params, start):
-                return self._loss(rows, t, training=True)
+                y = inputs[first].copy()  # in case the layer changes it
+                return self._penalised(self.last.forward(self._last_layer(y, training=True, first=first), t))
 
         found = {}
-        base = loss()
+        base = loss(0)
         for name, wanted in entries.items():
+            first = 0 if whole else owners[name]
             flat = params[name].reshape(-1)  # a view
             above, below = _moved(flat, h)
             changes = []
             for at in wanted:
                 value = flat[at]
                 flat[at] = above[at]
-                change = loss()
+                change = loss(first)
                 flat[at] = below[at]
-                changes.append((change - loss()) / (2 * h))
+                changes.append((change - loss(first)) / (2 * h))
                 flat[at] = value
             found[name] = _as_dtype(changes, self.dtype)
         return found, base
@@ -286,9 +301,17 @@ class Layerwise(Computation):
         self.last_pass.before, self.last_pass.after = dict(self.state), after
         self.state.update(after)
 
-    def _last_layer(self, rows: FloatArray, training: bool) -> FloatArray:
-        """What the last layer gives: shape (batch, classes)."""
-        for named in self.layers:
+    def _inputs_of_layers(self, rows: FloatArray, params: Mapping[str, FloatArray], state: State) -> list[FloatArray]:
+        """What each layer takes in the training pass of these rows from `state`; `rows` for the first."""
+        found = [rows]
+        with self._bound(params, state):
+            for named in self.layers[:-1]:
+                found.append(named.forward(found[-1].copy(), training=True))
+        return found
+
+    def _last_layer(self, rows: FloatArray, training: bool, first: int = 0) -> FloatArray:
+        """What the last layer gives, shape (batch, classes), where layer `first` takes `rows`."""
+        for named in self.layers[first:]:
             rows = named.forward(rows, training)
         return _as_answers(rows, self.layers[-1])
 

@@ -19,6 +19,7 @@ from fastnet.layers import (
     HuberLoss,
     IdentityWithLoss,
     L1Loss,
+    Layer,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -389,7 +390,7 @@ def test_comparisons_take_chains_of_layers(backend):
 
 
 @pytest.mark.parametrize("compare", [fastnet.compare_gradients, fastnet.compare_steps])
-def test_comparisons_refuse_other_networks(compare):
+def test_comparisons_refuse_other_networks(compare, by_layers):
     net, (x, t) = everything(), batch_of(classes=3)
     message = "^net has layers other than affine ones and activations, .*: check_gradient checks any network$"
     with pytest.raises(TypeError, match=message):
@@ -408,3 +409,42 @@ def test_algorithms_of_other_networks(backend, by_layers):
             net.numerical_gradient(x, t, algorithm=algorithm)
     with pytest.raises(ValueError, match="algorithm must be one of 'auto', 'nodal', 'incremental', 'loop', not 'x'"):
         net.numerical_gradient(x, t, algorithm="x")
+
+
+def test_the_numerical_gradient_starts_at_the_layer_of_the_parameter(dtype):
+    """The same bits as from whole passes, also with masks, running statistics and layers that change their input."""
+    passes = []
+
+    class InPlace(Layer):
+        def forward(self, x):
+            passes.append(len(x))
+            x *= 1.25
+            return x
+
+        def backward(self, dout):
+            return 1.25 * dout
+
+    rng = np.random.default_rng(0)
+    stack = [affine(rng, 6, 5, dtype), BatchNorm(np.ones(5, dtype), np.zeros(5, dtype)), Tanh(), InPlace()]
+    stack += [Dropout(0.3, seed=0), affine(rng, 5, 4, dtype), InPlace(), affine(rng, 4, 3, dtype)]
+    net = fastnet.Network(stack, SoftmaxWithLoss(), 0.1)
+    x, t = batch_of(classes=3)
+    x = x.astype(dtype)
+    net.gradient(x, t)
+    before, rows = snapshot(net), x.copy()
+    passes.clear()
+    found = net.numerical_gradient(x, t, STEP[dtype])
+    assert len(passes) < 3 + 4 * sum(p.size for p in net.params.values())
+    np.testing.assert_array_equal(x, rows)
+    assert_same(net, before)
+
+    start, h = net._last_pass.start(net.state), np.dtype(dtype).type(STEP[dtype])
+    for name, parameter in net.params.items():
+        for at in np.ndindex(parameter.shape):
+            losses = []
+            for step in (h, -h):
+                twin = copy.deepcopy(net)
+                twin.state.update({key: array.copy() for key, array in start.items()})
+                twin.params[name][at] += step
+                losses.append(twin.training_loss(x, t))
+            assert found[name][at] == np.dtype(dtype).type((losses[0] - losses[1]) / (2 * STEP[dtype]))
