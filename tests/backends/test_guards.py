@@ -59,8 +59,8 @@ ONE_ARRAY = {
 
 FUNCTIONS = [
     (lambda: _core.activation(-1, X), V, "there is no activation -1"),
-    (lambda: _core.activation(6, X), V, "there is no activation 6"),
-    (lambda: _core.activation_derivative(6, X), V, "there is no activation 6"),
+    (lambda: _core.activation(10, X), V, "there is no activation 10"),
+    (lambda: _core.activation_derivative(10, X), V, "there is no activation 10"),
     (lambda: _core.activation(2**40, X), T, "incompatible function arguments"),
     (lambda: _core.activation("relu", X), T, "incompatible function arguments"),
     (lambda: _core.activation(5, X, "steep"), T, "incompatible function arguments"),

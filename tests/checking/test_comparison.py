@@ -154,8 +154,8 @@ def with_method(monkeypatch: pytest.MonkeyPatch, method: methods.Method) -> None
 
 
 def test_a_wrong_method_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(backend: Any, problem: Any, entries: Any) -> methods.Evaluation:
-        values = backend.loop(problem.spec, problem.x, problem.t, problem.h, entries)
+    def wrong(problem: Any, backend: Any, entries: Any) -> methods.Evaluation:
+        values = problem.loop(backend, entries).values
         return methods.Evaluation(np.where(entries == 170, 1.01 * values, values))
 
     with_method(monkeypatch, methods.Method("wrong loop", "numpy", wrong))
@@ -168,8 +168,8 @@ def test_a_wrong_method_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_method_more_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exact(backend: Any, problem: Any, entries: Any) -> methods.Evaluation:
-        gradient = backend.gradient(problem.spec, problem.x, problem.t)
+    def exact(problem: Any, backend: Any, entries: Any) -> methods.Evaluation:
+        gradient = problem.gradient(backend).values
         return methods.Evaluation(gradient, fastnet.backends.spec.Diagnostics(loss=2.3, evaluations=1234, fallbacks=5))
 
     with_method(monkeypatch, methods.Method("exact", None, exact, by_entry=False))
@@ -184,9 +184,9 @@ def test_a_slow_whole_method_has_one_turn(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(timing, limit, 1e-12)
     calls = []
 
-    def slow(backend: Any, problem: Any, entries: Any) -> methods.Evaluation:
+    def slow(problem: Any, backend: Any, entries: Any) -> methods.Evaluation:
         calls.append(1)
-        return methods.Evaluation(backend.gradient(problem.spec, problem.x, problem.t))
+        return problem.gradient(backend)
 
     with_method(monkeypatch, replace(methods.REFERENCE, name="slow", evaluate=slow))
     found = compare_gradients(net_of(), *batch_of(20, 5), methods=["slow"], repeat=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import io
 import json
@@ -113,7 +114,7 @@ def test_digits_are_drawn_where_there_is_no_mnist(run: Callable[..., str], monke
 
 
 def test_a_chain_of_one_layer_is_as_long_as_it_says() -> None:
-    net = compare._network([5, 4], "float32", 0)
+    net = compare._network("multi-layer", argparse.Namespace(hidden=[5, 4], dtype="float32", seed=0))
     assert {name: p.shape for name, p in net.params.items()} == {
         "W1": (784, 5),
         "b1": (5,),

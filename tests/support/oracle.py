@@ -176,18 +176,19 @@ def normal_density(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def normal_distribution(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Φ(x): of −|x| by a series of positive terms up to 1.5, and beyond by Laplace's continued fraction."""
+    """Φ(x): of −|x| by a series of positive terms up to 2, and beyond by Laplace's continued fraction."""
     size = np.minimum(abs(x), 140)
-    term = total = np.minimum(size, 1.5)
-    for n in range(1, 40):
-        term = term * np.minimum(size, 1.5) ** 2 / (2 * n + 1)
+    inner = np.minimum(size, 2)
+    term = total = inner
+    for n in range(1, 45):
+        term = term * inner**2 / (2 * n + 1)
         total = total + term
-    near = Long(1) / 2 - normal_density(np.minimum(size, 1.5)) * total
-    away = np.maximum(size, 1.5)
+    near = Long(1) / 2 - normal_density(inner) * total
+    away = np.maximum(size, 2)
     fraction = away
-    for n in range(250, 0, -1):
+    for n in range(150, 0, -1):
         fraction = away + n / fraction
-    tail = np.where(size < 1.5, near, normal_density(size) / fraction)
+    tail = np.where(size < 2, near, normal_density(size) / fraction)
     return np.where(x > 0, 1 - tail, tail)
 
 

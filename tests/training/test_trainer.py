@@ -276,8 +276,8 @@ def test_the_state_goes_with_the_best_parameters() -> None:
     assert_same(trainer.net.state, trainer.best_state)
 
 
-@pytest.mark.parametrize("make", [make_net, make_layered])
-def test_the_best_are_saved_as_soon_as_they_are_known(make: Callable[[], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("make", "rate"), [(make_net, 3.0), (make_layered, 0.01)])
+def test_the_best_are_saved_as_soon_as_they_are_known(make: Callable[[], Any], rate: float, tmp_path: Path) -> None:
     path, net, seen = tmp_path / "best.npz", make(), []
 
     def look(trainer: Trainer) -> None:
@@ -287,7 +287,7 @@ def test_the_best_are_saved_as_soon_as_they_are_known(make: Callable[[], Any], t
         assert_same(net.state, trainer.best_state or {})
         seen.append(trainer.best_epoch)
 
-    make_trainer(make(), epochs=12, optimizer=optimizers.SGD(3.0), callbacks=[SaveBest(path), look]).fit()
+    make_trainer(make(), epochs=12, optimizer=optimizers.SGD(rate), callbacks=[SaveBest(path), look]).fit()
     assert 1 < len(set(seen)) < 12
 
 
