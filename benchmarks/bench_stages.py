@@ -23,6 +23,7 @@ from _measure import (
     Timing,
     accurate,
     digits,
+    error,
     faster,
     interleave,
     main,
@@ -146,7 +147,8 @@ def numerical(effort: Effort) -> Iterator[Row]:
         yield faster(f"{what}: all gradients (`auto`) against the NumPy loop", mine, loop, least)
         if len(hidden) == 2:
             yield against_product(effort, what, ours)
-        yield accurate(f"{what}: error at h = 1e-6, against long double", long_double_error(net, x, t), 1e-12)
+        backprop, found = net.gradient(x, t), net.numerical_gradient(x, t, 1e-6)  # of the same pass
+        yield accurate(f"{what}: error at h = 1e-6, against backprop", error(*map(values, (found, backprop))), 1e-12)
     net = simple_conv_net("float64")
     ours = Side(lambda: net.numerical_gradient(x, t, 1e-4))
     mine, loop = interleave(effort, ours, layer_loop(net, x, t, "b3"))
@@ -166,7 +168,11 @@ def against_product(effort: Effort, what: str, ours: Side) -> Row:
     return slower(f"{what}: against NumPy's product of as many flops", mine, product, 2.0)
 
 
-def long_double_error(net: Any, x: FloatArray, t: IntArray, of_each: int = 6) -> float:
+def values(gradient: dict[str, FloatArray]) -> list[FloatArray]:
+    return list(gradient.values())
+
+
+def long_double_error(net: Any, x: FloatArray, t: IntArray, of_each: int) -> float:
     """The largest error at some entries of each array, relative to the largest entry of the gradient."""
     masks, h = masks_of(net, x, t), 1e-6
     found = net.numerical_gradient(x, t, h)
