@@ -66,6 +66,24 @@ def answers():
             if algorithm != "loop":
                 gradients = getattr(backend, algorithm)(spec, x, t, h)[0]
                 found[f"{name} {algorithm} {h}"] = [g.tobytes().hex() for g in gradients]
+    return found | (of_stages() if isinstance(backend, backends.StageBackend) else {})
+
+def of_stages():
+    from fastnet import layers
+    rng, found = np.random.default_rng(0), {}
+    draw = rng.standard_normal
+    net = fastnet.Network([
+        layers.Reshape((1, 5, 5)),
+        layers.Convolution(draw((2, 1, 2, 2)), draw(2)), layers.BatchNorm(draw(2), draw(2)), layers.Tanh(),
+        layers.MaxPooling(2, 2, stride=2), layers.Flatten(),
+        layers.Affine(draw((8, 4)), draw(4)), layers.BatchNorm(draw(4), draw(4)), layers.ReLU(),
+        layers.Dropout(0.2, seed=0), layers.Affine(draw((4, 3)), draw(3)),
+    ], layers.SoftmaxWithLoss())
+    x, t = draw((6, 25)), np.arange(6) % 3
+    found["stages backprop"] = [g.tobytes().hex() for g in net.gradient(x, t).values()]
+    for algorithm, h in itertools.product(("nodal", "incremental"), (1e-3, 2.0)):
+        gradients = net.numerical_gradient(x, t, h, algorithm=algorithm)
+        found[f"stages {algorithm} {h}"] = [g.tobytes().hex() for g in gradients.values()]
     return found
 """
 
