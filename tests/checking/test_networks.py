@@ -98,7 +98,7 @@ class BookNetWithLoop(BookNet):
 @pytest.mark.parametrize("ratio", [0.0, 0.4])
 @pytest.mark.parametrize("kind", [BookNet, BookNetWithLoop])
 def test_the_books_own_classes(kind, ratio):
-    np.random.seed(1)  # noqa: NPY002 - the book's networks draw from there
+    np.random.seed(7)  # noqa: NPY002 - the book's networks draw from there
     net, (x, t) = kind(ratio), batch_of(15)
     before = {name: p.copy() for name, p in net.params.items()}
     check = fastnet.check_gradient(net, net.gradient, (x, t))
@@ -108,11 +108,13 @@ def test_the_books_own_classes(kind, ratio):
 
     def wrong(x, t):
         gradient = net.gradient(x, t)
-        gradient["W1"][2, 3] *= 1.01
+        places.append(np.unravel_index(np.abs(gradient["W1"]).argmax(), (6, 5)))
+        gradient["W1"][places[-1]] *= 1.01
         return gradient
 
+    places = []
     check = fastnet.check_gradient(net, wrong, (x, t))
-    assert (check.failed, check.worst[0].label) == (1, "W1[2, 3]")
+    assert (check.failed, check.worst[0].label) == (1, f"W1[{places[-1][0]}, {places[-1][1]}]")
     if ratio:
         with pytest.raises(ValueError, match="f is not deterministic"):
             fastnet.check_gradient(net, {name: np.zeros_like(p) for name, p in net.params.items()}, (x, t))
