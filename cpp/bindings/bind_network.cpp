@@ -1,6 +1,5 @@
 // Networks: forward pass, loss, backprop and finite differences of a `NetworkSpec`.
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -96,8 +95,7 @@ py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double 
         using T = decltype(zero);
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
-        require(h > 0 && static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)),
-                [&] { return "h must be positive and finite in " + std::string(py::str(py::dtype::of<T>())); });
+        require_step<T>(h);
         const auto [arrays, places] = empty_gradient(net);
         const LayerGradient<T>* to = places.data();
         py::list kinked;

@@ -1,6 +1,7 @@
 // Checks a network and its data from Python and translates them into what the kernels read.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -100,6 +101,12 @@ template <class T> class BatchView {
   private:
     const py::array x_, t_; // kept alive
 };
+
+// The step of differences, which must be one in the network's type, too.
+template <class T> void require_step(double h) {
+    require(h > 0 && static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)),
+            [&] { return "h must be positive and finite in " + std::string(py::str(py::dtype::of<T>())); });
+}
 
 // The numbers of parameters, of which there are `parameters`.
 inline const std::int64_t* numbers_of(const py::array& entries, Index parameters) {

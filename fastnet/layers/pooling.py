@@ -61,10 +61,6 @@ class _Pooling(Layer):
         """
         raise NotImplementedError
 
-    def backward(self, dout: npt.ArrayLike) -> FloatArray:
-        """The derivative with respect to `x`, in its shape and dtype, from `dout`, in the shape of the output."""
-        raise NotImplementedError
-
 
 class MaxPooling(_Pooling):
     """The largest element of each window.
