@@ -157,6 +157,12 @@ template <class T> struct Relu : LeakyRelu<T> {
     Relu() : LeakyRelu<T>{T(0)} {}
     // 0 for -inf, where slope * a is NaN.
     Vec<T> value(Vec<T> a) const { return a < 0 ? splat(T(0)) : a; }
+    // The move, or less of it: down to 0 from the right, and from 0 on from the left.
+    template <bool> Vec<T> difference(const BasePoint<T>& at, const Move<T>& move) const {
+        const auto right = at.a > 0;
+        const Vec<T> d = right ? move.d : at.a + move.d, least = right ? -at.a : splat(T(0));
+        return d < least ? least : d; // NaN is not less
+    }
 };
 
 // log(1 + e^a)

@@ -232,6 +232,25 @@ template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group
     }
 }
 
+// f.template operator()<K>() for K = n <= Most.
+template <int Most, class F> FASTNET_INLINE void with_count(Index n, F&& f) {
+    if (n == Most) {
+        f.template operator()<Most>();
+    } else if constexpr (Most > 1) {
+        with_count<Most - 1>(n, f);
+    }
+}
+
+// Calls f.template operator()<K>(first) for each group of K <= Most of n things; the groups are of about equal sizes.
+template <int Most, class F> FASTNET_INLINE void for_each_group(Index n, F&& f) {
+    Index groups = (n + Most - 1) / Most;
+    for (Index first = 0; first < n; --groups) {
+        const Index count = (n - first + groups - 1) / groups;
+        with_count<Most>(count, [&]<int K>() { f.template operator()<K>(first); });
+        first += count;
+    }
+}
+
 // Prefetches n elements.
 template <class X> FASTNET_INLINE void prefetch(const X* p, Index n) {
     for (Index i = 0; i < n; i += 64 / static_cast<Index>(sizeof(X))) {

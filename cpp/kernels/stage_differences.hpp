@@ -1,103 +1,80 @@
 // The finite-difference gradient of a network of stages: each parameter's own two moves, carried to the loss.
 //
-// A parameter moves one column of its stage's units: a unit of all rows, or a filter's positions of all images. As long
-// as the next stages change columns one by one, only that column is carried on; a stage that mixes columns makes moves
-// of all units of it. Differences are exact, so that nothing cancels, however small the step is.
+// The moves of several parameters of a column go through together, a lane for each. Row by row they pass the stages up
+// to the next one that couples the rows, which takes those of all rows. As long as the stages change units one by one,
+// only the column is carried on. Differences are exact, so that nothing cancels, however small the step is.
 #pragma once
 
-#include "kernels/stage_moves.hpp"
+#include <algorithm>
+#include <numeric>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/batch_norm_moves.hpp"
+#include "kernels/stage_columns.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
 template <class T> class StageDifferences {
   public:
-    // After a pass of `base` over rows with these targets, which has kept its points.
-    StageDifferences(const StagePass<T>& base, const Targets<T>& targets, double h)
-        : base_(base), net_(base.net()), targets_(targets), h_(static_cast<T>(h)), packed_(net_.depth),
-          works_(base.workers()) {
-        Index widest = base.classes(), patches = 0;
+    // After a pass of `base` over rows with these targets, which has kept its points; `finite`: whether its loss is.
+    StageDifferences(const StagePass<T>& base, const Targets<T>& targets, double h, bool finite)
+        : base_(base), net_(base.net()), targets_(targets), h_(static_cast<T>(h)), finite_(finite),
+          rows_between_checks_(1 + static_cast<Index>(1e6 / multiply_adds(net_))), filters_(net_.depth),
+          inputs_(net_.depth), live_(net_.depth), all_(most_units(net_)), works_(base.workers()) {
+        std::iota(all_.data(), all_.data() + most_units(net_), 0);
+        Sizes sizes{base.classes(), 1, 1, 1};
         for (Index s = 0; s < net_.depth; ++s) {
             const Stage<T>& stage = net_.stages[s];
-            const bool packs = stage.kind == StageKind::affine && s > 0;
-            packed_.add(rows_of(stage.weight, packs ? stage.inputs : 0, packs ? stage.outputs : 0, stage.outputs));
-            widest = stage.outputs > widest && s > 0 ? stage.outputs : widest; // of the first stage, only columns move
-            widest = column_units(s) > widest ? column_units(s) : widest;
-            if (stage.kind == StageKind::convolution) {
-                const Index size = patch_size(stage.windows) * stage.windows.positions();
-                patches = size > patches ? size : patches;
+            transpose_filters(stage);
+            inputs_.add(base, s);
+            live_.add(base, s);
+            if (stage.weight) {
+                measure(s, sizes);
             }
         }
         for (int w = 0; w < base.workers(); ++w) {
-            works_.add(base.rows(), padded<T>(widest), base.classes(), patches);
+            works_.add(base, sizes);
         }
     }
 
     // Fills the gradient with respect to the parameters of stage s.
     void run(Index s, const StageGradient<T>& gradient, const StageKinks& kinks) {
-        parallel_for(columns(s), base_.workers(),
+        parallel_for(columns_of(net_.stages[s]), base_.workers(),
                      [&](Index column, int worker) { differentiate(s, column, gradient, kinks, worker); });
     }
 
     // The same for the parameters that move one column.
     void differentiate(Index s, Index column, const StageGradient<T>& gradient, const StageKinks& kinks, int worker) {
-        Work& work = works_[worker];
         const Stage<T>& stage = net_.stages[s];
-        const Index weights = weights_of_column(s);
-        const Index step = stage.kind == StageKind::affine ? stage.outputs : 1; // between a column's weights
-        const Index first = stage.kind == StageKind::affine ? column : column * weights;
-        const bool decays = stage.kind != StageKind::batch_norm && net_.weight_decay != 0;
-        const Index count = weights + (stage.bias ? 1 : 0);
-        const double scale = 1 / (2 * static_cast<double>(h_) * static_cast<double>(base_.rows()));
-        double changes[group];
-        bool kinked[group] = {};
-        for (Index k = 0; k < count; k += group / 2) {
-            const Index several = min_index(group / 2, count - k);
-            checkpoint();
-            for (Index i = 0; i < several; ++i) {
-                work.kinked = false;
-                carry_move(s, column, k + i, h_, 2 * i, work);
-                carry_move(s, column, k + i, -h_, 2 * i + 1, work);
-                kinked[i] = work.kinked;
+        const Index weights = weights_of_column(stage), count = weights + (stage.bias ? 1 : 0);
+        ParameterMoves<T> moves{base_, inputs_[s], s, column, h_, works_[worker].patch.data()};
+        for (Index k = 0; k < count; ++k) {
+            if (k < weights && finite_ && inputs_[s].idle(k)) {
+                set({gradient, kinks}, s, column, k, 0, false);
+                continue;
             }
-            add_up(2 * several, changes, work);
-            for (Index i = 0; i < several; ++i) {
-                const double difference = (changes[2 * i] - changes[2 * i + 1]) * scale;
-                if (k + i == weights) {
-                    gradient.bias[column] = static_cast<T>(difference);
-                    if (kinks.bias) {
-                        kinks.bias[column] = kinked[i];
-                    }
-                    continue;
-                }
-                const Index at = first + (k + i) * step;
-                const double decay = decays ? net_.weight_decay * static_cast<double>(stage.weight[at]) : 0;
-                gradient.weight[at] = static_cast<T>(difference + decay);
-                if (kinks.weight) {
-                    kinks.weight[at] = kinked[i];
-                }
+            moves.parameters[moves.count++] = k;
+            if (moves.count == moves.most) {
+                differentiate(moves, {gradient, kinks}, worker);
             }
         }
+        differentiate(moves, {gradient, kinks}, worker);
     }
 
     // changes (count, stride) = the changes of each row's loss when one unit of stage s's moves by nodes[k] *
-    // furthest[row] there, where no later stage couples rows.
+    // furthest[row] there, where no later stage couples rows; those of rows without a move stay what they are.
     void row_changes(Index s, Index unit, const T* furthest, const T* nodes, Index count, Index stride, T* changes,
                      int worker) {
-        Work& work = works_[worker];
-        for (Index first = 0; first < count; first += group) {
-            const Index moves = min_index(group, count - first);
-            const Moved moved{unit, 1, padded<T>(1)};
-            for (Index g = 0; g < moves; ++g) {
-                for (Index i = 0; i < base_.rows(); ++i) {
-                    work.from[i * moved.stride] = nodes[first + g] * furthest[i];
-                }
-                carry(s, moved, g, work);
-            }
-            for_each_row_change(moves, work, [&](Index i, Vec<T> change) {
-                for (Index g = 0; g < moves; ++g) {
-                    changes[(first + g) * stride + i] = change[g];
-                }
-            });
+        for (Index first = 0; first < count; first += lanes<T>) {
+            const Index moves = min_index(lanes<T>, count - first);
+            works_[worker].evaluations += moves * base_.rows();
+            carry(UnitMoves<T>{load(nodes + first, moves), furthest}, s + 1, {unit, 1}, works_[worker],
+                  [&](Index i, Vec<T> change) {
+                      for (Index g = 0; g < moves; ++g) {
+                          changes[(first + g) * stride + i] = change[g];
+                      }
+                  });
         }
     }
 
@@ -110,235 +87,264 @@ template <class T> class StageDifferences {
     }
 
   private:
-    static constexpr Index group = lanes<T>; // moves whose losses are computed together
+    // The most that carrying needs: units of a row and of a column, units and columns before a batch normalisation.
+    struct Sizes {
+        Index row, column, normed_units, normed_columns;
+    };
 
     // A thread's own workspace.
     struct Work {
-        Work(Index rows, Index widest, Index classes, Index patch_elements)
-            : memory(2 * rows * widest), from(memory.data()), to(from + rows * widest),
-              answers(group * rows * padded<T>(classes)), dz(classes * lanes<T>), dy(classes * lanes<T>),
-              patches(patch_elements) {}
+        Work(const StagePass<T>& base, const Sizes& sizes)
+            : memory(2 * sizes.row * lanes<T>), from(memory.data()), to(from + sizes.row * lanes<T>),
+              nonzero(sizes.row), patch(sizes.column), dy(base.classes() * lanes<T>),
+              normed{{base, sizes.normed_units, sizes.normed_columns},
+                     {base, sizes.normed_units, sizes.normed_columns}} {}
         // The moves that a stage has made are those that the next one takes.
-        void swap() {
-            T* const made = to;
-            to = from;
-            from = made;
-        }
+        void swap() { std::swap(from, to); }
+        // One is written while the other one is read.
+        NormedMoves<T>& other_normed() { return normed[++turn % 2]; }
 
         const Array<T> memory;
-        T *from, *to;           // (rows, padded units): moves of a stage's units, and of the next stage's
-        const Array<T> answers; // (moves, rows, padded classes): moves of the last stage's units
-        const Array<T> dz, dy;  // (classes, lanes)
-        const Array<T> patches;
+        T *from, *to; // (units, lanes): moves of a stage's units, and of the next stage's, of one row
+        const Array<std::int32_t> nonzero;
+        const Array<T> patch, dy;
+        NormedMoves<T> normed[2];
+        unsigned turn = 0;
+        Vec<Bits<T>> kinks{}; // the lanes in which a move met a kink
         std::int64_t evaluations = 0;
-        bool kinked = false; // whether a move met a kink
     };
 
-    // How many columns stage s's parameters move, and the units of one.
-    Index columns(Index s) const {
-        const Stage<T>& stage = net_.stages[s];
-        return stage.weight ? stage.outputs / column_units(s) : 0;
-    }
-    Index column_units(Index s) const {
-        const Stage<T>& stage = net_.stages[s];
-        return stage.kind == StageKind::convolution  ? stage.windows.positions()
-               : stage.kind == StageKind::batch_norm ? stage.positions
-                                                     : 1;
+    struct Results {
+        const StageGradient<T>& gradient;
+        const StageKinks& kinks;
+    };
+
+    void transpose_filters(const Stage<T>& stage) {
+        const bool convolves = stage.kind == StageKind::convolution;
+        const Index size = convolves ? patch_size(stage.windows) : 0, filters = convolves ? columns_of(stage) : 0;
+        T* const to = filters_.add(size * filters).data();
+        for (Index f = 0; f < filters; ++f) {
+            for (Index k = 0; k < size; ++k) {
+                to[k * filters + f] = stage.weight[f * size + k];
+            }
+        }
     }
 
-    // The weights that move one column; its bias comes after them.
-    Index weights_of_column(Index s) const {
-        const Stage<T>& stage = net_.stages[s];
-        return stage.kind == StageKind::affine        ? stage.inputs
-               : stage.kind == StageKind::convolution ? patch_size(stage.windows)
-                                                      : 1;
+    static Index most_units(const StageNetwork<T>& net) {
+        Index most = 1;
+        for (Index s = 0; s < net.depth; ++s) {
+            most = net.stages[s].outputs > most ? net.stages[s].outputs : most;
+        }
+        return most;
     }
 
-    // Carries the moves for a step h of a column's parameter k to the answers, as move g.
-    void carry_move(Index s, Index column, Index k, T h, Index g, Work& work) {
-        const Index units = column_units(s);
-        const Moved moved{column * units, units, padded<T>(units)};
-        if (fill_column(s, k, h, moved, work.from)) {
-            carry(s, moved, g, work);
+    // What the moves of one of stage s's columns need, all the way.
+    void measure(Index s, Sizes& sizes) const {
+        const auto grow = [](Index& size, Index to) { size = to > size ? to : size; };
+        Index before = 0; // units that move before the last stage
+        UnitRange range{0, column_units(net_.stages[s])};
+        grow(sizes.column, range.count);
+        for (Index next = s + 1; next <= net_.depth; ++next) {
+            grow(sizes.row, range.count);
+            if (next == net_.depth) {
+                break;
+            }
+            const Stage<T>& stage = net_.stages[next];
+            range = taken_with(stage, range);
+            grow(sizes.row, range.count);
+            if (stage.kind == StageKind::batch_norm) {
+                grow(sizes.normed_units, hands_one_on(next - 1, before) ? 1 : range.count);
+                grow(sizes.normed_columns, range.count / stage.positions);
+            }
+            before = range.count;
+            range = moved_by(stage, range);
+        }
+    }
+
+    // Whether stage s is affine with a batch normalisation of its units behind it, and only one of its inputs moves.
+    bool hands_one_on(Index s, Index moving) const {
+        return net_.stages[s].kind == StageKind::affine && net_.stages[s + 1].positions == 1 && moving == 1;
+    }
+
+    // The differences of a group of parameters, which is empty afterwards.
+    void differentiate(ParameterMoves<T>& moves, const Results& results, int worker) {
+        if (moves.count == 0) {
+            return;
+        }
+        Work& work = works_[worker];
+        work.kinks = Vec<Bits<T>>{};
+        work.evaluations += 2 * moves.count * base_.rows();
+        Wide<T> changes{};
+        const Index units = column_units(net_.stages[moves.stage]);
+        carry(moves, moves.stage + 1, {moves.column * units, units}, work,
+              [&](Index, Vec<T> change) { changes += widen<T>(change); });
+        for (Index g = 0; g < moves.count; ++g) {
+            set(results, moves.stage, moves.column, moves.parameters[g], changes[2 * g] - changes[2 * g + 1],
+                work.kinks[2 * g] | work.kinks[2 * g + 1]);
+        }
+        moves.count = 0;
+    }
+
+    // The difference with respect to parameter k of a column, from the losses' sums that two moves change.
+    void set(const Results& results, Index s, Index column, Index k, double change, bool kinked) const {
+        const Stage<T>& stage = net_.stages[s];
+        const double difference = change / (2 * static_cast<double>(h_) * static_cast<double>(base_.rows()));
+        const Index weights = weights_of_column(stage);
+        if (k == weights) {
+            results.gradient.bias[column] = static_cast<T>(difference);
+            if (results.kinks.bias) {
+                results.kinks.bias[column] = kinked;
+            }
+            return;
+        }
+        const Index at = stage.kind == StageKind::affine ? k * stage.outputs + column : column * weights + k;
+        const bool decays = stage.kind != StageKind::batch_norm && net_.weight_decay != 0;
+        const double decay = decays ? net_.weight_decay * static_cast<double>(stage.weight[at]) : 0;
+        results.gradient.weight[at] = static_cast<T>(difference + decay);
+        if (results.kinks.weight) {
+            results.kinks.weight[at] = kinked;
+        }
+    }
+
+    // work.from = the source's moves of row i. Returns which units of the range they are of.
+    template <class Source>
+    Units start(const Source& source, Index next, Index i, UnitRange range, const Work& work) const {
+        if constexpr (std::is_same_v<Source, NormedMoves<T>>) {
+            const bool whole = range.count == net_.stages[next - 1].outputs;
+            const Units units = whole && live_[next - 1].known() ? live_[next - 1][i] : units_of(range);
+            source.row(i, units, work.from);
+            return units;
         } else {
-            const Index size = base_.rows() * padded<T>(base_.classes());
-            std::memset(work.answers.data() + g * size, 0, static_cast<std::size_t>(size) * sizeof(T));
+            source.row(i, work.from);
+            return units_of(range);
         }
     }
 
-    // Fills the column's moves for a step h of parameter k. Returns whether any of them is not 0.
-    bool fill_column(Index s, Index k, T h, const Moved& moved, T* moves) const {
-        const Stage<T>& stage = net_.stages[s];
-        const bool is_bias = k == weights_of_column(s);
-        bool any = is_bias;
-        for (Index i = 0; i < base_.rows(); ++i) {
-            T* const row = moves + i * moved.stride;
-            if (is_bias) {
-                for (Index j = 0; j < moved.units; ++j) {
-                    row[j] = h;
-                }
-                continue;
-            }
-            if (stage.kind == StageKind::affine) {
-                row[0] = base_.input(s, i)[k];
-            } else if (stage.kind == StageKind::convolution) {
-                patch_row(stage.windows, k, base_.input(s, i), row);
-            } else {
-                std::memcpy(row, base_.kept(s) + i * base_.stride(s) + moved.first,
-                            static_cast<std::size_t>(moved.units) * sizeof(T));
-            }
-            for (Index j = 0; j < moved.units; ++j) {
-                row[j] *= h;
-                any |= row[j] != 0; // NaN is not 0
-            }
+    Units units_of(UnitRange range) const { return {all_.data() + range.first, range.count}; }
+
+    // Carries moves of a range of units behind stage `next` - 1 to the loss. source.row(i, to) gives those of row i;
+    // f(row, changes of its loss) is called for the rows that move.
+    template <class Source, class F> void carry(const Source& source, Index next, UnitRange range, Work& work, F&& f) {
+        Index end = next; // the stage that couples rows
+        while (end < net_.depth && net_.stages[end].kind != StageKind::batch_norm) {
+            ++end;
         }
-        return any;
-    }
-
-    // Carries moves of stage s's units, in work.from, to the last stage's, as move g of the answers.
-    void carry(Index s, Moved moved, Index g, Work& work) {
-        for (Index later = s + 1; later < net_.depth; ++later) {
-            if (moved.units == 1 && is_normed_affine(later)) {
-                moved = differ_normed_affine(base_, later, moved, work.from, work.to);
-                work.swap();
-                ++later;
-            } else {
-                moved = differ_stage(later, moved, work);
-            }
-        }
-        const Index stride = padded<T>(base_.classes()), size = base_.rows() * stride;
-        T* const to = work.answers.data() + g * size;
-        if (moved.units < base_.classes()) {
-            std::memset(to, 0, static_cast<std::size_t>(size) * sizeof(T));
-        }
-        copy<T>(base_.rows(), moved.units, work.from, moved.stride, to + moved.first, stride);
-        work.evaluations += base_.rows();
-    }
-
-    bool is_normed_affine(Index s) const {
-        return net_.stages[s].kind == StageKind::affine && s + 1 < net_.depth &&
-               net_.stages[s + 1].kind == StageKind::batch_norm && net_.stages[s + 1].positions == 1;
-    }
-
-    // Moves through stage s, from work.from to work.from. Returns which units they are of then.
-    Moved differ_stage(Index s, const Moved& moved, Work& work) {
-        const Stage<T>& stage = net_.stages[s];
-        const bool mixes = stage.kind == StageKind::affine || stage.kind == StageKind::convolution;
-        if (!mixes && !splits(s, moved)) {
-            return differ_stage(s, spread(moved, stage.inputs, work), work);
-        }
-        Moved next{0, stage.outputs, padded<T>(stage.outputs)};
-        switch (stage.kind) {
-        case StageKind::activation:
-            work.kinked |= differ_activation(base_, s, moved, work.from);
-            return moved;
-        case StageKind::dropout:
-            differ_dropout(base_, s, moved, work.from);
-            return moved;
-        case StageKind::batch_norm:
-            differ_batch_norm(base_, s, moved, work.from);
-            return moved;
-        case StageKind::max_pooling:
-        case StageKind::average_pooling:
-            next = differ_pooling(base_, s, moved, work.from, work.to, work.kinked);
-            break;
-        case StageKind::affine:
-            multiply(s, moved, work.from, work.to, next.stride);
-            break;
-        case StageKind::convolution:
-            convolve_moves(s, moved, next.stride, work);
-        }
-        work.swap();
-        return next;
-    }
-
-    // Whether stage s takes these units by themselves: it would not mix them with others.
-    bool splits(Index s, const Moved& moved) const {
-        const Stage<T>& stage = net_.stages[s];
-        const bool pools = stage.kind == StageKind::max_pooling || stage.kind == StageKind::average_pooling;
-        const Index whole = stage.kind == StageKind::batch_norm ? stage.positions
-                            : pools                             ? stage.windows.height * stage.windows.width
-                                                                : 1;
-        return moved.first % whole == 0 && moved.units % whole == 0;
-    }
-
-    // The same moves as moves of all `units` units of a stage.
-    Moved spread(const Moved& moved, Index units, Work& work) {
-        const Moved all{0, units, padded<T>(units)};
-        std::memset(work.to, 0, static_cast<std::size_t>(base_.rows() * all.stride) * sizeof(T));
-        copy<T>(base_.rows(), moved.units, work.from, moved.stride, work.to + moved.first, all.stride);
-        work.swap();
-        return all;
-    }
-
-    // to (rows, to_stride) = moves of some inputs of an affine stage times their rows of the weight.
-    void multiply(Index s, const Moved& moved, const T* from, T* to, Index to_stride) const {
-        const Stage<T>& stage = net_.stages[s];
-        const Matrix<T> moves = rows_of(from, base_.rows(), moved.units, moved.stride);
-        const T* const weight = stage.weight + moved.first * stage.outputs;
-        if (moved.units == stage.inputs && packed_[s].columns > 0) {
-            gemm(moves, packed_[s], to, to_stride, false);
-        } else if (moved.units == 1) {
+        if (end == net_.depth) {
             for (Index i = 0; i < base_.rows(); ++i) {
-                const T d = from[i * moved.stride];
-                for_each_vector<T>(stage.outputs, [&](Index j, Index n) {
-                    store(to + i * to_stride + j, d * load(weight + j, n), n);
-                });
-            }
-        } else {
-            gemm(moves, rows_of(weight, moved.units, stage.outputs, stage.outputs), to, to_stride, false);
-        }
-    }
-
-    // work.to (rows, to_stride) = moves of some channels through the filters.
-    void convolve_moves(Index s, const Moved& moved, Index to_stride, Work& work) const {
-        const Stage<T>& stage = net_.stages[s];
-        const Windows& w = stage.windows;
-        const Index image = w.height * w.width, positions = w.positions(), size = patch_size(w);
-        const Index channels = moved.units / image, window = w.window_height * w.window_width;
-        const Windows part = with_channels(w, channels);
-        const Matrix<T> filters = submatrix(rows_of(stage.weight, stage.outputs / positions, size, size), 0,
-                                            stage.outputs / positions, moved.first / image * window, channels * window);
-        for (Index i = 0; i < base_.rows(); ++i) {
-            gather_patches(part, work.from + i * moved.stride, work.patches.data());
-            gemm(filters, rows_of<T>(work.patches.data(), channels * window, positions, positions),
-                 work.to + i * to_stride, positions, false);
-        }
-    }
-
-    // changes (moves) = the sums over the rows of the loss's changes for the answers' moves.
-    void add_up(Index moves, double* changes, Work& work) const {
-        for (Index g = 0; g < moves; ++g) {
-            changes[g] = 0;
-        }
-        for_each_row_change(moves, work, [&](Index, Vec<T> change) {
-            for (Index g = 0; g < moves; ++g) {
-                changes[g] += static_cast<double>(change[g]);
-            }
-        });
-    }
-
-    // f(row, changes of its loss), a lane for each of the answers' moves.
-    template <class F> void for_each_row_change(Index moves, Work& work, F&& f) const {
-        const Index classes = base_.classes(), stride = padded<T>(classes);
-        work.dz.zeroed();
-        for (Index i = 0; i < base_.rows(); ++i) {
-            for (Index g = 0; g < moves; ++g) {
-                const T* const d = work.answers.data() + (g * base_.rows() + i) * stride;
-                for (Index k = 0; k < classes; ++k) {
-                    work.dz[k * lanes<T> + g] = d[k];
+                check(i);
+                const Units units = start(source, next, i, range, work);
+                if (finite_ && !moves_any(work.from, units.count)) {
+                    continue;
                 }
+                widen_range(carry_row(next, end, i, range, units, work), {0, base_.classes()}, work);
+                f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, base_.answer(i),
+                                     target_of(targets_, i, base_.classes()), work.from, work.dy.data()));
             }
-            f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, base_.answer(i),
-                                 target_of(targets_, i, classes), work.dz.data(), work.dy.data()));
+            return;
         }
+        UnitRange before = range; // the units that reach the stage before the coupling one
+        for (Index s = next; s + 1 < end; ++s) {
+            before = moved_by(net_.stages[s], taken_with(net_.stages[s], before));
+        }
+        const bool single = end > next && hands_one_on(end - 1, before.count);
+        NormedMoves<T>& normed = work.other_normed();
+        UnitRange reached{0, 0};
+        for (Index i = 0; i < base_.rows(); ++i) {
+            check(i);
+            const Units units = start(source, next, i, range, work);
+            reached = carry_row(next, single ? end - 1 : end, i, range, units, work);
+            if (!single) {
+                reached = widen_range(reached, taken_with(net_.stages[end], reached), work);
+            }
+            std::copy_n(work.from, reached.count * lanes<T>, normed.moves() + i * reached.count * lanes<T>);
+        }
+        if (single) {
+            normed.run_behind_affine(end, reached.first);
+            reached = {0, net_.stages[end].outputs};
+        } else {
+            normed.run(end, reached);
+        }
+        carry(normed, end + 1, reached, work, f);
+    }
+
+    // A checkpoint, which reads a clock, after every million multiply-adds or so.
+    void check(Index row) const {
+        if (row % rows_between_checks_ == 0) {
+            checkpoint();
+        }
+    }
+
+    static bool moves_any(const T* moves, Index units) {
+        for (Index j = 0; j < units; ++j) {
+            if (nonzero_mask<T>(load(moves + j * lanes<T>))) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    // Carries one row's moves of some units of a range, in work.from, through the stages [first, last). Returns which
+    // units move then.
+    UnitRange carry_row(Index first, Index last, Index row, UnitRange range, Units units, Work& work) const {
+        for (Index s = first; s < last; ++s) {
+            const Stage<T>& stage = net_.stages[s];
+            const UnitRange taken = taken_with(stage, range);
+            if (taken.count != range.count) {
+                units = units_of(range = widen_range(range, taken, work));
+            }
+            switch (stage.kind) {
+            case StageKind::activation:
+                differ_activation(base_, s, row, units, work.from, work.kinks);
+                continue;
+            case StageKind::dropout:
+                differ_dropout(base_, s, row, units, work.from);
+                continue;
+            case StageKind::affine:
+                differ_affine(stage, units, work.from, work.nonzero.data(), work.to);
+                break;
+            case StageKind::convolution: {
+                const Index channel = stage.windows.height * stage.windows.width, filters = columns_of(stage);
+                const Windows part = with_channels(stage.windows, range.count / channel);
+                const Index skipped = range.first / channel * stage.windows.window_height * stage.windows.window_width;
+                differ_convolution(part, filters, filters_[s].data() + skipped * filters, work.from, work.to);
+                break;
+            }
+            case StageKind::max_pooling:
+                differ_max_pooling(base_, s, row, range, work.from, work.to, work.kinks);
+                break;
+            case StageKind::average_pooling:
+                differ_average_pooling(stage.windows, range, work.from, work.to);
+                break;
+            case StageKind::batch_norm: // couples rows
+                break;
+            }
+            work.swap();
+            range = moved_by(stage, range);
+            units = units_of(range);
+        }
+        return range;
+    }
+
+    // The same moves, in work.from, as those of a wider range.
+    static UnitRange widen_range(UnitRange range, UnitRange to, Work& work) {
+        if (to.count != range.count) {
+            std::fill_n(work.to, to.count * lanes<T>, T(0));
+            std::copy_n(work.from, range.count * lanes<T>, work.to + (range.first - to.first) * lanes<T>);
+            work.swap();
+        }
+        return to;
     }
 
     const StagePass<T>& base_;
     const StageNetwork<T>& net_;
     const Targets<T> targets_;
     const T h_;
-    FixedList<PackedMatrix<T>> packed_; // each affine stage's weight
+    const bool finite_;
+    const Index rows_between_checks_;
+    FixedList<Array<T>> filters_;       // of each convolution, (elements of a patch, filters)
+    FixedList<ColumnInputs<T>> inputs_; // of each stage
+    FixedList<LiveUnits<T>> live_;
+    const Array<std::int32_t> all_; // 0, 1, 2, …
     FixedList<Work> works_;
 };
 

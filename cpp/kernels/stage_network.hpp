@@ -171,8 +171,9 @@ void stage_differences(const StageNetwork<T>& net, const Batch<T>& batch, double
     StagePass<T> pass(net, batch.rows, num_threads(), true, Keep::points);
     Inputs<T> inputs = stage_inputs(net, batch.x, batch.rows, batch.source);
     pass.forward(inputs, batch.rows, counts);
-    diagnostics.loss = pass.mean_of_losses(batch.targets) + pass.penalty();
-    StageDifferences<T> differences(pass, batch.targets, h);
+    const double mean = pass.mean_of_losses(batch.targets);
+    diagnostics.loss = mean + pass.penalty();
+    StageDifferences<T> differences(pass, batch.targets, h, mean - mean == 0);
     StageNodal<T> polynomials(pass, differences, h);
     for (Index s = 0; s < net.depth; ++s) {
         const StageKinks of_stage = kinks ? kinks[s] : StageKinks{nullptr, nullptr};

@@ -48,6 +48,17 @@ template <class T> Layer<T> answer_layer(const StageNetwork<T>& net) {
     return {nullptr, nullptr, classes, classes, Activation::identity, T(0)};
 }
 
+// The base points of some units: arrays of their parts, `size` apart.
+template <class T> struct PointRow {
+    const T* first;
+    Index size;
+
+    // That of one unit, in every lane.
+    FASTNET_INLINE BasePoint<T> operator[](Index j) const {
+        return {splat(first[j]), splat(first[j + size]), splat(first[j + 2 * size])};
+    }
+};
+
 // What a pass keeps of each activation, besides its values: for the way back the slopes, and for differences the base
 // points.
 enum class Keep { nothing, slopes, points };
@@ -219,12 +230,10 @@ template <class T> class StagePass {
     const T* kept(Index s) const { return kept_[s].data(); }
     // 1 / deviation of a batch normalisation's columns.
     const double* inverses(Index s) const { return inverses_[s].data(); }
-    // The base points of an activation's n <= lanes units from `unit` on.
-    BasePoint<T> point(Index s, Index row, Index unit, Index n) const {
-        const T* at = kept_[s].data() + row * stride(s) + unit;
-        const Index size = rows_ * stride(s);
-        return {load(at, n), load(at + size, n), load(at + 2 * size, n)};
-    }
+    // The base points of an activation's units in a row.
+    PointRow<T> points(Index s, Index row) const { return {kept_[s].data() + row * stride(s), rows_ * stride(s)}; }
+    // The numbers of the elements that a max pooling found to be the greatest.
+    const std::int32_t* winners(Index s, Index row) const { return winners_[s].data() + row * net_.stages[s].outputs; }
     Answer<T> answer(Index row) const {
         const T* y = y_.data() + row * padded<T>(classes());
         Index likeliest = 0;
