@@ -34,7 +34,7 @@ _SETTINGS: dict[str, Any] = {
     "deadline": None,  # the first example may compile
     "suppress_health_check": [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 }
-hypothesis.settings.register_profile("same", derandomize=True, database=None, max_examples=60, **_SETTINGS)
+hypothesis.settings.register_profile("same", derandomize=True, database=None, max_examples=30, **_SETTINGS)
 hypothesis.settings.register_profile("explore", max_examples=2000, **_SETTINGS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 

@@ -96,7 +96,7 @@ def test_the_bounds_say_something(dtype):
     assert {r.scale for r in recipes} == set(SCALES)
     assert {r.slope for r in recipes} == set(SLOPES)
     assert {r.inputs for r in recipes} == set(INPUTS)
-    for recipe in recipes:
+    for recipe in recipes[dtype == "float32" :: 2]:  # every other one, in either dtype
         for long, exact in zip(bounds(recipe), reference(recipe), strict=True):
             assert (abs(long.value - exact.value) <= 0.01 * long.incremental).all()
 
@@ -131,6 +131,13 @@ def test_exact_differences_of_any_network(backend, recipe):
 
 
 DEEP = 400  # digits: from 1 down to the smallest float64, and some more
+
+
+def digits(kind):
+    """The digits that a difference of two values needs: few where no tail is a constant beside which a move is lost."""
+    return 100 if kind in (Activation.GELU, Activation.SILU) else DEEP
+
+
 SIZES = {"float64": 745.0, "float32": 100.0}  # of arguments beyond which a sigmoid is no number but 0
 
 
@@ -156,7 +163,7 @@ def places_and_moves(draw):
 def test_differences_of_activations_in_the_reference(kind, slope, arrays):
     a, d = arrays
     slope = float(a.dtype.type(slope))
-    with mp.workdps(DEEP), np.errstate(all="ignore"):
+    with mp.workdps(digits(kind)), np.errstate(all="ignore"):
         pairs = [(mpf(float(v)), mpf(float(w))) for v, w in zip(a, d, strict=True)]
         exact = [mp_activation(kind, v + w, slope) - mp_activation(kind, v, slope) for v, w in pairs]
         exact = to_long(np.array(exact))
@@ -202,7 +209,7 @@ def one_unit(kind, a, h, dtype, slope):
     x, t = np.ones((1, 1), dtype), np.zeros((1, 1), dtype)
     with np.errstate(all="ignore"):
         (entry,) = bounded_gradient(spec, x, t, h)
-    (exact,) = exact_gradient(spec, x, t, h, DEEP)
+    (exact,) = exact_gradient(spec, x, t, h, digits(kind))
     return (spec, x, t), entry._replace(value=exact)
 
 

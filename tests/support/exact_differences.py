@@ -241,12 +241,11 @@ def long_softplus(a, d):
 def long_distribution(a, d):
     """Φ(a + d) − Φ(a): by a power series in d where the move is short."""
     b = a + d
-    plain = np.where(
-        (a > 0) & (b > 0),
-        oracle.normal_distribution(-a) - oracle.normal_distribution(-b),
-        oracle.normal_distribution(b) - oracle.normal_distribution(a),
-    )
     short = abs(d) * np.maximum(abs(a), 1) <= 0.5
+    plain = Long(0)
+    if not short.all():  # values from the side where they are small
+        right = (a > 0) & (b > 0)
+        plain = oracle.normal_distribution(np.where(right, -a, b)) - oracle.normal_distribution(np.where(right, -b, a))
     s, at = np.where(short, d, 0), np.where(short, a, 0)
     total, power, before, coefficient = 0 * s, s, 0 * s, 1 + 0 * s  # of e^(-a s - s²/2)
     for n in range(1, 40):

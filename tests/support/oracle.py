@@ -178,17 +178,19 @@ def normal_density(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def normal_distribution(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Φ(x): of −|x| by a series of positive terms up to 2, and beyond by Laplace's continued fraction."""
     size = np.minimum(abs(x), 140)
-    inner = np.minimum(size, 2)
-    term = total = inner
-    for n in range(1, 45):
-        term = term * inner**2 / (2 * n + 1)
-        total = total + term
-    near = Long(1) / 2 - normal_density(inner) * total
-    away = np.maximum(size, 2)
-    fraction = away
-    for n in range(150, 0, -1):
-        fraction = away + n / fraction
-    tail = np.where(size < 2, near, normal_density(size) / fraction)
+    inner, away = np.minimum(size, 2), np.maximum(size, 2)
+    tail = Long(0)
+    if (size < 2).any():
+        square, term, total = inner**2, inner, inner
+        for n in range(3, 91, 2):
+            term = term * square / n
+            total = total + term
+        tail = Long(1) / 2 - normal_density(inner) * total
+    if (size >= 2).any():
+        fraction = away
+        for n in range(150, 0, -1):
+            fraction = away + n / fraction
+        tail = np.where(size < 2, tail, normal_density(size) / fraction)
     return np.where(x > 0, 1 - tail, tail)
 
 

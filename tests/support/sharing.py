@@ -17,13 +17,22 @@ from xdist.scheduler import LoadScopeScheduling
 FIRST = ("test_cpp_calls_no_derivative", "test_each_kernel_is_compiled_once_for_each_dtype")
 
 
+# Functions that share what is computed once in a process, long double or mpmath above all.
+TOGETHER = {
+    "test_exact_differences_of_small_networks": "numbered recipes",
+    "test_the_bounds_say_something": "numbered recipes",
+    "test_loop": "differences in long double",
+    "test_the_loop_agrees_as_far_as_its_rounding_allows": "differences in long double",
+}
+
+
 def group_of(nodeid: str) -> str:
     """Return the group of a test: its function, so that what is cached for one backend serves for all.
 
     Tests of Ctrl-C are one group. They measure times, and would disturb each other.
     """
     function = nodeid.partition("[")[0]
-    return "ctrl-c" if "ctrl_c" in function else function
+    return "ctrl-c" if "ctrl_c" in function else TOGETHER.get(function.rpartition("::")[2], function)
 
 
 def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
