@@ -1,4 +1,5 @@
 // Instruction sets, threads, interrupts, and how the extension was built.
+#include <atomic>
 #include <string>
 
 #include <pybind11/pybind11.h>
@@ -14,10 +15,21 @@ namespace py = pybind11;
 
 namespace {
 
-// Runs Python's signal handlers; true if one raised (KeyboardInterrupt): its exception stays set.
+// The thread whose kernel is to end, because a signal handler holds its KeyboardInterrupt back until the kernel has
+// returned; 0 for none.
+std::atomic<unsigned long> thread_to_end{0};
+
+// Runs Python's signal handlers; true if one raised (KeyboardInterrupt), or holds that back: the exception is set.
 bool signal_raised() {
     const py::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
+    if (PyErr_CheckSignals() != 0) {
+        return true;
+    }
+    const bool ends = thread_to_end.load() == PyThread_get_thread_ident();
+    if (ends) {
+        PyErr_SetNone(PyExc_KeyboardInterrupt);
+    }
+    return ends;
 }
 
 std::string compiler() {
@@ -49,6 +61,9 @@ void register_runtime(py::module_& m) {
     m.def("isa", [] { return kernel_table().isa; }, "The instruction set in use.");
     m.def("available_isas", available_isas, "The instruction sets that this processor supports, the best first.");
     m.def("use_isa", use_isa, py::arg("name"), "Use another instruction set from now on (for tests).");
+    m.def(
+        "end_kernel", [](unsigned long thread) { thread_to_end.store(thread); }, py::arg("thread"),
+        "Let the kernel of that thread, if there is one, end with KeyboardInterrupt; 0 takes it back.");
     m.def("get_num_threads", num_threads);
     m.def("set_num_threads", set_num_threads, py::arg("count"));
 }

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
+
+# Called with the number of a thread whose kernel is to end with KeyboardInterrupt at its next check, and with 0 when
+# that is over: by each backend whose kernels ask for signals themselves.
+END_KERNEL: list[Callable[[int], None]] = []
 
 
 class HeldInterrupts:
@@ -12,10 +17,19 @@ class HeldInterrupts:
 
     Python interrupts only the main thread, and only that thread may set signal handlers: in other threads this does
     nothing.
+
+    Parameters
+    ----------
+    end_kernel : bool
+        Whether a kernel that is running is to end with KeyboardInterrupt: the block can then say what it has done. If
+        the program's own signal handler raises nothing, neither does the block.
     """
 
-    def __enter__(self) -> None:
+    def __init__(self, *, end_kernel: bool = False) -> None:
+        self._ends_kernel = end_kernel
         self._came: tuple[int, FrameType | None] | None = None
+
+    def __enter__(self) -> None:
         handler = signal.getsignal(signal.SIGINT)
         in_main = threading.current_thread() is threading.main_thread()
         self._handler = handler if in_main and callable(handler) else None
@@ -24,11 +38,21 @@ class HeldInterrupts:
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         self._came = number, frame
+        self._tell_kernels(threading.get_ident())
+
+    def _tell_kernels(self, thread: int) -> None:
+        if self._ends_kernel:
+            for tell in END_KERNEL:
+                tell(thread)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            if self._came is not None:
-                self._handler(*self._came)
+    ) -> bool:
+        if self._handler is None or self._came is None:
+            if self._handler is not None:
+                signal.signal(signal.SIGINT, self._handler)
+            return False
+        self._tell_kernels(0)
+        signal.signal(signal.SIGINT, self._handler)
+        self._handler(*self._came)
+        return self._ends_kernel and kind is KeyboardInterrupt

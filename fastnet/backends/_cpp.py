@@ -27,6 +27,7 @@ from fastnet._core import (
     stage_train,
     train,
 )
+from fastnet._tools.interrupts import END_KERNEL
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics, NetworkSpec
 
@@ -58,6 +59,8 @@ __all__ = [
     "stage_train",
     "train",
 ]
+
+END_KERNEL.append(_core.end_kernel)
 
 name = "cpp"
 algorithms = ("nodal", "incremental", "loop")

@@ -101,12 +101,13 @@ class FusedTraining:
         batches = Batches(self._data.packed(self._backend), self._data.train.t, rows, batch_size)
         losses = np.full(len(coefficients), np.nan)
         done = np.zeros(1, np.int64)
-        try:
-            self._computation.train(
-                self._backend, self._data.train.x, batches, self._gradient, self._h, update, losses, done
-            )
-        finally:
-            with HeldInterrupts():
+        made = 0
+        with HeldInterrupts(end_kernel=True):  # What was made is counted, whenever Ctrl-C comes.
+            try:
+                self._computation.train(
+                    self._backend, self._data.train.x, batches, self._gradient, self._h, update, losses, done
+                )
+            finally:
                 made = int(done[0])
                 optimizer.iteration += made
                 history.add_losses(losses[:made].tolist())

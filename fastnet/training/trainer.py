@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ class Trainer:
         self._seconds = 0.0  # of the iterations since the last row of the history
         self._told = 0  # rows of the history that the callbacks have been told of
         self._order: tuple[int, IntArray] | None = None  # an epoch, and the order of its rows
-        self._stopped = self._running = False
+        self._stopped = False
 
     def _fusion(self) -> FusedTraining | None:
         """Return the training in fused stretches; None if it has to go step by step."""
@@ -234,7 +235,7 @@ class Trainer:
         ValueError, TypeError
             If a method of the network or of the optimizer raises them.
         """
-        if self._running:
+        if self._is_fitting():
             raise RuntimeError("fit is already running: a callback may call stop, but not fit")
         if epochs is not None:
             self.iterations = self.iteration + checks.as_count(epochs, "epochs") * self.iterations_per_epoch
@@ -242,18 +243,26 @@ class Trainer:
         self.history.network = inputs.describe_network(self.net)
         self.history.optimizer = inputs.describe_optimizer(self.optimizer)
         wanted = sys.stderr.isatty() if self.progress is None else self.progress
-        try:
-            self._running, self._stopped = True, False
-            with progress_bar(wanted, self.iteration, width=20) as bar:
-                self._show(bar, 0)
+        self._stopped = False
+        with progress_bar(wanted, self.iteration, width=20) as bar:
+            self._show(bar, 0)
+            self._call_back(bar)
+            while not self._stopped and (end := self._end_of_epoch()) is not None:
+                self._train(end, bar)
+                self._evaluate()
                 self._call_back(bar)
-                while not self._stopped and (end := self._end_of_epoch()) is not None:
-                    self._train(end, bar)
-                    self._evaluate()
-                    self._call_back(bar)
-        finally:
-            self._running = False
         return self.history
+
+    def _is_fitting(self) -> bool:
+        """Whether a call of `fit` further out, or in another thread, has not ended: a flag could survive a Ctrl-C."""
+        own: FrameType | None = sys._getframe(1)
+        for frame in sys._current_frames().values():
+            at: FrameType | None = frame
+            while at is not None:
+                if at is not own and at.f_code is Trainer.fit.__code__ and at.f_locals.get("self") is self:
+                    return True
+                at = at.f_back
+        return False
 
     def _end_of_epoch(self) -> int | None:
         """Return the iteration after which the next row of the history is due, or None at the end of the training."""

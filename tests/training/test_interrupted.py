@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,75 @@ def test_ctrl_c_elsewhere(
     expected = make_trainer(make())
     expected.fit()
     assert bits_of(trainer) == bits_of(expected)
+
+
+def interrupted_at(line: int, trainer: Trainer) -> bool:
+    """Fit with a Ctrl-C at that line of what keeps the books, counted from 0. Returns whether there were so many."""
+    left = line
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if Path(frame.f_code.co_filename).name not in ("trainer.py", "fused.py", "interrupts.py", "staged.py"):
+            return None
+        if event == "line":
+            left -= 1
+            if left == -1:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        assert left < 0
+    finally:
+        sys.settrace(None)
+    return left < 0
+
+
+@NEEDS_SIGINT
+@pytest.mark.parametrize(("make", "every"), [(make_net, 3), (make_layered, 41)])
+@pytest.mark.parametrize("fused", [None, False])
+def test_ctrl_c_at_any_line(
+    make: Callable[[], Any], every: int, fused: bool | None, ctrl_c: Callable[[], None]
+) -> None:
+    """What was trained is counted once, wherever Ctrl-C comes, and the training goes on with the same bits.
+
+    The same lines come in each iteration, so that every third line leaves none out. Layers have many more.
+    """
+    expected = make_trainer(make(), iterations=3, fused=False)
+    params = [copy_params(expected.net)]
+    for iteration in range(3):
+        expected.iterations = iteration + 1
+        expected.fit()
+        params.append(copy_params(expected.net))
+    line = 0
+    while True:
+        trainer = make_trainer(make(), iterations=3, fused=fused)
+        if not interrupted_at(line, trainer):
+            break
+        assert trainer.iteration == trainer.optimizer.iteration == len(trainer.history.losses), line
+        assert_same(trainer.net.params, params[trainer.iteration])
+        trainer.fit()
+        assert trainer.iteration == trainer.optimizer.iteration == 3, line
+        assert_same(trainer.net.params, params[3])
+        line += every
+    assert line > 100
+
+
+@NEEDS_SIGINT
+def test_a_handler_that_raises_nothing_ends_nothing() -> None:
+    """A program with a handler of its own, which takes a note, trains on, also where a kernel was running."""
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
+    try:
+        trainer, expected = make_trainer(), make_trainer()
+        expected.fit()
+        assert interrupted_at(60, trainer)
+        assert came == [1]
+        assert bits_of(trainer) == bits_of(expected)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_in_another_thread() -> None:
