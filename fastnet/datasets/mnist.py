@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,32 +55,44 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         If it can't be read.
     """
     file = Path(path)
-    data = file.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{file} is a damaged gzip file: {error}") from error
-    if len(data) < 4:
-        raise ValueError(f"{file} has {len(data)} bytes: too few for an IDX header")
-    if data[:2] != b"\0\0":
-        raise ValueError(f"{file} is not an IDX file: it begins with the bytes {data[:4].hex(' ')}, not with 00 00")
-    if data[2] not in _IDX_TYPES:
-        raise ValueError(f"{file} has the unknown IDX element type 0x{data[2]:02x}")
-    dtype, ndim = np.dtype(_IDX_TYPES[data[2]]), data[3]
-    header = 4 + 4 * ndim
-    if len(data) < header:
-        raise ValueError(f"{file} has {len(data)} bytes: too few for an IDX header of {ndim} dimensions")
-    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4)]
-    expected = dtype.itemsize
-    for size in shape:
-        expected *= size
-    if len(data) - header != expected:
-        how = "truncated" if len(data) - header < expected else "too long"
-        raise ValueError(
-            f"{file} is {how}: {len(data) - header} bytes of data for shape {tuple(shape)}, which takes {expected}"
-        )
-    return np.frombuffer(data, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder("="))
+    with file.open("rb") as raw:
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"
+        with gzip.GzipFile(fileobj=raw) if packed else raw as stream:
+            try:
+                return _read_idx(cast(BinaryIO, stream), file)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise ValueError(f"{file} is a damaged gzip file: {error}") from error
+
+
+def _read_idx(stream: BinaryIO, file: Path) -> npt.NDArray[Any]:
+    """Read no more than the header claims, and a byte to see that it is the end: a few bytes unpack to any number."""
+    start = _at_most(stream, 4)
+    if len(start) < 4:
+        raise ValueError(f"{file} has {len(start)} bytes: too few for an IDX header")
+    if start[:2] != b"\0\0":
+        raise ValueError(f"{file} is not an IDX file: it begins with the bytes {start.hex(' ')}, not with 00 00")
+    if start[2] not in _IDX_TYPES:
+        raise ValueError(f"{file} has the unknown IDX element type 0x{start[2]:02x}")
+    dtype, ndim = np.dtype(_IDX_TYPES[start[2]]), start[3]
+    sizes = _at_most(stream, 4 * ndim)
+    if len(sizes) < 4 * ndim:
+        raise ValueError(f"{file} has {4 + len(sizes)} bytes: too few for an IDX header of {ndim} dimensions")
+    shape = tuple(int.from_bytes(sizes[at : at + 4], "big") for at in range(0, 4 * ndim, 4))
+    expected = math.prod(shape) * dtype.itemsize
+    data = _at_most(stream, expected)
+    if len(data) < expected:
+        raise ValueError(f"{file} is truncated: {len(data)} bytes of data for shape {shape}, which takes {expected}")
+    if stream.read(1):
+        raise ValueError(f"{file} is too long: more than the {expected} bytes of data that shape {shape} takes")
+    return np.ndarray(shape, dtype, data).astype(dtype.newbyteorder("="))
+
+
+def _at_most(stream: BinaryIO, size: int) -> bytearray:
+    """Read `size` bytes, or what there is, in pieces: a header may claim more than there is memory."""
+    data = bytearray()
+    while len(data) < size and (piece := stream.read(min(size - len(data), 1 << 20))):
+        data += piece
+    return data
 
 
 def cache_dir() -> Path:

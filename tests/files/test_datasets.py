@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -81,7 +82,7 @@ GOOD = idx(np.arange(6).reshape(2, 3))
         (b"PK\x03\x04" + GOOD, r"begins with the bytes 50 4b 03 04, not with 00 00"),
         (b"\0\0\x0a\x01" + GOOD[4:], r"unknown IDX element type 0x0a"),
         (GOOD[:-1], r"truncated: 5 bytes of data for shape \(2, 3\), which takes 6"),
-        (GOOD + b"\0", r"too long: 7 bytes of data for shape \(2, 3\), which takes 6"),
+        (GOOD + b"\0", r"too long: more than the 6 bytes of data that shape \(2, 3\) takes"),
         # A header that claims more than there is memory asks for none.
         (b"\0\0\x08\x03" + b"\xff" * 12 + b"\0", r"truncated: 1 bytes of data for shape \(4294967295, "),
         (gzip.compress(GOOD, mtime=0)[:-9], r"damaged gzip file"),
@@ -95,6 +96,21 @@ def test_a_bad_file_is_named(tmp_path, data, message):
     with pytest.raises(ValueError, match=message) as caught:
         datasets.read_idx(path)
     assert str(path) in str(caught.value)
+
+
+def test_no_more_is_unpacked_than_the_header_claims(tmp_path):
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(GOOD)
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="too long"):
+            datasets.read_idx(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.binary(max_size=40))
