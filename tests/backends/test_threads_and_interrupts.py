@@ -108,6 +108,70 @@ def test_threadpoolctl(core, with_threads):
     assert core.get_num_threads() == 1
 
 
+def test_numba_goes_on_where_no_thread_can_be_started(monkeypatch, with_threads):
+    from fastnet.backends._numba import threads
+
+    rows, labels = np.random.default_rng(0).random((300, 50)), np.arange(300) % 10
+    net = fastnet.TwoLayerNet(50, 40, 10, seed=0)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with fastnet.use_backend("numba"):
+        with_threads(1)
+        expected = net.numerical_gradient(rows, labels)["W1"]
+        monkeypatch.setattr(threads, "_num_threads", 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(threads, "_helpers", [])
+            patch.setattr(threading.Thread, "start", refuse)
+            np.testing.assert_array_equal(net.numerical_gradient(rows, labels)["W1"], expected)
+        np.testing.assert_array_equal(net.numerical_gradient(rows, labels)["W1"], expected)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_at_any_line_of_numbas_pool(run_python):
+    """It hangs neither that call nor the next one."""
+    lines, same = run_python(
+        """
+        import json, signal, sys
+        import numpy as np, fastnet
+        from fastnet.backends._numba import threads
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        threads._num_threads = 3
+        rows, labels = np.random.default_rng(0).random((300, 50)), np.arange(300) % 10
+        net = fastnet.TwoLayerNet(50, 40, 10, seed=0)
+        expected = net.gradient(rows, labels)["W1"]
+        line, came, same = 0, True, True
+        while came:
+            left = line
+
+            def trace(frame, event, argument):
+                global left
+                if not frame.f_code.co_filename.endswith(("_numba/threads.py", "interrupts.py")):
+                    return None
+                if event == "line":
+                    left -= 1
+                    if left == -1:
+                        signal.raise_signal(signal.SIGINT)
+                return trace
+
+            sys.settrace(trace)
+            try:
+                net.gradient(rows, labels)
+            except KeyboardInterrupt:
+                pass
+            sys.settrace(None)
+            came = left < 0
+            same = same and np.array_equal(net.gradient(rows, labels)["W1"], expected)
+            line += 1
+        print(json.dumps([line, bool(same)]))
+        """,
+        FASTNET_BACKEND="numba",
+    )
+    assert lines > 50
+    assert same
+
+
 NETWORK = """
     import json, os, signal, sys, threading, time, warnings
     import numpy as np

@@ -19,6 +19,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from fastnet._tools.interrupts import HeldInterrupts
+
 BLOCK_ROWS = 128  # Rows that go through the network together, so that their units stay in the cache.
 CALL_SECONDS = 0.05  # Compiled code cannot be interrupted: Ctrl-C waits for a call of about this length.
 PRODUCTS_PER_SECOND = 1e10  # A rough guess for one thread, from which the size of the first call follows.
@@ -103,6 +105,18 @@ def _help() -> None:
         _tasks.get()()
 
 
+def _start_helpers(count: int) -> int:
+    """Let there be so many helpers, or as many as the system allows, and return how many there are."""
+    while len(_helpers) < count:
+        helper = threading.Thread(target=_help, name="fastnet", daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:  # "can't start new thread"
+            break
+        _helpers.append(helper)
+    return len(_helpers)
+
+
 def _in_threads(kernel: Any, arguments: tuple[Any, ...], bounds: Any, threads: int) -> None:
     """Run ``kernel(begin, end, *arguments)`` between all bounds.
 
@@ -123,15 +137,14 @@ def _in_threads(kernel: Any, arguments: tuple[Any, ...], bounds: Any, threads: i
         finally:
             done.release()
 
-    while len(_helpers) < threads - 1:
-        _helpers.append(threading.Thread(target=_help, name="fastnet", daemon=True))
-        _helpers[-1].start()
-    dones = []
+    dones: list[threading.Lock] = []
     try:
-        for _ in range(1, threads):
-            dones.append(threading.Lock())
-            dones[-1].acquire()
-            _tasks.put(partial(help_until, dones[-1]))
+        with HeldInterrupts():  # Whoever is waited for below has something to do, and is there.
+            for _ in range(min(threads - 1, _start_helpers(threads - 1))):
+                done = threading.Lock()
+                done.acquire()
+                _tasks.put(partial(help_until, done))
+                dones.append(done)
         work()
     finally:
         for _ in parts:  # After Ctrl-C nobody begins another part.
