@@ -11,9 +11,10 @@ namespace fastnet::FASTNET_TARGET {
 
 template <class T> class NormedMoves {
   public:
-    // For moves of at most `units` units, or of a single one that the affine stage before hands on to all.
-    NormedMoves(const StagePass<T>& base, Index units, Index columns)
-        : base_(base), moves_(base.rows() * units * lanes<T>), of_move_(columns * lanes<T>),
+    // For moves of at most so many units and columns; `held` units are held, one where the affine stage before hands it
+    // on to all.
+    NormedMoves(const StagePass<T>& base, Index held, Index units, Index columns)
+        : base_(base), columns_(units), moves_(base.rows() * held * lanes<T>), of_move_(columns * lanes<T>),
           of_normal_(columns * lanes<T>) {}
 
     // Where the moves of the stage before lie: (rows, units, lanes).
@@ -68,35 +69,30 @@ template <class T> class NormedMoves {
         }
     }
 
-    // to (units, lanes) = the moves of some units of one row behind the normalisation.
-    void row(Index i, Units units, T* to) const {
+    // to (units, lanes) = what map(unit, move) makes of the moves of some units of one row behind the normalisation.
+    template <class F> void row(Index i, Units units, T* to, F&& map) const {
+        const T* const normal = base_.kept(stage_) + i * base_.stride(stage_);
         const T* const from = moves_.data() + i * held_ * lanes<T>;
-        const Index positions = base_.net().stages[stage_].positions;
-        if (step_ == 0) {
-            return scale_row(i, units, to, [e = load(from)](Index) { return e; }, [](Index j) { return j; });
+        const T *const of_move = of_move_.data(), *const of_normal = of_normal_.data();
+        const std::int32_t* const columns = columns_.data();
+        const Index first = range_.first, step = step_;
+        for (Index j = 0; j < units.count; ++j) {
+            const Index unit = units.numbers[j], column = columns[unit - first] * lanes<T>;
+            const Vec<T> e = load(from + (unit - first) * step);
+            store(to + j * lanes<T>,
+                  map(unit, e * load(of_move + column) + splat(normal[unit]) * load(of_normal + column)));
         }
-        const auto moves = [=](Index j) { return load(from + j * lanes<T>); };
-        positions == 1 ? scale_row(i, units, to, moves, [](Index j) { return j; })
-                       : scale_row(i, units, to, moves, [=](Index j) { return j / positions; });
     }
 
   private:
-    // The same with e(j) and the column of each unit j of the range.
-    template <class E, class C> void scale_row(Index i, Units units, T* to, E&& e, C&& column_of) const {
-        const T* const normal = base_.kept(stage_) + i * base_.stride(stage_);
-        const T *const of_move = of_move_.data(), *const of_normal = of_normal_.data();
-        const Index first = range_.first;
-        for (Index j = 0; j < units.count; ++j, to += lanes<T>) {
-            const Index unit = units.numbers[j], column = column_of(unit - first) * lanes<T>;
-            store(to, e(unit - first) * load(of_move + column) + splat(normal[unit]) * load(of_normal + column));
-        }
-    }
-
     void begin(Index s, UnitRange range, Index held, Index step) {
         stage_ = s;
         range_ = range;
         held_ = held;
         step_ = step;
+        for (Index j = 0; j < range.count; ++j) {
+            columns_[j] = static_cast<std::int32_t>(j / base_.net().stages[s].positions);
+        }
     }
 
     // f(move, normalised value) for each element of column c of the range.
@@ -127,6 +123,7 @@ template <class T> class NormedMoves {
     }
 
     const StagePass<T>& base_;
+    const Array<std::int32_t> columns_; // of the range's units, from 0 on
     const Array<T> moves_, of_move_, of_normal_;
     Index stage_ = 0, held_ = 0, step_ = 0; // held_: units of a row of moves; step_: from one unit's to the next one's
     UnitRange range_{0, 0};

@@ -21,9 +21,11 @@ template <class T> class StageDifferences {
     StageDifferences(const StagePass<T>& base, const Targets<T>& targets, double h, bool finite)
         : base_(base), net_(base.net()), targets_(targets), h_(static_cast<T>(h)), finite_(finite),
           rows_between_checks_(1 + static_cast<Index>(1e6 / multiply_adds(net_))), filters_(net_.depth),
-          inputs_(net_.depth), live_(net_.depth), all_(most_units(net_)), works_(base.workers()) {
+          inputs_(net_.depth), live_(net_.depth), all_(most_units(net_)), ones_(most_units(net_)),
+          works_(base.workers()) {
         std::iota(all_.data(), all_.data() + most_units(net_), 0);
-        Sizes sizes{base.classes(), 1, 1, 1};
+        std::fill_n(ones_.data(), most_units(net_), T(1));
+        Sizes sizes{base.classes(), 1, 1, 1, 1};
         for (Index s = 0; s < net_.depth; ++s) {
             const Stage<T>& stage = net_.stages[s];
             transpose_filters(stage);
@@ -87,9 +89,10 @@ template <class T> class StageDifferences {
     }
 
   private:
-    // The most that carrying needs: units of a row and of a column, units and columns before a batch normalisation.
+    // The most that carrying needs: units of a row and of a column; units held before a batch normalisation, units
+    // behind it, and its columns.
     struct Sizes {
-        Index row, column, normed_units, normed_columns;
+        Index row, column, held, normed, normed_columns;
     };
 
     // A thread's own workspace.
@@ -97,8 +100,8 @@ template <class T> class StageDifferences {
         Work(const StagePass<T>& base, const Sizes& sizes)
             : memory(2 * sizes.row * lanes<T>), from(memory.data()), to(from + sizes.row * lanes<T>),
               nonzero(sizes.row), patch(sizes.column), dy(base.classes() * lanes<T>),
-              normed{{base, sizes.normed_units, sizes.normed_columns},
-                     {base, sizes.normed_units, sizes.normed_columns}} {}
+              normed{{base, sizes.held, sizes.normed, sizes.normed_columns},
+                     {base, sizes.held, sizes.normed, sizes.normed_columns}} {}
         // The moves that a stage has made are those that the next one takes.
         void swap() { std::swap(from, to); }
         // One is written while the other one is read.
@@ -153,7 +156,8 @@ template <class T> class StageDifferences {
             range = taken_with(stage, range);
             grow(sizes.row, range.count);
             if (stage.kind == StageKind::batch_norm) {
-                grow(sizes.normed_units, hands_one_on(next - 1, before) ? 1 : range.count);
+                grow(sizes.held, hands_one_on(next - 1, before) ? 1 : range.count);
+                grow(sizes.normed, range.count);
                 grow(sizes.normed_columns, range.count / stage.positions);
             }
             before = range.count;
@@ -206,18 +210,31 @@ template <class T> class StageDifferences {
         }
     }
 
-    // work.from = the source's moves of row i. Returns which units of the range they are of.
+    // work.from = the source's moves of row i, behind the stages up to `next`, which becomes the first one that they
+    // have not passed. Returns which units of the range they are of.
     template <class Source>
-    Units start(const Source& source, Index next, Index i, UnitRange range, const Work& work) const {
+    Units start(const Source& source, Index& next, Index last, Index i, UnitRange range, Work& work) const {
         if constexpr (std::is_same_v<Source, NormedMoves<T>>) {
             const bool whole = range.count == net_.stages[next - 1].outputs;
             const Units units = whole && live_[next - 1].known() ? live_[next - 1][i] : units_of(range);
-            source.row(i, units, work.from);
+            pass_activation(next, last, i, work, [&](auto&& map) { source.row(i, units, work.from, map); });
             return units;
         } else {
             source.row(i, work.from);
             return units_of(range);
         }
+    }
+
+    // f(map) with what an activation and a dropout, if they are the next stages, make of moves: map(unit, move).
+    template <class F> void pass_activation(Index& next, Index last, Index row, Work& work, F&& f) const {
+        if (next == last || net_.stages[next].kind != StageKind::activation) {
+            return f([](Index, Vec<T> move) { return move; });
+        }
+        const Index s = next++;
+        const bool masked = next < last && net_.stages[next].kind == StageKind::dropout;
+        const T* const mask = masked ? base_.kept(next) + row * base_.stride(next) : ones_.data();
+        next += masked;
+        with_activation_difference(base_, s, row, mask, work.kinks, f);
     }
 
     Units units_of(UnitRange range) const { return {all_.data() + range.first, range.count}; }
@@ -232,11 +249,12 @@ template <class T> class StageDifferences {
         if (end == net_.depth) {
             for (Index i = 0; i < base_.rows(); ++i) {
                 check(i);
-                const Units units = start(source, next, i, range, work);
+                Index s = next;
+                const Units units = start(source, s, end, i, range, work);
                 if (finite_ && !moves_any(work.from, units.count)) {
                     continue;
                 }
-                widen_range(carry_row(next, end, i, range, units, work), {0, base_.classes()}, work);
+                widen_range(carry_row(s, end, i, range, units, work), {0, base_.classes()}, work);
                 f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, base_.answer(i),
                                      target_of(targets_, i, base_.classes()), work.from, work.dy.data()));
             }
@@ -251,8 +269,9 @@ template <class T> class StageDifferences {
         UnitRange reached{0, 0};
         for (Index i = 0; i < base_.rows(); ++i) {
             check(i);
-            const Units units = start(source, next, i, range, work);
-            reached = carry_row(next, single ? end - 1 : end, i, range, units, work);
+            Index s = next;
+            const Units units = start(source, s, single ? end - 1 : end, i, range, work);
+            reached = carry_row(s, single ? end - 1 : end, i, range, units, work);
             if (!single) {
                 reached = widen_range(reached, taken_with(net_.stages[end], reached), work);
             }
@@ -286,7 +305,7 @@ template <class T> class StageDifferences {
     // Carries one row's moves of some units of a range, in work.from, through the stages [first, last). Returns which
     // units move then.
     UnitRange carry_row(Index first, Index last, Index row, UnitRange range, Units units, Work& work) const {
-        for (Index s = first; s < last; ++s) {
+        for (Index s = first; s < last;) {
             const Stage<T>& stage = net_.stages[s];
             const UnitRange taken = taken_with(stage, range);
             if (taken.count != range.count) {
@@ -294,10 +313,15 @@ template <class T> class StageDifferences {
             }
             switch (stage.kind) {
             case StageKind::activation:
-                differ_activation(base_, s, row, units, work.from, work.kinks);
+                pass_activation(s, last, row, work, [&](auto&& map) {
+                    for (Index j = 0; j < units.count; ++j) {
+                        T* const move = work.from + j * lanes<T>;
+                        store(move, map(units.numbers[j], load(move)));
+                    }
+                });
                 continue;
             case StageKind::dropout:
-                differ_dropout(base_, s, row, units, work.from);
+                differ_dropout(base_, s++, row, units, work.from);
                 continue;
             case StageKind::affine:
                 differ_affine(stage, units, work.from, work.nonzero.data(), work.to);
@@ -318,6 +342,7 @@ template <class T> class StageDifferences {
             case StageKind::batch_norm: // couples rows
                 break;
             }
+            ++s;
             work.swap();
             range = moved_by(stage, range);
             units = units_of(range);
@@ -345,6 +370,7 @@ template <class T> class StageDifferences {
     FixedList<ColumnInputs<T>> inputs_; // of each stage
     FixedList<LiveUnits<T>> live_;
     const Array<std::int32_t> all_; // 0, 1, 2, …
+    const Array<T> ones_;
     FixedList<Work> works_;
 };
 

@@ -114,21 +114,22 @@ template <class T> void differ_convolution(const Windows& w, Index filters, cons
     }
 }
 
-// Moves d of an activation's units, in place. `kinks` tells the lanes in which a unit crossed a kink.
-template <class T>
-void differ_activation(const StagePass<T>& base, Index s, Index row, Units units, T* d, Vec<Bits<T>>& kinks) {
+// f(map) with the difference of an activation, times the mask of the dropout behind it: map(unit, move). `kinks` tells
+// the lanes in which a unit crossed a kink.
+template <class T, class F>
+void with_activation_difference(const StagePass<T>& base, Index s, Index row, const T* mask, Vec<Bits<T>>& kinks,
+                                F&& f) {
     const Stage<T>& stage = base.net().stages[s];
     const PointRow<T> points = base.points(s, row);
     with_activation(stage.activation, stage.constant, [&]<class Phi>(Phi phi) {
         Vec<Bits<T>> crossed{};
-        for (Index j = 0; j < units.count; ++j) {
-            const BasePoint<T> point = points[units.numbers[j]];
-            const Vec<T> move = load(d + j * lanes<T>);
+        f([&, points, phi, mask](Index unit, Vec<T> move) {
+            const BasePoint<T> point = points[unit];
             if constexpr (Phi::kinked) {
                 crossed |= changes_side<T>(point.a, move);
             }
-            store(d + j * lanes<T>, phi.template difference<false>(point, phi.template move<false>(move)));
-        }
+            return phi.template difference<false>(point, phi.template move<false>(move)) * splat(mask[unit]);
+        });
         kinks |= crossed;
     });
 }
