@@ -61,6 +61,7 @@ template <class T> class StageDifferences {
             }
             add_up(2 * several, changes, work);
             for (Index i = 0; i < several; ++i) {
+                kinked[i] |= work.loss_kinked[2 * i] || work.loss_kinked[2 * i + 1];
                 const double difference = (changes[2 * i] - changes[2 * i + 1]) * scale;
                 if (k + i == weights) {
                     gradient.bias[column] = static_cast<T>(difference);
@@ -131,7 +132,8 @@ template <class T> class StageDifferences {
         const Array<T> dz, dy;  // (classes, lanes)
         const Array<T> patches;
         std::int64_t evaluations = 0;
-        bool kinked = false; // whether a move met a kink
+        bool kinked = false;          // whether a move met a kink
+        bool loss_kinked[group] = {}; // whether each of the answers' moves met one in the loss
     };
 
     // How many columns stage s's parameters move, and the units of one.
@@ -321,6 +323,7 @@ template <class T> class StageDifferences {
     // f(row, changes of its loss), a lane for each of the answers' moves.
     template <class F> void for_each_row_change(Index moves, Work& work, F&& f) const {
         const Index classes = base_.classes(), stride = padded<T>(classes);
+        Vec<Bits<T>> crossed{};
         work.dz.zeroed();
         for (Index i = 0; i < base_.rows(); ++i) {
             for (Index g = 0; g < moves; ++g) {
@@ -329,8 +332,19 @@ template <class T> class StageDifferences {
                     work.dz[k * lanes<T> + g] = d[k];
                 }
             }
-            f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, base_.answer(i),
-                                 target_of(targets_, i, classes), work.dz.data(), work.dy.data()));
+            const Answer<T> answer = base_.answer(i);
+            const Target<T> target = target_of(targets_, i, classes);
+            f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, answer, target, work.dz.data(),
+                                 work.dy.data()));
+            if (net_.loss == Loss::absolute_error) {
+                const T* const dy = (net_.output == Output::softmax ? work.dy : work.dz).data();
+                for (Index k = 0; k < classes; ++k) {
+                    crossed |= changes_side<T>(splat(answer.y[k] - target(k)), load(dy + k * lanes<T>));
+                }
+            }
+        }
+        for (Index g = 0; g < moves; ++g) {
+            work.loss_kinked[g] = crossed[g] != 0;
         }
     }
 

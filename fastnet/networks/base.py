@@ -411,7 +411,7 @@ class BaseNetwork:
         with self._same_pass() as loss:
             gradients = {name: numerical_gradient(lambda _: loss(x, t), p, h) for name, p in chosen.items()}
             diagnostics = Diagnostics(float(loss(x, t)), evaluations)
-        return NumericalGradient(gradients, diagnostics)
+        return NumericalGradient(gradients, diagnostics, dict.fromkeys(names, "loop"))
 
     def save_params(self, path: str | os.PathLike[str]) -> None:
         """Write `params` and `state` to a file.

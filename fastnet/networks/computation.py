@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +22,17 @@ class NumericalGradient(dict[str, FloatArray]):
     diagnostics : Diagnostics
         The `loss` at the unchanged parameters, the number of `evaluations`, the number of `fallbacks` from ``"nodal"``
         to ``"incremental"``, the number of `kinks` among these, and which units met a kink.
+    algorithms : dict of str to str
+        By which algorithm each parameter's differences were computed: ``"nodal"``, ``"incremental"`` or ``"loop"``.
+        They differ in networks with a layer of one's own.
     """
 
-    def __init__(self, gradients: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
+    def __init__(
+        self, gradients: dict[str, FloatArray], diagnostics: Diagnostics, algorithms: Mapping[str, str]
+    ) -> None:
         super().__init__(gradients)
         self.diagnostics = diagnostics
+        self.algorithms = dict(algorithms)
 
 
 class Float64Loss(NamedTuple):

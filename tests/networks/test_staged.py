@@ -26,6 +26,7 @@ from fastnet.layers import (
     Tanh,
 )
 from fastnet.networks.layerwise import Layerwise
+from fastnet.networks.mixed import Mixed
 from fastnet.networks.staged import Staged
 from layer_networks import affine, batch_of
 from layers_in_long_double import difference, masks_of
@@ -171,7 +172,8 @@ def test_what_has_stages_and_what_has_not(staged):
     norm = BatchNorm(np.ones(5), np.zeros(5))
     assert computed(affine(rng, 6, 5), norm, LeakyReLU(0.2), Dropout(0.1), affine(rng, 5, 3)) is Staged
     assert computed(ReLU(), affine(rng, 6, 5), ReLU(), ReLU(), affine(rng, 5, 3)) is Staged
-    assert computed(affine(rng, 6, 5), OwnReLU(), affine(rng, 5, 3)) is Layerwise
+    assert computed(affine(rng, 6, 5), OwnReLU(), affine(rng, 5, 3)) is Mixed
+    assert computed(OwnReLU()) is Layerwise
     with fastnet.use_backend("numpy"):
         assert computed(affine(rng, 6, 5), Dropout(), affine(rng, 5, 3)) is Layerwise
 
