@@ -22,6 +22,9 @@ template <class T> class StageDifferences {
             packed_.add(rows_of(stage.weight, packs ? stage.inputs : 0, packs ? stage.outputs : 0, stage.outputs));
             widest = stage.outputs > widest && s > 0 ? stage.outputs : widest; // of the first stage, only columns move
             widest = column_units(s) > widest ? column_units(s) : widest;
+            if (s > 0 && column_units(0) % together(s) != 0) { // its column becomes a part of all units
+                widest = stage.inputs > widest ? stage.inputs : widest;
+            }
             if (stage.kind == StageKind::convolution) {
                 const Index size = patch_size(stage.windows) * stage.windows.positions();
                 patches = size > patches ? size : patches;
@@ -225,8 +228,7 @@ template <class T> class StageDifferences {
     // Moves through stage s, from work.from to work.from. Returns which units they are of then.
     Moved differ_stage(Index s, const Moved& moved, Work& work) {
         const Stage<T>& stage = net_.stages[s];
-        const bool mixes = stage.kind == StageKind::affine || stage.kind == StageKind::convolution;
-        if (!mixes && !splits(s, moved)) {
+        if (moved.first % together(s) != 0 || moved.units % together(s) != 0) {
             return differ_stage(s, spread(moved, stage.inputs, work), work);
         }
         Moved next{0, stage.outputs, padded<T>(stage.outputs)};
@@ -254,14 +256,19 @@ template <class T> class StageDifferences {
         return next;
     }
 
-    // Whether stage s takes these units by themselves: it would not mix them with others.
-    bool splits(Index s, const Moved& moved) const {
+    // How many neighbouring units stage s takes together: a channel's, or a batch normalisation's column's.
+    Index together(Index s) const {
         const Stage<T>& stage = net_.stages[s];
-        const bool pools = stage.kind == StageKind::max_pooling || stage.kind == StageKind::average_pooling;
-        const Index whole = stage.kind == StageKind::batch_norm ? stage.positions
-                            : pools                             ? stage.windows.height * stage.windows.width
-                                                                : 1;
-        return moved.first % whole == 0 && moved.units % whole == 0;
+        switch (stage.kind) {
+        case StageKind::batch_norm:
+            return stage.positions;
+        case StageKind::convolution:
+        case StageKind::max_pooling:
+        case StageKind::average_pooling:
+            return stage.windows.height * stage.windows.width;
+        default:
+            return 1;
+        }
     }
 
     // The same moves as moves of all `units` units of a stage.

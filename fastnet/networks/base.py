@@ -276,8 +276,9 @@ class BaseNetwork:
             ``"incremental"`` carries each perturbation to the loss as an exact difference: nothing cancels, and what
             a perturbation does not affect is not computed again. ``"nodal"`` evaluates a few moves of each unit and
             derives the entries of all weights into the unit from them, to rounding; where that is not possible it
-            uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. Networks with layers other
-            than affine ones and activations have ``"auto"`` and ``"loop"``.
+            uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. In a network with layers of
+            your own, these two are for the parameters behind the last such layer, and ``"auto"`` takes ``"loop"`` for
+            the others; with a loss of your own, for all.
         names : iterable of str, optional
             The parameters to differentiate with respect to, as in ``names=("W1",)``; all by default.
 
@@ -285,13 +286,14 @@ class BaseNetwork:
         -------
         NumericalGradient
             A dict of (loss(θ + h) − loss(θ − h)) / 2h for each parameter θ: the names, shapes and dtype of `params`.
-            Its `diagnostics` say how many evaluations it took and which units met a kink.
+            Its `diagnostics` say how many evaluations it took and which units met a kink, its `algorithms` how each
+            parameter was done.
 
         Raises
         ------
         ValueError, TypeError
             As `loss`; also if `h` is not positive and finite, or the algorithm is unknown, or not one of the backend's
-            or the network's, or one of `names` is not a parameter.
+            or not for all of the parameters, or one of `names` is not a parameter.
         """
         _check_options(h, algorithm)
         wanted = self._wanted(names)
@@ -354,9 +356,10 @@ class BaseNetwork:
     ) -> FloatArray:
         """The gradient of the loss with respect to `x`, by central differences, in training mode; it changes nothing.
 
-        In a chain of affine layers and activations, each unit of the first layer is moved, and the differences are
-        carried to `x` through its weights, as in Madaline Rule III (B. Widrow, M. Lehr, *30 years of adaptive neural
-        networks*, Proc. IEEE 78, 1990). In other networks each element of `x` is moved.
+        Where the first layer is affine, each of its units is moved, and the differences are carried to `x` through its
+        weights, as in Madaline Rule III (B. Widrow, M. Lehr, *30 years of adaptive neural networks*, Proc. IEEE 78,
+        1990). Otherwise, and by ``"loop"``, each element of `x` is moved. In a network with a layer or a loss of your
+        own, it is by the loop.
 
         Parameters
         ----------

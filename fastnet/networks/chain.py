@@ -332,7 +332,8 @@ def as_chain(net: object) -> Chain:
     chain = chain_of(net)
     if chain is None:
         raise TypeError(
-            "net has layers other than affine ones and activations, and only chains of these have the methods that "
-            "are compared here: check_gradient checks any network"
+            f"the {active().name!r} backend does not compute net as a whole, as it has layers or a loss that this "
+            f"backend does not know, and the methods that are compared here are its own: check_gradient checks every "
+            f"network"
         )
     return chain

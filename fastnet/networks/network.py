@@ -47,9 +47,11 @@ LOSSES: dict[type[LossLayer], Output] = {
 class Network(BaseNetwork):
     """A network of layers in a list, with a loss at the end.
 
-    A chain of affine layers, each with or without an activation after it, and with a loss of fastnet, is computed as a
-    whole by the backend, as `TwoLayerNet` is. Any other network runs layer by layer, and its numerical gradient takes
-    two forward passes for each parameter.
+    A network of the library's layers and losses is computed as a whole by the backend, as `TwoLayerNet` is. Layers of
+    your own run by their own methods, and the library's between them by the backend. The parameters behind the last
+    layer of your own then keep their exact differences. For the others, and for all with a loss of your own, a
+    numerical gradient takes two passes for each, which start at the layer that has the parameter. On a backend that has
+    only chains of affine layers and activations, any other network runs layer by layer.
 
     `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient` and `loss_and_gradient` are training
     passes: Dropout draws new masks, and BatchNorm uses the statistics of the batch and updates the running ones.

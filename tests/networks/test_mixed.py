@@ -222,7 +222,7 @@ def test_checks_and_training(parts):
     histories = []
     for n in (net, twin):
         trainer = fastnet.Trainer(
-            n, x, t, optimizer=fastnet.optimizers.Adam(lr=0.02), epochs=15, batch_size=20, seed=0, progress=False
+            n, x, t, optimizer=fastnet.optimizers.Adam(lr=0.02), epochs=8, batch_size=10, seed=0, progress=False
         )
         histories.append(trainer.fit().losses)
     np.testing.assert_allclose(*histories, rtol=1e-6)
