@@ -128,7 +128,7 @@ class BaseNetwork:
         x : array_like
             Shape (batch, inputs).
         t : array_like
-            Integer labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
+            Integer labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes), whatever the loss.
         batch_size : int, optional
             Rows to pass through the network at a time; all by default. The result does not depend on it.
 
@@ -143,7 +143,7 @@ class BaseNetwork:
             As `loss`; also if `batch_size` is not a positive integer, or the network has one output.
         """
         computation = self._computation()
-        rows, targets = computation.batch(x, t)
+        rows, targets = computation.batch(x, t, for_accuracy=True)
         if targets.ndim == 2 and targets.shape[1] == 1:
             raise ValueError("the network has one output, and every row has the same likeliest class: use loss")
         size = len(rows) if batch_size is None else checks.as_count(batch_size, "batch_size")

@@ -99,12 +99,18 @@ class Computation(abc.ABC):
         """The step of a numerical gradient, checked: `h`, or the default one."""
         return checks.as_step(self.default_step(algorithm) if h is None else h, self.dtype)
 
-    def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
-        """`x` and `t`, checked and converted to what the other methods take."""
+    def batch(
+        self, x: npt.ArrayLike, t: npt.ArrayLike, *, for_accuracy: bool = False
+    ) -> tuple[FloatArray, FloatArray | IntArray]:
+        """`x` and `t`, checked and converted to what the other methods take.
+
+        For the accuracy, `t` may be class labels with any loss, if there are several outputs.
+        """
         rows = self.rows(x)
-        single = np.ndim(x) == 1
-        targets = checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single, regression=self.is_regression)
-        if self.takes_fractions:
+        single, classes = np.ndim(x) == 1, self.classes(rows)
+        regression = self.is_regression and not (for_accuracy and classes > 1)
+        targets = checks.as_targets(t, len(rows), classes, self.dtype, single, regression=regression)
+        if self.takes_fractions and targets.ndim == 2:
             checks.check_fractions(targets, "t")
         return rows, targets
 
