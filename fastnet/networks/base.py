@@ -269,7 +269,7 @@ class BaseNetwork:
             As for `loss`.
         h : float, optional
             The step. By default 1e-4; where a float32 network is evaluated twice for each parameter, as by ``"loop"``,
-            1e-2, since a smaller step would leave little but rounding error.
+            and by ``"auto"`` with layers of your own, 1e-2, since a smaller step would leave little but rounding error.
         algorithm : {"auto", "nodal", "incremental", "loop"}
             All give the same numbers up to rounding. ``"loop"`` runs the network twice for each parameter, as the
             textbook does; its subtraction of two losses leaves a rounding error of about 1e-16/h (1e-7/h in float32).

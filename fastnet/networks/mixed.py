@@ -113,6 +113,9 @@ class Mixed(Layerwise):
             return len(self.layers)
         return next((place for place in range(len(self.layers), 0, -1) if not is_stage(self.layers[place - 1])), 0)
 
+    def default_step(self, algorithm: str) -> float:
+        return 1e-4 if algorithm in ("nodal", "incremental") else super().default_step(algorithm)
+
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str]
     ) -> NumericalGradient:
