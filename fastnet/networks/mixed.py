@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import StagePartBackend, active
+from fastnet.backends import StagePartBackend
 from fastnet.backends.spec import Diagnostics, Loss, Output
 from fastnet.backends.stages import StageSpec
 from fastnet.layers import Affine, Flatten, Reshape
@@ -38,8 +38,10 @@ class StageRun:
     layers, which say so.
     """
 
-    def __init__(self, layers: Sequence[NamedLayer], dtype: np.dtype[np.floating[Any]]) -> None:
-        self.layers, self.dtype = layers, dtype
+    def __init__(
+        self, layers: Sequence[NamedLayer], dtype: np.dtype[np.floating[Any]], backend: StagePartBackend
+    ) -> None:
+        self.layers, self.dtype, self.backend = layers, dtype, backend
         self._last: tuple[FloatArray, State, Shape] | None = None  # of `forward` in training: x, state before, output
 
     def spec(self, shape: Shape, state: State) -> tuple[StageSpec, Shape] | None:
@@ -51,25 +53,25 @@ class StageRun:
         return StageSpec(found[0], Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, self.dtype), found[1]
 
     def state(self) -> State:
-        """Copies of the present state, which a pass may change."""
-        state = {name: named.layer.state[own] for named in self.layers for own, name in named.state.items()}
-        return state_for_stages(state, self.dtype)
+        """The present state."""
+        return {name: named.layer.state[own] for named in self.layers for own, name in named.state.items()}
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         self._last = None
-        state = self.state()
-        found = self.spec(x.shape[1:], state)
+        before = self.state()
+        after = state_for_stages(before, self.dtype)
+        found = self.spec(x.shape[1:], after)
         if found is None:
             for named in self.layers:
                 x = named.forward(x, training)
             return x
         spec, shape = found
         if not training:
-            return _backend().stage_forward(spec, flat(x)).reshape(len(x), *shape)
-        self._last = x, self.state(), shape
-        units = _backend().stage_units(spec, flat(x), counts=True)
+            return self.backend.stage_forward(spec, flat(x)).reshape(len(x), *shape)
+        self._last = x, before, shape
+        units = self.backend.stage_units(spec, flat(x), counts=True)
         for named in self.layers:
-            named.layer.state = {own: state[name] for own, name in named.state.items()}
+            named.layer.state = {own: after[name] for own, name in named.state.items()}
         return units.reshape(len(x), *shape)
 
     def backward(self, d: Any, inputs: bool) -> Any:
@@ -78,10 +80,10 @@ class StageRun:
                 d = named.backward(d, inputs)
             return d
         x, before, shape = self._last
-        found = self.spec(x.shape[1:], before)
+        found = self.spec(x.shape[1:], state_for_stages(before, self.dtype))
         assert found is not None
         given = as_gradient(d, (len(x), *shape), self.dtype)
-        arrays, d_x = _backend().stage_backward(found[0], flat(x), flat(given), inputs)
+        arrays, d_x = self.backend.stage_backward(found[0], flat(x), flat(given), inputs)
         rest = iter(arrays)
         for named in self.layers:
             named.layer.grads = {own: next(rest) for own in PARAMETERS if own in named.params}
@@ -95,15 +97,16 @@ class Mixed(Layerwise):
     gives is their batch. Those before it have the loop, since nothing is known of the layer's function.
     """
 
-    def __init__(self, *arguments: Any, output: Output | None, **named: Any) -> None:
+    def __init__(self, *arguments: Any, output: Output | None, backend: StagePartBackend, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.backend = backend
         self.output = output  # None with a loss of one's own
 
     def parts(self, first: int = 0, last: int | None = None) -> Sequence[Part]:
         found: list[Part] = []
         for staged, group in itertools.groupby(self.layers[first:last], is_stage):
             layers = list(group)
-            found += [StageRun(layers, self.dtype)] if staged and _gains(layers) else layers
+            found += [StageRun(layers, self.dtype, self.backend)] if staged and _gains(layers) else layers
         return found
 
     @property
@@ -152,8 +155,8 @@ class Mixed(Layerwise):
             x = rows.copy()  # in case a layer changes it
             for part in self.parts(0, self.tail):
                 x = part.forward(x, training=True)
-            run = StageRun(layers, self.dtype)
-            made = run.spec(x.shape[1:], run.state())
+            run = StageRun(layers, self.dtype, self.backend)
+            made = run.spec(x.shape[1:], state_for_stages(run.state(), self.dtype))
         if made is None or len(made[1]) != 1:
             return None
         spec = replace(
@@ -163,7 +166,7 @@ class Mixed(Layerwise):
             loss_constant=self.last.constant,
             weight_decay=self.weight_decay,
         )
-        arrays, loss, evaluations, fallbacks, kinked = _backend().stage_differences(spec, flat(x), t, h, nodal)
+        arrays, loss, evaluations, fallbacks, kinked = self.backend.stage_differences(spec, flat(x), t, h, nodal)
         diagnostics = Diagnostics(loss, evaluations, fallbacks, sum(int(k.sum()) for k in kinked))
         return dict(zip(parameter_names(layers), arrays, strict=True)), diagnostics
 
@@ -171,9 +174,3 @@ class Mixed(Layerwise):
 def _gains(layers: Sequence[NamedLayer]) -> bool:
     """Whether stages are faster than such layers: one of these kinds alone calls the backend by itself."""
     return len(layers) > 1 or not isinstance(layers[0].layer, (Affine, ActivationLayer, Flatten, Reshape))
-
-
-def _backend() -> StagePartBackend:
-    backend = active()
-    assert isinstance(backend, StagePartBackend)
-    return backend

@@ -168,8 +168,8 @@ class Network(BaseNetwork):
         }
         if self._staged and output is not None and isinstance(active(), StageBackend):
             return Staged(*arguments, output=output, **named)
-        if self._mixed and isinstance(active(), StagePartBackend):
-            return Mixed(*arguments, output=output, **named)
+        if self._mixed and isinstance(backend := active(), StagePartBackend):
+            return Mixed(*arguments, output=output, backend=backend, **named)
         return Layerwise(*arguments, **named)
 
 
