@@ -212,3 +212,27 @@ def test_gradients_of_a_batch_agree(core, oracle, digits):
     bound = h**2 / 6 * third_derivative_bound(net) + 2 * float(oracle.loss(spec, x, t).error) / h
     np.testing.assert_allclose(numerical, exact[entries], rtol=1e-9, atol=bound)
     assert np.count_nonzero(numerical) > 100
+
+
+@pytest.mark.parametrize(("kind", "units", "iterations"), [("gradient", 20, 80), ("numerical_gradient", 5, 4)])
+def test_a_loop_of_ones_own_that_keeps_the_best_parameters(backend, kind, units, iterations):
+    """The notes' deep network with the mean squared error: mini-batches, updates in place, the best test accuracy."""
+    x_train, t_train = fastnet.datasets.make_digits(300, seed=0)
+    x_test, t_test = fastnet.datasets.make_digits(100, seed=1)
+    one_hot, random = np.eye(10)[t_train], np.random.default_rng(0)
+    net = fastnet.MultiLayerNet(784, [units] * 6, 10, loss="mean_squared_error", seed=0)
+    best, best_params, losses = -1.0, {}, [net.loss(x_train, one_hot)]
+    for _ in range(iterations):
+        mask = random.choice(len(x_train), 30)
+        grad = getattr(net, kind)(x_train[mask], one_hot[mask])
+        for key in net.params:
+            net.params[key] -= 0.1 * grad[key]
+        accuracy = net.accuracy(x_test, t_test)
+        assert accuracy == net.accuracy(x_test, np.eye(10)[t_test]) == np.mean(net(x_test).argmax(axis=1) == t_test)
+        if accuracy > best:
+            best, best_params = accuracy, {key: value.copy() for key, value in net.params.items()}
+        losses.append(net.loss(x_train, one_hot))
+    assert losses[-1] < losses[0]
+    net.params = best_params
+    assert net.accuracy(x_test, t_test) == best
+    assert kind == "numerical_gradient" or best > 0.3

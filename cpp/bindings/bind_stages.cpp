@@ -56,6 +56,16 @@ template <class T> std::pair<py::list, std::vector<StageGradient<T>>> empty_grad
     return {arrays, places};
 }
 
+// Returns an uninitialised array (rows, inputs) and its data; None and null unless it is `wanted`.
+template <class T> std::pair<py::object, T*> empty_derivative(const StageView<T>& net, Index rows, bool wanted) {
+    if (!wanted) {
+        return {py::none(), nullptr};
+    }
+    py::array_t<T> array = empty<T>(rows, net.inputs());
+    T* const data = data_of(array);
+    return {array, data};
+}
+
 // Returns (loss, arrays, derivative with respect to x or None); arrays is the gradient with respect to the parameters.
 py::tuple stage_loss_and_gradient(py::handle spec, py::handle x, py::handle t, bool inputs) {
     return with_stage_type(spec, [&](auto zero) {
@@ -63,20 +73,51 @@ py::tuple stage_loss_and_gradient(py::handle spec, py::handle x, py::handle t, b
         const StageView<T> net(spec);
         const BatchView<T> data(net, x, t);
         const auto [arrays, places] = empty_gradient(net);
-        py::object d_x = py::none();
-        T* d = nullptr;
-        if (inputs) {
-            py::array_t<T> array = empty<T>(data.batch.rows, net.inputs());
-            d = data_of(array);
-            d_x = array;
-        }
+        const auto [d_x, d_to] = empty_derivative(net, data.batch.rows, inputs);
         const StageGradient<T>* to = places.data();
+        T* const d = d_to;
         double loss = 0;
         {
             const KernelCall call;
             loss = kernels<T>().stages.loss_and_gradient(net.network, data.batch, to, d, true);
         }
         return py::make_tuple(loss, arrays, d_x);
+    });
+}
+
+py::array stage_units(py::handle spec, py::handle x_object, bool counts) {
+    return with_stage_type(spec, [&](auto zero) -> py::array {
+        using T = decltype(zero);
+        const StageView<T> net(spec);
+        const py::array x = as_rows(net, x_object);
+        const T* from = data_of<T>(x, "x");
+        const Index rows = x.shape(0);
+        py::array_t<T> units = empty<T>(rows, net.classes());
+        T* to = data_of(units);
+        const KernelCall call;
+        kernels<T>().stages.units(net.network, from, rows, counts, to);
+        return units;
+    });
+}
+
+// Returns (arrays, derivative with respect to x or None), as `stage_loss_and_gradient`.
+py::tuple stage_backward(py::handle spec, py::handle x_object, py::handle d_object, bool inputs) {
+    return with_stage_type(spec, [&](auto zero) {
+        using T = decltype(zero);
+        const StageView<T> net(spec);
+        const py::array x = as_rows(net, x_object), d = as_array(d_object, "d", 2);
+        const T *from = data_of<T>(x, "x"), *d_from = data_of<T>(d, "d");
+        const Index rows = x.shape(0);
+        require(d.shape(0) == rows && d.shape(1) == net.classes(), [&] { return "d has shape " + shape_of(d); });
+        const auto [arrays, places] = empty_gradient(net);
+        const auto [d_x, d_to] = empty_derivative(net, rows, inputs);
+        const StageGradient<T>* to = places.data();
+        T* const to_x = d_to;
+        {
+            const KernelCall call;
+            kernels<T>().stages.backward(net.network, from, rows, d_from, to, to_x);
+        }
+        return py::make_tuple(arrays, d_x);
     });
 }
 
@@ -137,6 +178,8 @@ void register_stages(py::module_& m) {
           py::arg("counts"));
     m.def("stage_loss_and_gradient", stage_loss_and_gradient, py::arg("spec"), py::arg("x"), py::arg("t"),
           py::arg("inputs"));
+    m.def("stage_units", stage_units, py::arg("spec"), py::arg("x"), py::arg("counts"));
+    m.def("stage_backward", stage_backward, py::arg("spec"), py::arg("x"), py::arg("d"), py::arg("inputs"));
     m.def("stage_loop", stage_loop, py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("h"), py::arg("entries"));
     m.def("stage_differences", stage_differences, py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("h"),
           py::arg("nodal"));

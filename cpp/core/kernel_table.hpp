@@ -12,6 +12,9 @@ template <class T> struct StageKernels {
     double (*loss)(const StageNetwork<T>& net, const Batch<T>& batch);
     double (*loss_and_gradient)(const StageNetwork<T>& net, const Batch<T>& batch, const StageGradient<T>* gradient,
                                 T* d_x, bool counts);
+    void (*units)(const StageNetwork<T>& net, const T* x, Index rows, bool counts, T* units);
+    void (*backward)(const StageNetwork<T>& net, const T* x, Index rows, const T* d, const StageGradient<T>* gradient,
+                     T* d_x);
     void (*loop)(const StageNetwork<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,
                  T* differences);
     void (*differences)(const StageNetwork<T>& net, const Batch<T>& batch, double h, bool nodal, bool counts,

@@ -255,8 +255,7 @@ template <class T> class StageDifferences {
                     continue;
                 }
                 widen_range(carry_row(s, end, i, range, units, work), {0, base_.classes()}, work);
-                f(i, loss_difference(net_.output, net_.loss, net_.loss_constant, base_.answer(i),
-                                     target_of(targets_, i, base_.classes()), work.from, work.dy.data()));
+                f(i, differ_loss(i, work));
             }
             return;
         }
@@ -284,6 +283,22 @@ template <class T> class StageDifferences {
             normed.run(end, reached);
         }
         carry(normed, end + 1, reached, work, f);
+    }
+
+    // The changes of row i's loss by the moves of all answers, in work.from.
+    Vec<T> differ_loss(Index i, Work& work) const {
+        const Answer<T> answer = base_.answer(i);
+        const Target<T> target = target_of(targets_, i, base_.classes());
+        T* const dy = work.dy.data();
+        const Vec<T> change =
+            loss_difference(net_.output, net_.loss, net_.loss_constant, answer, target, work.from, dy);
+        if (net_.loss == Loss::absolute_error) {
+            const T* const moves = net_.output == Output::softmax ? dy : work.from;
+            for (Index k = 0; k < base_.classes(); ++k) {
+                work.kinks |= changes_side<T>(splat(answer.y[k] - target(k)), load(moves + k * lanes<T>));
+            }
+        }
+        return change;
     }
 
     // A checkpoint, which reads a clock, after every million multiply-adds or so.

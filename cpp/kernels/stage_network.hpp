@@ -80,6 +80,28 @@ double stage_loss_and_gradient(const StageNetwork<T>& net, const Batch<T>& batch
     return loss;
 }
 
+// x (rows, inputs) -> the last stage's units (rows, classes), in training. `counts`: whether the pass changes the state
+// of its stages.
+template <class T> void stage_units(const StageNetwork<T>& net, const T* x, Index rows, bool counts, T* units) {
+    const Index classes = net.stages[net.depth - 1].outputs;
+    StagePass<T> pass(net, rows, stage_workers(net, rows, 1), true, Keep::nothing);
+    Inputs<T> inputs = stage_inputs(net, x, rows);
+    pass.forward(inputs, rows, counts);
+    copy(rows, classes, pass.units(net.depth - 1), padded<T>(classes), units, classes);
+}
+
+// The gradient of a function of these units, of which d (rows, classes) is the derivative with respect to them; and d_x
+// as in `stage_loss_and_gradient`. The pass is made again, and changes nothing.
+template <class T>
+void stage_backward(const StageNetwork<T>& net, const T* x, Index rows, const T* d, const StageGradient<T>* gradient,
+                    T* d_x) {
+    const Index classes = net.stages[net.depth - 1].outputs;
+    StagePass<T> pass(net, rows, stage_workers(net, rows, 3), true, Keep::slopes);
+    Inputs<T> inputs = stage_inputs(net, x, rows);
+    pass.forward(inputs, rows, false);
+    pass.backward_from([&](T* to) { copy(rows, classes, d, classes, to, padded<T>(classes)); }, gradient, d_x);
+}
+
 // A thread's own copy of the parameters, of which one at a time is changed.
 template <class T> class PerturbedStages {
   public:

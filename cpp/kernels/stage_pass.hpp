@@ -174,6 +174,12 @@ template <class T> class StagePass {
     // Fills the gradient of the mean loss with respect to the parameters, and to x (rows, inputs) unless that is null,
     // after `mean_of_losses`.
     void backward(const Targets<T>& targets, const StageGradient<T>* gradient, T* d_x) {
+        backward_from([&](T* d) { derive_answers(targets, d); }, gradient, d_x);
+    }
+
+    // The same of a function of the last stage's units, whose derivative with respect to them fill(d) puts into d
+    // (rows, padded classes), after `forward`.
+    template <class F> void backward_from(F&& fill, const StageGradient<T>* gradient, T* d_x) {
         FixedList<Array<T>> d(values_.size());
         for (Index s = 0; s < net_.depth; ++s) {
             if (slots_[s] == d.size()) {
@@ -194,7 +200,7 @@ template <class T> class StagePass {
             const bool sums = stage.kind == StageKind::convolution;
             partial.add(sums ? parts() * filter_size(stage) : 0).zeroed();
         }
-        derive_answers(targets, d_of(net_.depth - 1));
+        fill(d_of(net_.depth - 1));
         for (Index g = segments_.size() - 1; g >= 0; --g) {
             for_each_part(segments_[g], [&](Index begin, Index count, int worker) {
                 for (Index s = segments_[g].last - 1; s >= segments_[g].first; --s) {

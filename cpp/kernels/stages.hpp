@@ -10,6 +10,10 @@ template <class T> double stage_loss(const StageNetwork<T>& net, const Batch<T>&
 template <class T>
 double stage_loss_and_gradient(const StageNetwork<T>& net, const Batch<T>& batch, const StageGradient<T>* gradient,
                                T* d_x, bool counts);
+template <class T> void stage_units(const StageNetwork<T>& net, const T* x, Index rows, bool counts, T* units);
+template <class T>
+void stage_backward(const StageNetwork<T>& net, const T* x, Index rows, const T* d, const StageGradient<T>* gradient,
+                    T* d_x);
 template <class T>
 void stage_loop(const StageNetwork<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,
                 T* differences);
@@ -24,6 +28,8 @@ inline constexpr StageKernels<T> stage_kernels{
     .forward = stage_forward<T>,
     .loss = stage_loss<T>,
     .loss_and_gradient = stage_loss_and_gradient<T>,
+    .units = stage_units<T>,
+    .backward = stage_backward<T>,
     .loop = stage_loop<T>,
     .differences = stage_differences<T>,
     .train = stage_train<T>,

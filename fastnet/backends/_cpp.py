@@ -19,12 +19,14 @@ from fastnet._core import (
     mean_loss,
     set_num_threads,
     softmax,
+    stage_backward,
     stage_differences,
     stage_forward,
     stage_loop,
     stage_loss,
     stage_loss_and_gradient,
     stage_train,
+    stage_units,
     train,
 )
 from fastnet._tools.interrupts import END_KERNEL
@@ -51,12 +53,14 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
+    "stage_backward",
     "stage_differences",
     "stage_forward",
     "stage_loop",
     "stage_loss",
     "stage_loss_and_gradient",
     "stage_train",
+    "stage_units",
     "train",
 ]
 

@@ -133,6 +133,27 @@ class StageBackend(Protocol):
         """
 
 
+@runtime_checkable
+class StagePartBackend(StageBackend, Protocol):
+    """What a `StageBackend` offers besides that computes stages which are a part of a network, in training.
+
+    The output function, the loss and the weight decay of `spec` play no part. Without it, a network with layers of
+    one's own is computed layer by layer.
+    """
+
+    def stage_units(self, spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
+        """Return what the last stage gives, shape (batch, classes). State arrays are changed in place if `counts`."""
+
+    def stage_backward(
+        self, spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
+    ) -> tuple[list[FloatArray], FloatArray | None]:
+        """Return the gradient, and the derivative with respect to `x` if `inputs`, for a derivative `d` of those units.
+
+        `d` has the shape of what `stage_units` gives. The pass is made again from the state that `spec` has, which
+        is not changed.
+        """
+
+
 _active: Backend | None = None
 _num_threads: int | None = None  # as set_num_threads was asked for, also for backends that are chosen later
 

@@ -209,8 +209,8 @@ def compare_gradients(
     Raises
     ------
     TypeError
-        If `net` is not a network of fastnet, or has layers other than affine ones and activations, or an argument has
-        the wrong type.
+        If `net` is not a network of fastnet, or the backend in use does not know all of its layers and its loss, or an
+        argument has the wrong type.
     ValueError
         If the data do not fit the network, a number is out of its range, or a method is unknown or not
         installed.

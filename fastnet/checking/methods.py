@@ -20,8 +20,9 @@ from fastnet.backends.stages import StageSpec
 from fastnet.checking.verdict import kinked_entries
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, as_chain
+from fastnet.networks.layer_stages import flat
 from fastnet.networks.overriding import COMPUTES, FUNCTION, overridden
-from fastnet.networks.staged import Staged, describe_stages, flat
+from fastnet.networks.staged import Staged, describe_stages
 
 
 class Evaluation(NamedTuple):

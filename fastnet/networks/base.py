@@ -128,7 +128,7 @@ class BaseNetwork:
         x : array_like
             Shape (batch, inputs).
         t : array_like
-            Integer labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes).
+            Integer labels, shape (batch,), or one-hot rows or probabilities, shape (batch, classes), whatever the loss.
         batch_size : int, optional
             Rows to pass through the network at a time; all by default. The result does not depend on it.
 
@@ -143,7 +143,7 @@ class BaseNetwork:
             As `loss`; also if `batch_size` is not a positive integer, or the network has one output.
         """
         computation = self._computation()
-        rows, targets = computation.batch(x, t)
+        rows, targets = computation.batch(x, t, for_accuracy=True)
         if targets.ndim == 2 and targets.shape[1] == 1:
             raise ValueError("the network has one output, and every row has the same likeliest class: use loss")
         size = len(rows) if batch_size is None else checks.as_count(batch_size, "batch_size")
@@ -269,15 +269,16 @@ class BaseNetwork:
             As for `loss`.
         h : float, optional
             The step. By default 1e-4; where a float32 network is evaluated twice for each parameter, as by ``"loop"``,
-            1e-2, since a smaller step would leave little but rounding error.
+            and by ``"auto"`` with layers of your own, 1e-2, since a smaller step would leave little but rounding error.
         algorithm : {"auto", "nodal", "incremental", "loop"}
             All give the same numbers up to rounding. ``"loop"`` runs the network twice for each parameter, as the
             textbook does; its subtraction of two losses leaves a rounding error of about 1e-16/h (1e-7/h in float32).
             ``"incremental"`` carries each perturbation to the loss as an exact difference: nothing cancels, and what
             a perturbation does not affect is not computed again. ``"nodal"`` evaluates a few moves of each unit and
             derives the entries of all weights into the unit from them, to rounding; where that is not possible it
-            uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. Networks with layers other
-            than affine ones and activations have ``"auto"`` and ``"loop"``.
+            uses ``"incremental"``. ``"auto"`` takes the fastest algorithm of the backend. In a network with layers of
+            your own, these two are for the parameters behind the last such layer, and ``"auto"`` takes ``"loop"`` for
+            the others; with a loss of your own, for all.
         names : iterable of str, optional
             The parameters to differentiate with respect to, as in ``names=("W1",)``; all by default.
 
@@ -285,13 +286,14 @@ class BaseNetwork:
         -------
         NumericalGradient
             A dict of (loss(θ + h) − loss(θ − h)) / 2h for each parameter θ: the names, shapes and dtype of `params`.
-            Its `diagnostics` say how many evaluations it took and which units met a kink.
+            Its `diagnostics` say how many evaluations it took and which units met a kink, its `algorithms` how each
+            parameter was done.
 
         Raises
         ------
         ValueError, TypeError
             As `loss`; also if `h` is not positive and finite, or the algorithm is unknown, or not one of the backend's
-            or the network's, or one of `names` is not a parameter.
+            or not for all of the parameters, or one of `names` is not a parameter.
         """
         _check_options(h, algorithm)
         wanted = self._wanted(names)
@@ -354,9 +356,10 @@ class BaseNetwork:
     ) -> FloatArray:
         """The gradient of the loss with respect to `x`, by central differences, in training mode; it changes nothing.
 
-        In a chain of affine layers and activations, each unit of the first layer is moved, and the differences are
-        carried to `x` through its weights, as in Madaline Rule III (B. Widrow, M. Lehr, *30 years of adaptive neural
-        networks*, Proc. IEEE 78, 1990). In other networks each element of `x` is moved.
+        Where the first layer is affine, each of its units is moved, and the differences are carried to `x` through its
+        weights, as in Madaline Rule III (B. Widrow, M. Lehr, *30 years of adaptive neural networks*, Proc. IEEE 78,
+        1990). Otherwise, and by ``"loop"``, each element of `x` is moved. In a network with a layer or a loss of your
+        own, it is by the loop.
 
         Parameters
         ----------
@@ -411,7 +414,7 @@ class BaseNetwork:
         with self._same_pass() as loss:
             gradients = {name: numerical_gradient(lambda _: loss(x, t), p, h) for name, p in chosen.items()}
             diagnostics = Diagnostics(float(loss(x, t)), evaluations)
-        return NumericalGradient(gradients, diagnostics)
+        return NumericalGradient(gradients, diagnostics, dict.fromkeys(names, "loop"))
 
     def save_params(self, path: str | os.PathLike[str]) -> None:
         """Write `params` and `state` to a file.

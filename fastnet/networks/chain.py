@@ -198,13 +198,14 @@ class Chain(Computation):
             compute = backend.nodal if chosen == "nodal" else backend.incremental
             gradients, diagnostics = compute(spec, rows, t, h)
             named = self.named(gradients)
-            return NumericalGradient({name: named[name] for name in wanted}, diagnostics)
+            return NumericalGradient({name: named[name] for name in wanted}, diagnostics, dict.fromkeys(wanted, chosen))
         numbers = dict(zip(self.names, spec.split(np.arange(sum(p.size for p in spec.parameters))), strict=True))
         entries = np.concatenate([numbers[name].ravel() for name in wanted])
         flat = backend.loop(spec, rows, t, h, entries)
         pieces = np.split(flat, np.cumsum([numbers[name].size for name in wanted])[:-1])
         found = {name: piece.reshape(numbers[name].shape) for name, piece in zip(wanted, pieces, strict=True)}
-        return NumericalGradient(found, Diagnostics(backend.loss(spec, rows, t), 2 * len(entries) * len(rows)))
+        diagnostics = Diagnostics(backend.loss(spec, rows, t), 2 * len(entries) * len(rows))
+        return NumericalGradient(found, diagnostics, dict.fromkeys(wanted, chosen))
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
         return self._input_gradient(rows, t, active().gradient)
@@ -331,7 +332,8 @@ def as_chain(net: object) -> Chain:
     chain = chain_of(net)
     if chain is None:
         raise TypeError(
-            "net has layers other than affine ones and activations, and only chains of these have the methods that "
-            "are compared here: check_gradient checks any network"
+            f"the {active().name!r} backend does not compute net as a whole, as it has layers or a loss that this "
+            f"backend does not know, and the methods that are compared here are its own: check_gradient checks every "
+            f"network"
         )
     return chain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +22,17 @@ class NumericalGradient(dict[str, FloatArray]):
     diagnostics : Diagnostics
         The `loss` at the unchanged parameters, the number of `evaluations`, the number of `fallbacks` from ``"nodal"``
         to ``"incremental"``, the number of `kinks` among these, and which units met a kink.
+    algorithms : dict of str to str
+        By which algorithm each parameter's differences were computed: ``"nodal"``, ``"incremental"`` or ``"loop"``.
+        They differ in networks with a layer of one's own.
     """
 
-    def __init__(self, gradients: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
+    def __init__(
+        self, gradients: dict[str, FloatArray], diagnostics: Diagnostics, algorithms: Mapping[str, str]
+    ) -> None:
         super().__init__(gradients)
         self.diagnostics = diagnostics
+        self.algorithms = dict(algorithms)
 
 
 class Float64Loss(NamedTuple):
@@ -93,12 +99,18 @@ class Computation(abc.ABC):
         """The step of a numerical gradient, checked: `h`, or the default one."""
         return checks.as_step(self.default_step(algorithm) if h is None else h, self.dtype)
 
-    def batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[FloatArray, FloatArray | IntArray]:
-        """`x` and `t`, checked and converted to what the other methods take."""
+    def batch(
+        self, x: npt.ArrayLike, t: npt.ArrayLike, *, for_accuracy: bool = False
+    ) -> tuple[FloatArray, FloatArray | IntArray]:
+        """`x` and `t`, checked and converted to what the other methods take.
+
+        For the accuracy, `t` may be class labels with any loss, if there are several outputs.
+        """
         rows = self.rows(x)
-        single = np.ndim(x) == 1
-        targets = checks.as_targets(t, len(rows), self.classes(rows), self.dtype, single, regression=self.is_regression)
-        if self.takes_fractions:
+        single, classes = np.ndim(x) == 1, self.classes(rows)
+        regression = self.is_regression and not (for_accuracy and classes > 1)
+        targets = checks.as_targets(t, len(rows), classes, self.dtype, single, regression=regression)
+        if self.takes_fractions and targets.ndim == 2:
             checks.check_fractions(targets, "t")
         return rows, targets
 

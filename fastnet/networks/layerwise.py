@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,14 @@ from fastnet.networks.computation import Computation, Float64Loss, NumericalGrad
 from fastnet.networks.overriding import check_probabilities, overridden
 
 State: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class Part(Protocol):
+    """Neighbouring layers of a network, which compute with the arrays that they are bound to."""
+
+    def forward(self, x: FloatArray, training: bool) -> FloatArray: ...
+    def backward(self, d: Any, inputs: bool) -> Any:
+        """Store the gradients in the layers' `grads`; return the derivative with respect to x if `inputs`."""
 
 
 class NamedLayer(NamedTuple):
@@ -42,6 +50,10 @@ class NamedLayer(NamedTuple):
         if answer.ndim == 0 or len(answer) != len(x):
             raise ValueError(f"{self.label} gave shape {answer.shape} for a batch of {len(x)} row(s)")
         return answer
+
+    def backward(self, d: Any, inputs: bool) -> Any:
+        self.layer.grads = {}
+        return self.layer.backward(d)
 
     @quietly
     def gradients(self, params: Mapping[str, FloatArray], weight_decay: float) -> dict[str, FloatArray]:
@@ -136,6 +148,10 @@ class Layerwise(Computation):
     def is_regression(self) -> bool:
         return self.last.regression
 
+    def parts(self, first: int = 0, last: int | None = None) -> Sequence[Part]:
+        """The layers from `first` on and before `last`, as they are computed."""
+        return self.layers[first:last]
+
     def rows(self, x: npt.ArrayLike) -> FloatArray:
         if self.inputs is not None and np.ndim(x) != 4:  # Images are checked by the layers.
             return checks.as_batch(x, self.inputs, self.dtype)
@@ -151,7 +167,7 @@ class Layerwise(Computation):
 
     def forward(self, rows: FloatArray) -> FloatArray:
         with self._bound(self.params, self.state):
-            return self.last.answer(self._last_layer(rows, training=False))
+            return self.last.answer(self._answers(self.parts(), rows, training=False))
 
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         with self._bound(self.params, self.state):
@@ -170,25 +186,31 @@ class Layerwise(Computation):
         return loss
 
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
-        loss, gradients, _ = self._pass(rows, t)
+        loss, gradients, _ = self._pass(rows, t, inputs=False)
         return loss, gradients
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
-        _, _, d = self._pass(rows, t)
+        _, _, d = self._pass(rows, t, inputs=True)
         answer = checks.as_floating(d, "what backward of the first layer gave", rows.dtype)
         if answer.shape != rows.shape:
             raise ValueError(f"{self.layers[0].label} gave a derivative of shape {answer.shape} for x of {rows.shape}")
         return answer
 
-    def _pass(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray], Any]:
-        """A training pass and its way back: the loss, the gradients, and the derivative with respect to `rows`."""
+    def _pass(
+        self, rows: FloatArray, t: FloatArray | IntArray, *, inputs: bool
+    ) -> tuple[float, dict[str, FloatArray], Any]:
+        """A training pass and its way back: the loss, the gradients, and the derivative with respect to `rows`.
+
+        The last is unknown unless `inputs`.
+        """
         gradients: dict[str, FloatArray] = {}
+        parts = self.parts()
         with self._bound(self.params, self.state):
-            loss = self._loss(rows, t, training=True)
+            loss = self._penalised(self.last.forward(self._answers(parts, rows, training=True), t))
             d = self.last.backward(1.0)
-            for named in reversed(self.layers):
-                named.layer.grads = {}
-                d = named.layer.backward(d)
+            for place in reversed(range(len(parts))):
+                d = parts[place].backward(d, inputs or place > 0)
+            for named in self.layers:
                 gradients |= named.gradients(self.params, self.weight_decay)
             self._keep_state()
         return loss, {name: gradients[name] for name in self.params}, d
@@ -200,7 +222,8 @@ class Layerwise(Computation):
         sizes = {name: self.params[name].size for name in names}
         found, base = self.loop(rows, t, h, {name: np.arange(size) for name, size in sizes.items()})
         gradients = {name: values.reshape(self.params[name].shape) for name, values in found.items()}
-        return NumericalGradient(gradients, Diagnostics(base, 2 * sum(sizes.values()) * len(rows)))
+        diagnostics = Diagnostics(base, 2 * sum(sizes.values()) * len(rows))
+        return NumericalGradient(gradients, diagnostics, dict.fromkeys(names, "loop"))
 
     def loop(
         self,
@@ -214,7 +237,7 @@ class Layerwise(Computation):
         """Return central differences with respect to some entries of each array, by flat number, and the loss.
 
         An evaluation starts at the layer that owns the parameter, since the layers before it give the same as ever; if
-        `whole`, at the first layer, as the textbook's does.
+        `whole`, it takes all layers one by one, as the textbook's does.
         """
         # Copies are perturbed: however the loop ends, the parameters are unchanged.
         params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
@@ -223,24 +246,25 @@ class Layerwise(Computation):
         inputs = self._inputs_of_layers(rows, params, start)
         owners = {name: place for place, named in enumerate(self.layers) for name in named.params.values()}
 
-        def loss(first: int) -> float:
+        def loss(first: int, parts: Sequence[Part]) -> float:
             with self._bound(params, start):
                 y = inputs[first].copy()  # in case the layer changes it
-                return self._penalised(self.last.forward(self._last_layer(y, training=True, first=first), t))
+                return self._penalised(self.last.forward(self._answers(parts, y, training=True), t))
 
         found = {}
-        base = loss(0)
+        base = loss(0, self.parts())
         for name, wanted in entries.items():
             first = 0 if whole else owners[name]
+            parts = self.layers if whole else self.parts(first)
             flat = params[name].reshape(-1)  # a view
             above, below = _moved(flat, h)
             changes = []
             for at in wanted:
                 value = flat[at]
                 flat[at] = above[at]
-                change = loss(first)
+                change = loss(first, parts)
                 flat[at] = below[at]
-                changes.append((change - loss(first)) / (2 * h))
+                changes.append((change - loss(first, parts)) / (2 * h))
                 flat[at] = value
             found[name] = _as_dtype(changes, self.dtype)
         return found, base
@@ -309,14 +333,14 @@ class Layerwise(Computation):
                 found.append(named.forward(found[-1].copy(), training=True))
         return found
 
-    def _last_layer(self, rows: FloatArray, training: bool, first: int = 0) -> FloatArray:
-        """What the last layer gives, shape (batch, classes), where layer `first` takes `rows`."""
-        for named in self.layers[first:]:
-            rows = named.forward(rows, training)
+    def _answers(self, parts: Sequence[Part], rows: FloatArray, training: bool) -> FloatArray:
+        """What the last layer gives, shape (batch, classes), where the first of the last `parts` takes `rows`."""
+        for part in parts:
+            rows = part.forward(rows, training)
         return _as_answers(rows, self.layers[-1])
 
     def _loss(self, rows: FloatArray, t: FloatArray | IntArray, training: bool) -> float:
-        return self._penalised(self.last.forward(self._last_layer(rows, training), t))
+        return self._penalised(self.last.forward(self._answers(self.parts(), rows, training), t))
 
     def _penalised(self, value: Any) -> float:
         """What the loss layer gave, checked, with the penalty on the weights."""
@@ -345,8 +369,8 @@ def _as_answers(y: FloatArray, last: NamedLayer) -> FloatArray:
 def _check_loop(algorithm: str) -> None:
     if algorithm not in ("auto", "loop"):
         raise ValueError(
-            f"algorithm {algorithm!r} is for chains of affine layers and activations only: this network has other "
-            f"layers, and its numerical gradient is computed by 'loop'"
+            f"algorithm {algorithm!r} is for layers and losses that the backend knows: this network is computed layer "
+            f"by layer, and its numerical gradient by 'loop'"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.backends import StageBackend, active
+from fastnet.backends import StageBackend, StagePartBackend, active
 from fastnet.backends.spec import Activation, Output
 from fastnet.layers import (
     Add,
@@ -29,11 +29,13 @@ from fastnet.layers.base import Widths
 from fastnet.layers.losses import MeanLoss
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
+from fastnet.networks.layer_stages import is_stage
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
+from fastnet.networks.mixed import Mixed
 from fastnet.networks.overriding import overridden
-from fastnet.networks.staged import Staged, has_stages
+from fastnet.networks.staged import Staged
 
-LOSSES = {
+LOSSES: dict[type[LossLayer], Output] = {
     SoftmaxWithLoss: Output.SOFTMAX,
     IdentityWithLoss: Output.IDENTITY,
     BinaryCrossEntropyWithLogits: Output.IDENTITY,
@@ -45,9 +47,11 @@ LOSSES = {
 class Network(BaseNetwork):
     """A network of layers in a list, with a loss at the end.
 
-    A chain of affine layers, each with or without an activation after it, and with a loss of fastnet, is computed as a
-    whole by the backend, as `TwoLayerNet` is. Any other network runs layer by layer, and its numerical gradient takes
-    two forward passes for each parameter.
+    A network of the library's layers and losses is computed as a whole by the backend, as `TwoLayerNet` is. Layers of
+    your own run by their own methods, and the library's between them by the backend. The parameters behind the last
+    layer of your own then keep their exact differences. For the others, and for all with a loss of your own, a
+    numerical gradient takes two passes for each, which start at the layer that has the parameter. On a backend that has
+    only chains of affine layers and activations, any other network runs layer by layer.
 
     `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient` and `loss_and_gradient` are training
     passes: Dropout draws new masks, and BatchNorm uses the statistics of the batch and updates the running ones.
@@ -120,9 +124,12 @@ class Network(BaseNetwork):
         for (one, p), (other, q) in itertools.combinations(self._checked_params().items(), 2):
             if np.shares_memory(p, q):
                 raise ValueError(f"{one} and {other} share memory: an update of one would change both; pass a copy")
-        known = type(loss) in LOSSES and not overridden(loss, "forward", "backward", "answer")
+        known = type(loss) in LOSSES and not overridden(loss, "forward", "backward", "answer", "error")
         self._chain = _as_chain(self._named) if known else None
-        self._staged = known and has_stages(self._named)
+        stages = [is_stage(named) for named in self._named]
+        self._staged = known and all(stages)
+        self._mixed = any(stages) and not self._staged
+        self._knows_loss = known
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -149,8 +156,8 @@ class Network(BaseNetwork):
     def _computation(self) -> Chain | Layerwise:
         params = self._checked_params()
         loss = self.last_layer
-        if self._chain is not None and isinstance(loss, MeanLoss):
-            output = LOSSES[type(loss)]
+        output = LOSSES[type(loss)] if self._knows_loss and isinstance(loss, MeanLoss) else None
+        if self._chain is not None and isinstance(loss, MeanLoss) and output is not None:
             spec = chain_spec(params, self._chain, output, loss.kind, self.weight_decay_lambda, loss.constant)
             return Chain(spec, self._chain)
         arguments = (self._named, loss, params, self._checked_state(), self._last_pass)
@@ -159,8 +166,10 @@ class Network(BaseNetwork):
             "classes": self._classes,
             "weight_decay": self.weight_decay_lambda,
         }
-        if self._staged and isinstance(loss, MeanLoss) and isinstance(active(), StageBackend):
-            return Staged(*arguments, output=LOSSES[type(loss)], **named)
+        if self._staged and output is not None and isinstance(active(), StageBackend):
+            return Staged(*arguments, output=output, **named)
+        if self._mixed and isinstance(backend := active(), StagePartBackend):
+            return Mixed(*arguments, output=output, backend=backend, **named)
         return Layerwise(*arguments, **named)
 
 

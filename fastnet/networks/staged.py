@@ -2,143 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
-from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import StageBackend, TrainingBackend, active
 from fastnet.backends.spec import Batches, Diagnostics, GradientKind, Output, Update
-from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
-from fastnet.layers import (
-    Affine,
-    AveragePooling,
-    BatchNorm,
-    Convolution,
-    Dropout,
-    Flatten,
-    Layer,
-    MaxPooling,
-    Reshape,
-)
-from fastnet.layers.activations import KINDS
+from fastnet.backends.stages import Stage, StageKind, StageSpec
 from fastnet.layers.losses import MeanLoss
-from fastnet.networks.chain import as_algorithm
+from fastnet.networks.chain import ROWS_AT_ONCE, as_algorithm
 from fastnet.networks.computation import NumericalGradient
-from fastnet.networks.layerwise import Layerwise, NamedLayer, State
-from fastnet.networks.overriding import overridden
-
-Shape: TypeAlias = tuple[int, ...]  # of one row of a batch
-Arrays: TypeAlias = Mapping[str, Any]  # a layer's params and state, by its own names
-Made: TypeAlias = tuple[Stage | None, Shape]  # no stage where the units stay what they are
-
-
-class DoesNotFit(Exception):  # noqa: N818 - not an error: the layers themselves say what is wrong
-    """The shapes do not fit each other."""
-
-
-def _affine(layer: Affine, arrays: Arrays, shape: Shape) -> Made:
-    weight = arrays["W"]
-    if len(shape) != 1 or shape[0] != weight.shape[0]:
-        raise DoesNotFit
-    outputs = weight.shape[1]
-    return Stage(StageKind.AFFINE, shape[0], outputs, weight=weight, bias=arrays.get("b")), (outputs,)
-
-
-def _activation(layer: Any, arrays: Arrays, shape: Shape) -> Made:
-    units = math.prod(shape)
-    return Stage(StageKind.ACTIVATION, units, units, activation=layer.kind, constant=layer.constant), shape
-
-
-def _batch_norm(layer: BatchNorm, arrays: Arrays, shape: Shape) -> Made:
-    columns, units = len(arrays["gamma"]), math.prod(shape)
-    if len(shape) not in (1, 3) or shape[0] != columns:
-        raise DoesNotFit
-    stage = Stage(
-        StageKind.BATCH_NORM,
-        units,
-        units,
-        weight=arrays["gamma"],
-        bias=arrays["beta"],
-        running_mean=arrays["running_mean"],
-        running_var=arrays["running_var"],
-        positions=units // columns,
-        passes=arrays.get("passes"),
-        momentum=layer.momentum,
-    )
-    return stage, shape
-
-
-def _dropout(layer: Dropout, arrays: Arrays, shape: Shape) -> Made:
-    units = math.prod(shape)
-    return Stage(StageKind.DROPOUT, units, units, ratio=layer.dropout_ratio, random=arrays["masks"]), shape
-
-
-def _convolution(layer: Convolution, arrays: Arrays, shape: Shape) -> Made:
-    weight = arrays["W"]
-    filters, channels, *window = weight.shape
-    if len(shape) != 3 or shape[0] != channels:
-        raise DoesNotFit
-    windows = _windows(shape, window, layer.stride, layer.pad)
-    stage = Stage(
-        StageKind.CONVOLUTION,
-        math.prod(shape),
-        filters * windows.positions,
-        weight=weight,
-        bias=arrays.get("b"),
-        windows=windows,
-    )
-    return stage, (filters, windows.out_height, windows.out_width)
-
-
-def _pooling(layer: MaxPooling | AveragePooling, arrays: Arrays, shape: Shape) -> Made:
-    if len(shape) != 3:
-        raise DoesNotFit
-    kind = StageKind.MAX_POOLING if isinstance(layer, MaxPooling) else StageKind.AVERAGE_POOLING
-    windows = _windows(shape, layer.window, layer.stride, layer.pad)
-    stage = Stage(kind, math.prod(shape), shape[0] * windows.positions, windows=windows)
-    return stage, (shape[0], windows.out_height, windows.out_width)
-
-
-def _windows(shape: Shape, window: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> Windows:
-    windows = Windows(*shape, *window, *stride, *pad)
-    outside = any(p >= w for p, w in zip(pad, window, strict=True))  # the kernels have no windows in the border alone
-    if outside or windows.out_height < 1 or windows.out_width < 1:
-        raise DoesNotFit
-    return windows
-
-
-def _flatten(layer: Flatten, arrays: Arrays, shape: Shape) -> Made:
-    return None, (math.prod(shape),)
-
-
-def _reshape(layer: Reshape, arrays: Arrays, shape: Shape) -> Made:
-    if shape not in (layer.shape, (math.prod(layer.shape),)):
-        raise DoesNotFit
-    return None, layer.shape
-
-
-STAGES: dict[type[Layer], Callable[[Any, Arrays, Shape], Made]] = {
-    Affine: _affine,
-    AveragePooling: _pooling,
-    BatchNorm: _batch_norm,
-    Convolution: _convolution,
-    Dropout: _dropout,
-    Flatten: _flatten,
-    MaxPooling: _pooling,
-    Reshape: _reshape,
-    **dict.fromkeys(KINDS, _activation),
-}
-
-
-def has_stages(layers: Sequence[NamedLayer]) -> bool:
-    """Whether each of the layers is one of the library's that the kernels know, with no method of a subclass."""
-    return all(
-        type(named.layer) in STAGES and not overridden(named.layer, "forward", "backward", "branch") for named in layers
-    )
+from fastnet.networks.layer_stages import flat, parameter_names, stages_of, state_for_stages
+from fastnet.networks.layerwise import Layerwise, State
 
 
 class Staged(Layerwise):
@@ -150,20 +28,11 @@ class Staged(Layerwise):
 
     def spec(self, rows: FloatArray, params: Mapping[str, FloatArray], state: State) -> StageSpec | None:
         """The stages for such rows; None where shapes do not fit, which the layers themselves report."""
-        stages, shape = [], rows.shape[1:]
-        for named in self.layers:
-            arrays = {own: checks.as_floating(params[name], name, self.dtype) for own, name in named.params.items()}
-            arrays |= {own: state[name] for own, name in named.state.items()}
-            try:
-                stage, shape = STAGES[type(named.layer)](named.layer, arrays, shape)
-            except DoesNotFit:
-                return None
-            if stage is not None:
-                stages.append(stage)
-        if len(shape) != 1 or not stages:
+        found = stages_of(self.layers, rows.shape[1:], params, state, self.dtype)
+        if found is None or len(found[1]) != 1:
             return None
         assert isinstance(self.last, MeanLoss)
-        return StageSpec(tuple(stages), self.output, self.last.kind, self.dtype, self.last.constant, self.weight_decay)
+        return StageSpec(found[0], self.output, self.last.kind, self.dtype, self.last.constant, self.weight_decay)
 
     def spec_of(self, rows: FloatArray) -> StageSpec | None:
         """The stages for such rows with the present parameters and state; None where shapes do not fit."""
@@ -175,10 +44,7 @@ class Staged(Layerwise):
 
     def copied_state(self, state: State) -> State:
         """Copies that a training pass can change in place, statistics in the dtype of the parameters."""
-        return {
-            name: np.array(array, self.dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("="), order="C")
-            for name, array in state.items()
-        }
+        return state_for_stages(state, self.dtype)
 
     def _keep(self, before: State, after: State) -> None:
         self.last_pass.before, self.last_pass.after = before, after
@@ -205,19 +71,13 @@ class Staged(Layerwise):
         self._keep(dict(self.state), after)
         return loss
 
-    def _pass(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray], Any]:
-        return self._backprop(rows, t, inputs=True)
-
-    def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
-        return self._backprop(rows, t, inputs=False)[:2]
-
-    def _backprop(
+    def _pass(
         self, rows: FloatArray, t: FloatArray | IntArray, *, inputs: bool
     ) -> tuple[float, dict[str, FloatArray], Any]:
         after = self.copied_state(self.state)
         spec = self.spec(rows, self.params, after)
         if spec is None:
-            return super()._pass(rows, t)
+            return super()._pass(rows, t, inputs=inputs)
         loss, gradients, d = _backend().stage_loss_and_gradient(spec, flat(rows), t, inputs)
         self._keep(dict(self.state), after)
         return loss, self.named(gradients), None if d is None else d.reshape(rows.shape)
@@ -225,9 +85,7 @@ class Staged(Layerwise):
     @property
     def names(self) -> list[str]:
         """The names of ``spec.parameters`` in `params`."""
-        return [
-            named.params[own] for named in self.layers for own in ("W", "gamma", "b", "beta") if own in named.params
-        ]
+        return parameter_names(self.layers)
 
     def default_step(self, algorithm: str) -> float:
         return super().default_step(algorithm) if as_algorithm(algorithm) == "loop" else 1e-4
@@ -249,7 +107,7 @@ class Staged(Layerwise):
             )
             every = self.named(arrays)
             diagnostics = Diagnostics(loss, evaluations, fallbacks, sum(int(k.sum()) for k in kinked))
-            return NumericalGradient({name: every[name] for name in names}, diagnostics)
+            return NumericalGradient({name: every[name] for name in names}, diagnostics, dict.fromkeys(names, chosen))
         backend, sizes = _backend(), [p.size for p in spec.parameters]
         ends = np.cumsum(sizes)
         places = {name: np.arange(end - size, end) for name, size, end in zip(self.names, sizes, ends, strict=True)}
@@ -259,7 +117,47 @@ class Staged(Layerwise):
         )
         gradients = {name: part.reshape(self.params[name].shape) for name, part in zip(names, found[:-1], strict=True)}
         base = backend.stage_loss(spec, flat(rows), t, training=True, counts=False)
-        return NumericalGradient(gradients, Diagnostics(base, 2 * len(entries) * len(rows)))
+        diagnostics = Diagnostics(base, 2 * len(entries) * len(rows))
+        return NumericalGradient(gradients, diagnostics, dict.fromkeys(names, chosen))
+
+    def numerical_input_gradient(
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
+    ) -> FloatArray:
+        """The gradient with respect to `rows`, by differences with respect to the weights of another network.
+
+        An affine stage whose inputs are the rows of the identity matrix has weights of shape (rows, units), and each
+        row of them is what the next stage takes in that row. So the differences with respect to these weights are those
+        with respect to what the next stage takes: `rows` themselves, or behind a first affine stage its units. Times
+        the transpose of its weight, these are the differences with respect to `rows`, as in `Chain`. The loop moves
+        each element of `rows`.
+        """
+        spec = self.repeated(rows)
+        if spec is None:
+            return super().numerical_input_gradient(rows, t, h, algorithm)
+        backend, chosen, x = _backend(), as_algorithm(algorithm), flat(rows)
+        first = spec.stages[0]
+        weight = first.weight if first.kind == StageKind.AFFINE and chosen != "loop" else None
+        # Batch normalisation couples the rows, and masks belong to places in the batch: only without, parts will do.
+        coupled = any(stage.kind in (StageKind.BATCH_NORM, StageKind.DROPOUT) for stage in spec.stages)
+        size = len(x) if coupled else ROWS_AT_ONCE
+        found = np.empty_like(x)
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            units = x[part]
+            if weight is not None:
+                units = backend.stage_forward(replace(spec, stages=(first,), output=Output.IDENTITY), units)
+            stage = Stage(StageKind.AFFINE, units.shape[0], units.shape[1], weight=units)
+            moved = replace(
+                spec, stages=(stage, *(spec.stages if weight is None else spec.stages[1:])), weight_decay=0.0
+            )
+            eye = np.eye(len(units), dtype=self.dtype)
+            if chosen == "loop":
+                d = backend.stage_loop(moved, eye, t[part], h, np.arange(units.size)).reshape(units.shape)
+            else:
+                d = backend.stage_differences(moved, eye, t[part], h, chosen == "nodal")[0][0]
+            found[part] = d if weight is None else active().matmul(d, weight, transpose_b=True)
+            found[part] *= self.dtype.type(len(units) / len(x))
+        return found.reshape(rows.shape)
 
     def train(
         self,
@@ -307,12 +205,5 @@ def describe_stages(spec: StageSpec) -> str:
     return "-".join(sizes) + with_others
 
 
-def flat(rows: FloatArray) -> FloatArray:
-    """The rows as (batch, units)."""
-    return rows.reshape(len(rows), -1)
-
-
 def _backend() -> StageBackend:
-    backend = active()
-    assert isinstance(backend, StageBackend)
-    return backend
+    return cast(StageBackend, active())  # `Network` has asked for one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +91,8 @@ class MultiLayerNet(Network):
         ``"cross_entropy"`` of the softmax, for classes. Or a loss of the outputs as they are, whose targets have shape
         (batch, output_size): ``"mean_squared_error"``, ``"huber_loss"``, ``"mean_absolute_error"``, or
         ``"binary_cross_entropy_with_logits"`` for targets from 0 to 1.
+    running_mean, running_var : list of float or array_like, optional
+        Running statistics that BatchNorm goes on from: for each hidden layer, a number for all units, or one for each.
 
     Attributes
     ----------
@@ -129,6 +131,8 @@ class MultiLayerNet(Network):
         dtype: npt.DTypeLike = "float64",
         seed: int | None = None,
         loss: str = "cross_entropy",
+        running_mean: Sequence[npt.ArrayLike] | None = None,
+        running_var: Sequence[npt.ArrayLike] | None = None,
     ) -> None:
         sizes = [
             checks.as_count(input_size, "input_size"),
@@ -138,6 +142,8 @@ class MultiLayerNet(Network):
         name = checks.as_choice(activation, "activation", tuple(ACTIVATIONS))
         last = LOSSES[checks.as_choice(loss, "loss", tuple(LOSSES))]
         batchnorm = checks.as_flag(use_batchnorm, "use_batchnorm")
+        mean = _running(running_mean, "running_mean", sizes[1:-1], batchnorm)
+        variance = _running(running_var, "running_var", sizes[1:-1], batchnorm)
         ratio = checks.as_ratio(dropout_ratio, "dropout_ratio")
         wanted = checks.as_dtype(dtype)
         rng = np.random.default_rng(checks.as_seed(seed))
@@ -146,10 +152,17 @@ class MultiLayerNet(Network):
             weights = weight_std(weight_init_std, inputs) * rng.standard_normal((inputs, outputs))
             affine.append(Affine(weights.astype(wanted), np.zeros(outputs, wanted)))
         layers: list[Layer] = []
-        for first, units in zip(affine, sizes[1:-1], strict=False):
-            layers.append(first)
+        for place, units in enumerate(sizes[1:-1]):
+            layers.append(affine[place])
             if batchnorm:
-                layers.append(BatchNorm(np.ones(units, wanted), np.zeros(units, wanted)))
+                layers.append(
+                    BatchNorm(
+                        np.ones(units, wanted),
+                        np.zeros(units, wanted),
+                        running_mean=mean[place],
+                        running_var=variance[place],
+                    )
+                )
             layers += [kind() for kind in ACTIVATIONS[name]]
             if ratio:
                 layers.append(Dropout(ratio, seed=int(rng.integers(2**63))))
@@ -164,6 +177,25 @@ def _hidden_sizes(sizes: object) -> list[int]:
         raise ValueError(
             "hidden_size_list is empty: for no hidden layer, use Network([Affine(W, b)], SoftmaxWithLoss())"
         )
+    return found
+
+
+def _running(values: object, name: str, sizes: Sequence[int], batchnorm: bool) -> list[FloatArray | None]:
+    """Given running statistics of each hidden layer, or None for each."""
+    if values is None:
+        return [None] * len(sizes)
+    if not batchnorm:
+        raise ValueError(f"{name} is given, but use_batchnorm is False")
+    if isinstance(values, (str, np.ndarray)) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list with an entry for each hidden layer, not {checks.type_name(values)}")
+    if len(values) != len(sizes):
+        raise ValueError(f"{name} has {len(values)} entries for {len(sizes)} hidden layer(s)")
+    found: list[FloatArray | None] = []
+    for place, (value, units) in enumerate(zip(values, sizes, strict=True)):
+        array = checks.as_floating(value, f"{name}[{place}]")
+        if array.shape not in ((), (units,)):
+            raise ValueError(f"{name}[{place}] must be a number or have shape ({units},), not {array.shape}")
+        found.append(np.full(units, array) if array.ndim == 0 else array)
     return found
 
 

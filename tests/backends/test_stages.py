@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastnet import backends
-from fastnet.backends import StageBackend
+from fastnet.backends import StageBackend, StagePartBackend
 from fastnet.backends.spec import Activation, Loss, Output
 from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
 
@@ -296,3 +296,86 @@ def test_kinks_are_told(stages, dtype):
     assert 0 < expected.sum() < expected.size
     np.testing.assert_array_equal(kinks, expected)
     np.testing.assert_array_equal(of_bias, [crosses(index, 1) for index in range(2)])
+
+
+@pytest.fixture
+def parts(stages):
+    if not isinstance(stages, StagePartBackend):
+        pytest.skip(f"the {stages.name} backend computes no parts of networks")
+    return stages
+
+
+@pytest.mark.parametrize("name", networks(np.random.default_rng(0), "float64"))
+def test_a_part_of_a_network(parts, name, dtype):
+    """With the derivative of the squared error at its units, a part has the gradient of a network with that error."""
+    made, again = (networks(np.random.default_rng(1), dtype)[name] for _ in range(2))
+    whole = StageSpec(made, Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, np.dtype(dtype))
+    part = StageSpec(made, Output.SOFTMAX, Loss.CROSS_ENTROPY, np.dtype(dtype))  # neither of which plays a part
+    x, _ = batch(np.random.default_rng(2), part.inputs, dtype)
+    t = np.random.default_rng(3).standard_normal((len(x), part.classes)).astype(dtype)
+
+    def state(stages):
+        arrays = [(stage.running_mean, stage.running_var, stage.passes, stage.random) for stage in stages]
+        return [array.tobytes() for group in arrays for array in group if array is not None]
+
+    before = state(made)
+    units = parts.stage_units(part, x, counts=False)
+    gradient, d_x = parts.stage_backward(part, x, (units - t) / np.dtype(dtype).type(len(x)), inputs=True)
+    assert parts.stage_backward(part, x, units, inputs=False)[1] is None
+    assert state(made) == before
+    loss, expected, of_x = parts.stage_loss_and_gradient(whole, x, t, inputs=True)
+    assert 0.5 * np.square(units - t).sum(axis=1).mean() == pytest.approx(loss, rel=1e-5)
+    assert off([*gradient, d_x], [*expected, of_x]) < 100 * np.finfo(dtype).eps
+    np.testing.assert_array_equal(parts.stage_units(replace(part, stages=again), x, counts=True), units)
+    assert state(again) == state(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda d: d[:-1], ValueError, r"d has shape \(5, 3\)"),
+        (lambda d: np.ascontiguousarray(d[:, :2]), ValueError, r"d has shape \(6, 2\)"),
+        (lambda d: d.ravel(), ValueError, "d must have 2 dimension"),
+        (lambda d: d.astype("int64"), TypeError, "d"),
+        (lambda d: d[:, ::-1], ValueError, "d must be C-contiguous"),
+        (lambda d: d.tolist(), TypeError, "d must be a NumPy array, not list"),
+    ],
+)
+def test_a_derivative_that_does_not_fit_is_refused(parts, change, error, message):
+    if parts.name != "cpp":
+        pytest.skip("the checks of the extension, which reads memory by pointers")
+    spec = StageSpec((affine(np.random.default_rng(0), 5, 3),))
+    with pytest.raises(error, match=message):
+        parts.stage_backward(spec, np.ones((6, 5)), change(np.ones((6, 3))), inputs=True)
+
+
+@pytest.mark.parametrize("output", Output)
+def test_kinks_of_the_absolute_error_are_told(stages, dtype, output):
+    """Which parameters take an answer across its target, as plain passes tell. The Huber loss has no kink."""
+    rng = np.random.default_rng(3)
+    first, last = affine(rng, 4, 5, dtype), affine(rng, 5, 3, dtype)
+    spec = StageSpec((first, activation(5), last), output, Loss.ABSOLUTE_ERROR, np.dtype(dtype))
+    x, _ = batch(rng, 4, dtype, rows=3)
+    y, h = stages.stage_forward(spec, x), 2.0**-6
+    t = y + 1
+    t[1, 2] = y[1, 2]  # at its target: no unit of another output moves it without softmax
+    t[2, 0] = y[2, 0] + np.dtype(dtype).type(h / 8)
+    found = {nodal: stages.stage_differences(spec, x, t, h, nodal)[-1] for nodal in (False, True)}
+
+    def crosses(place, index):
+        for step in (h, -h):
+            arrays = [a.copy() for a in spec.parameters]
+            arrays[place][index] += np.dtype(dtype).type(step)
+            moved = (replace(first, weight=arrays[0], bias=arrays[1]), spec.stages[1])
+            moved = (*moved, replace(last, weight=arrays[2], bias=arrays[3]))
+            if np.any((stages.stage_forward(replace(spec, stages=moved), x) > t) != (y > t)):
+                return True
+        return False
+
+    for place, array in enumerate(spec.parameters):
+        expected = np.array([crosses(place, index) for index in np.ndindex(array.shape)]).reshape(array.shape)
+        for nodal, kinks in found.items():
+            np.testing.assert_array_equal(kinks[place], expected, err_msg=f"{place}, nodal={nodal}")
+        assert expected.any()
+    huber = replace(spec, loss=Loss.HUBER, loss_constant=h / 8)
+    assert not any(k.any() for k in stages.stage_differences(huber, x, t, h, nodal=True)[-1])

@@ -86,7 +86,13 @@ def test_class_labels_do_not_go_with_a_regression():
     x, t = batch_of()
     with pytest.raises(ValueError, match=r"t has shape \(20,\) .* regression of 4 output\(s\): it must be targets of"):
         regression(4).loss(x, t)
-    assert regression(4).loss(x, np.eye(4)[t]) > 0
+    net = regression(4)
+    assert net.loss(x, np.eye(4)[t]) > 0
+    assert net.accuracy(x, t) == net.accuracy(x, np.eye(4)[t]) == np.mean(net(x).argmax(axis=1) == t)
+    with pytest.raises(TypeError, match="class labels must be integers"):
+        net.accuracy(x, t * 1.0)
+    with pytest.raises(ValueError, match=r"t\[0\] is 4, which is not a label of 4 classes"):
+        net.accuracy(x, np.full(20, 4))
 
 
 def test_a_training_with_images_of_any_rank():

@@ -87,6 +87,25 @@ def test_activations_by_name(backend, name):
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-13)
 
 
+def test_running_statistics_to_go_on_from(backend, dtype):
+    """Those of a trained network, and PyTorch's start; each pass then moves them by a tenth."""
+    x, t = batch_of()
+    options = {"use_batchnorm": True, "dtype": dtype, "seed": 0}
+    trained = fastnet.MultiLayerNet(6, [5, 7], 4, **options)
+    trained.gradient(x, t)
+    running = {name: [trained.state[f"{name}{k}"] for k in (1, 2)] for name in ("running_mean", "running_var")}
+    again = fastnet.MultiLayerNet(6, [5, 7], 4, **options, **running)
+    np.testing.assert_array_equal(again(x), trained(x))
+    assert again.params["W1"].dtype == again.state["running_mean1"].dtype == dtype
+    again.gradient(x, t)  # of the same batch: their mean stays where it is
+    np.testing.assert_allclose(again.state["running_mean2"], running["running_mean"][1], rtol=1e-4, atol=1e-6)
+    as_pytorch = fastnet.MultiLayerNet(6, [5, 7], 4, **options, running_mean=[0, 0], running_var=[1, np.ones(7)])
+    as_pytorch.gradient(x, t)
+    tenth = {"running_mean": running["running_mean"][0] / 10, "running_var": 0.9 + running["running_var"][0] / 10}
+    for name, expected in tenth.items():
+        np.testing.assert_allclose(as_pytorch.state[f"{name}1"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_losses_by_name(backend):
     x, t = batch_of()
     classes, regression = (

@@ -26,6 +26,7 @@ from fastnet.layers import (
     Tanh,
 )
 from fastnet.networks.layerwise import Layerwise
+from fastnet.networks.mixed import Mixed
 from fastnet.networks.staged import Staged
 from layer_networks import affine, batch_of
 from layers_in_long_double import difference, masks_of
@@ -171,7 +172,8 @@ def test_what_has_stages_and_what_has_not(staged):
     norm = BatchNorm(np.ones(5), np.zeros(5))
     assert computed(affine(rng, 6, 5), norm, LeakyReLU(0.2), Dropout(0.1), affine(rng, 5, 3)) is Staged
     assert computed(ReLU(), affine(rng, 6, 5), ReLU(), ReLU(), affine(rng, 5, 3)) is Staged
-    assert computed(affine(rng, 6, 5), OwnReLU(), affine(rng, 5, 3)) is Layerwise
+    assert computed(affine(rng, 6, 5), OwnReLU(), affine(rng, 5, 3)) is Mixed
+    assert computed(OwnReLU()) is Layerwise
     with fastnet.use_backend("numpy"):
         assert computed(affine(rng, 6, 5), Dropout(), affine(rng, 5, 3)) is Layerwise
 
@@ -229,6 +231,27 @@ def convolutional(dtype="float64", pooling=MaxPooling, norm=True):
     return fastnet.Network(layers, SoftmaxWithLoss(), 0.1)
 
 
+@pytest.mark.parametrize("behind", [Convolution, MaxPooling, AveragePooling, BatchNorm])
+def test_units_that_become_images(staged, behind):
+    """An affine layer moves one unit, and what is behind it takes whole channels."""
+    rng = np.random.default_rng(0)
+    layer = {
+        Convolution: lambda: Convolution(rng.standard_normal((3, 2, 2, 2))),
+        MaxPooling: lambda: MaxPooling(2, 2),
+        AveragePooling: lambda: AveragePooling(2, 2),
+        BatchNorm: lambda: BatchNorm(np.ones(2), np.zeros(2)),
+    }[behind]()
+    units = {Convolution: 36, BatchNorm: 40}.get(behind, 24)
+    stack = [affine(rng, 6, 40), Reshape((2, 4, 5)), layer, Tanh(), Flatten(), affine(rng, units, 4)]
+    net = fastnet.Network(stack, SoftmaxWithLoss())
+    x, t = batch_of(9)
+    assert type(net._computation()) is Staged
+    expected = net.gradient(x, t)
+    for algorithm in ("nodal", "incremental"):
+        found = net.numerical_gradient(x, t, 1e-9, algorithm=algorithm)
+        close(found.values(), expected.values(), "float64", ulps=1000)
+
+
 @pytest.mark.parametrize("pooling", [MaxPooling, AveragePooling])
 @pytest.mark.parametrize("norm", [False, True])
 def test_images(staged, dtype, pooling, norm):
@@ -276,3 +299,43 @@ def test_differences_are_those_of_long_double(staged, name, h):
                 index = np.unravel_index(entry, gradient.shape)
                 expected = difference(net, masks, x, t, h, key, index)
                 assert abs(gradient[index] - expected) < 2e-14 * largest, (algorithm, key, index)
+
+
+@pytest.mark.parametrize("name", [*KINDS, "images", "images with norms", "norm first"])
+def test_differences_with_respect_to_the_inputs(staged, name, dtype):
+    """Where a loop has no digit left they are those of backprop; and at any step, those of the loop."""
+    rng = np.random.default_rng(0)
+    if name in KINDS:
+        net = network(name, dtype, activation="tanh")
+    elif name == "norm first":
+        norm = BatchNorm(np.ones(6, dtype), np.zeros(6, dtype))
+        net = fastnet.Network([norm, Tanh(), affine(rng, 6, 4, dtype)], SoftmaxWithLoss())
+    else:
+        net = convolutional(dtype, norm="norms" in name)
+    x, t = rng.standard_normal((9, 6 if "images" not in name else 60)).astype(dtype), np.arange(9) % 4
+    expected = net.input_gradient(x, t)
+    before = copy.deepcopy((net.params, net.state))
+    fine = 1e-9 if dtype == "float64" else 1e-5
+    for algorithm in ("auto", "nodal", "incremental"):
+        found = net.numerical_input_gradient(x, t, fine, algorithm=algorithm)
+        close([found], [expected], dtype, ulps=1000)
+    coarse = 1e-4 if dtype == "float64" else 1e-2
+    by_loop = net.numerical_input_gradient(x, t, coarse, algorithm="loop")
+    twin = copy.deepcopy(net)
+    twin._staged = False
+    rounding = 20 * np.finfo(dtype).eps / coarse  # of two losses near 1
+    np.testing.assert_allclose(by_loop, twin.numerical_input_gradient(x, t, coarse), rtol=0, atol=rounding)
+    for now, then in zip((net.params, net.state), before, strict=True):
+        for key, array in now.items():
+            np.testing.assert_array_equal(array, then[key])
+    one = net.numerical_input_gradient(x[0], t[0], fine)
+    assert one.shape == x[0].shape
+    assert one.dtype == dtype
+
+
+def test_differences_with_respect_to_many_rows(staged):
+    """More rows than are moved at a time."""
+    net = convolutional("float64", norm=False)
+    net = fastnet.Network([layer for layer in net.layers if not isinstance(layer, Dropout)], SoftmaxWithLoss())
+    x, t = np.random.default_rng(0).standard_normal((150, 2, 6, 5)), np.arange(150) % 4
+    close([net.numerical_input_gradient(x, t, 1e-9)], [net.input_gradient(x, t)], "float64", ulps=1000)
