@@ -1,6 +1,7 @@
 // Networks of stages: forward pass, loss, backprop, the loop of finite differences, and training.
 #pragma once
 
+#include "kernels/stage_backward.hpp"
 #include "kernels/stage_nodal.hpp"
 #include "kernels/training_run.hpp"
 
@@ -75,7 +76,7 @@ double stage_loss_and_gradient(const StageNetwork<T>& net, const Batch<T>& batch
     pass.forward(inputs, batch.rows, counts);
     const double loss = pass.mean_of_losses(batch.targets) + pass.penalty();
     if (gradient) {
-        pass.backward(batch.targets, gradient, d_x);
+        StageBackward<T>(pass).run(batch.targets, gradient, d_x);
     }
     return loss;
 }
@@ -99,7 +100,8 @@ void stage_backward(const StageNetwork<T>& net, const T* x, Index rows, const T*
     StagePass<T> pass(net, rows, stage_workers(net, rows, 3), true, Keep::slopes);
     Inputs<T> inputs = stage_inputs(net, x, rows);
     pass.forward(inputs, rows, false);
-    pass.backward_from([&](T* to) { copy(rows, classes, d, classes, to, padded<T>(classes)); }, gradient, d_x);
+    StageBackward<T>(pass).run_from([&](T* to) { copy(rows, classes, d, classes, to, padded<T>(classes)); }, gradient,
+                                    d_x);
 }
 
 // A thread's own copy of the parameters, of which one at a time is changed.
