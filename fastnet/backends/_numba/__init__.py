@@ -16,6 +16,13 @@ from fastnet.backends._numba.backend import (
 )
 from fastnet.backends._numba.differences import incremental, nodal
 from fastnet.backends._numba.loop import loop
+from fastnet.backends._numba.stages import (
+    stage_differences,
+    stage_forward,
+    stage_loop,
+    stage_loss,
+    stage_loss_and_gradient,
+)
 from fastnet.backends._numba.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -36,4 +43,9 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
+    "stage_differences",
+    "stage_forward",
+    "stage_loop",
+    "stage_loss",
+    "stage_loss_and_gradient",
 ]
