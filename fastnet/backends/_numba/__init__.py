@@ -24,8 +24,10 @@ from fastnet.backends._numba.stages import (
     stage_loss_and_gradient,
 )
 from fastnet.backends._numba.threads import get_num_threads, set_num_threads
+from fastnet.backends._numba.training import Dataset, stage_train, train
 
 __all__ = [
+    "Dataset",
     "activation",
     "activation_derivative",
     "add_bias",
@@ -48,4 +50,6 @@ __all__ = [
     "stage_loop",
     "stage_loss",
     "stage_loss_and_gradient",
+    "stage_train",
+    "train",
 ]
