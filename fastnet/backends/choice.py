@@ -86,10 +86,27 @@ class TrainingBackend(Protocol):
         not finite ends it before its update.
         """
 
+    def stage_train(
+        self,
+        spec: StageSpec,
+        before: StageSpec,
+        batches: Batches,
+        gradient: GradientKind,
+        h: float,
+        update: Update,
+        losses: FloatArray,
+        done: IntArray,
+    ) -> None:
+        """Train a network of stages likewise.
+
+        `before` is the same network with state arrays of its own, which hold the state from before the last step
+        afterwards.
+        """
+
 
 @runtime_checkable
 class StageBackend(Protocol):
-    """What a backend that computes networks of stages offers besides. Without it, they are computed layer by layer.
+    """What a backend that computes networks of stages offers besides: every one of fastnet's own.
 
     Rows ``x`` have shape (batch, inputs). A training pass whose `counts` is True changes the state arrays in place.
     """
@@ -113,23 +130,6 @@ class StageBackend(Protocol):
 
         A fallback of `nodal` is a unit whose parameters were moved one by one. The kinks are arrays like the gradient:
         which parameters' moves took a unit to the other side of its kink, or let another element win a maximum.
-        """
-
-    def stage_train(
-        self,
-        spec: StageSpec,
-        before: StageSpec,
-        batches: Batches,
-        gradient: GradientKind,
-        h: float,
-        update: Update,
-        losses: FloatArray,
-        done: IntArray,
-    ) -> None:
-        """Train as `TrainingBackend.train` does.
-
-        `before` is the same network with state arrays of its own, which hold the state from before the last step
-        afterwards.
         """
 
 

@@ -148,3 +148,9 @@ class StageSpec:
     def parameters(self) -> list[FloatArray]:
         """Every parameter array, stage after stage, the weight before the bias: the order of gradients."""
         return [p for stage in self.stages for p in (stage.weight, stage.bias) if p is not None]
+
+    @property
+    def weights(self) -> tuple[FloatArray, ...]:
+        """The weights that the penalty counts: those of affine stages and convolutions."""
+        kinds = (StageKind.AFFINE, StageKind.CONVOLUTION)
+        return tuple(stage.weight for stage in self.stages if stage.kind in kinds and stage.weight is not None)

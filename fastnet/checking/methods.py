@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastnet import backends
 from fastnet._tools.checks import as_step
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import Backend, StageBackend, use_backend
+from fastnet.backends import Backend, StageBackend
 from fastnet.backends.spec import Diagnostics
 from fastnet.backends.stages import StageSpec
 from fastnet.checking.verdict import kinked_entries
@@ -150,7 +150,7 @@ class ChainProblem(Problem):
 
 
 class StageProblem(Problem):
-    """A problem of a network of stages, in the pass that it would repeat; other backends compute it layer by layer."""
+    """A problem of a network of stages, in the pass that it would repeat."""
 
     def __init__(self, net: Staged, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> None:
         self._net, self.h = net, h
@@ -172,45 +172,31 @@ class StageProblem(Problem):
         return describe_stages(self._spec())
 
     def loss(self, backend: Backend) -> float:
-        if isinstance(backend, StageBackend):
-            return backend.stage_loss(self._spec(), self._rows, self.t, training=True, counts=False)
-        with use_backend(backend.name):
-            return self._net.loop(self.x, self.t, self.h, {})[1]
+        return _of_stages(backend).stage_loss(self._spec(), self._rows, self.t, training=True, counts=False)
 
     def loop(self, backend: Backend, entries: IntArray) -> Evaluation:
-        if isinstance(backend, StageBackend):
-            return Evaluation(backend.stage_loop(self._spec(), self._rows, self.t, self.h, entries))
-        arrays = self.parameters()
-        ends = np.cumsum([array.size for array in arrays.values()])
-        which = np.searchsorted(ends, entries, side="right")
-        found = np.empty(len(entries))
-        places = {k: np.flatnonzero(which == k) for k in range(len(ends))}
-        starts = ends - [array.size for array in arrays.values()]
-        wanted = {name: entries[places[k]] - starts[k] for k, name in enumerate(arrays) if len(places[k])}
-        with use_backend(backend.name):
-            values, _ = self._net.loop(self.x, self.t, self.h, wanted, whole=True)
-        for k, name in enumerate(arrays):
-            if name in values:
-                found[places[k]] = values[name]
-        return Evaluation(found)
+        return Evaluation(_of_stages(backend).stage_loop(self._spec(), self._rows, self.t, self.h, entries))
 
     def differences(self, backend: Backend, algorithm: str) -> Evaluation:
-        assert isinstance(backend, StageBackend)
-        arrays, loss, evaluations, fallbacks, kinked = backend.stage_differences(
+        arrays, loss, evaluations, fallbacks, kinked = _of_stages(backend).stage_differences(
             self._spec(), self._rows, self.t, self.h, algorithm == "nodal"
         )
         kinks = sum(int(k.sum()) for k in kinked)
         return Evaluation(arrays, Diagnostics(loss, evaluations, fallbacks, kinks))
 
     def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
-        backend = backends.active()
-        assert isinstance(backend, StageBackend)
+        backend = _of_stages(backends.active())
         *_, kinked = backend.stage_differences(self._spec(), self._rows, self.t, self.h, True)
         return np.concatenate([array.ravel() for array in kinked])
 
     def gradient(self, backend: Backend) -> Evaluation:
-        assert isinstance(backend, StageBackend)
-        return Evaluation(backend.stage_loss_and_gradient(self._spec(), self._rows, self.t, inputs=False)[1])
+        compute = _of_stages(backend).stage_loss_and_gradient
+        return Evaluation(compute(self._spec(), self._rows, self.t, inputs=False)[1])
+
+
+def _of_stages(backend: Backend) -> StageBackend:
+    assert isinstance(backend, StageBackend)  # each of fastnet's is one
+    return backend
 
 
 def problem_of(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None) -> Problem:

@@ -176,7 +176,7 @@ class Staged(Layerwise):
         assert spec is not None
         assert spec_before is not None
         try:
-            _backend().stage_train(spec, spec_before, batches, gradient, h, update, losses, done)
+            backend.stage_train(spec, spec_before, batches, gradient, h, update, losses, done)
         finally:
             if done[0]:
                 self._keep(before, after)

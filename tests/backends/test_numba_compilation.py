@@ -10,7 +10,7 @@ import pytest
 
 import fastnet
 from chains import ANSWERS, L, R, S, T, chain
-from fastnet import backends
+from fastnet import backends, layers
 from fastnet.backends.spec import Activation
 
 
@@ -49,11 +49,33 @@ def use_everything(dtype):
                 backend.nodal(spec, x, t, h)
 
 
+def use_stages(dtype):
+    """Every kind of stage, both kinds of targets, and rows of other layouts."""
+    backend, rng = backends.active(), np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    stack = [layers.Convolution(draw(2, 1, 2, 2), draw(2)), layers.BatchNorm(draw(2), draw(2)), layers.ReLU()]
+    stack += [layers.MaxPooling(2, 2), layers.AveragePooling(2, 2), layers.Dropout(0.2, seed=0), layers.Flatten()]
+    stack += [layers.Affine(draw(2, 4)), layers.BatchNorm(draw(4), draw(4)), layers.Affine(draw(4, 3), draw(3))]
+    net = fastnet.Network(stack, layers.SoftmaxWithLoss(), 0.1)
+    x, labels = draw(5, 1, 4, 4), np.arange(5) % 3
+    for rows in (x, np.asfortranarray(x)):
+        for t in (labels, rng.dirichlet(np.ones(3), 5).astype(dtype)):
+            net.predict(rows)
+            net.loss(rows, t)
+            net.input_gradient(rows, t)
+            for algorithm in backend.algorithms:
+                net.numerical_gradient(rows, t, 1e-3, algorithm=algorithm)
+
+
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
 def test_each_kernel_is_compiled_once_for_each_dtype():
     with fastnet.use_backend("numba"):
         for dtype in ("float32", "float64"):
             use_everything(dtype)
+            use_stages(dtype)
     found = {name: len(f.signatures) for name, f in called_from_python().items()}
     assert {name: count for name, count in found.items() if count > 2} == {}
     assert sum(count == 2 for count in found.values()) > 10

@@ -18,8 +18,7 @@ ROWS = 6
 
 @pytest.fixture
 def stages(backend):
-    if not isinstance(backend, StageBackend):
-        pytest.skip(f"the {backend.name} backend computes networks of stages layer by layer")
+    assert isinstance(backend, StageBackend)
     return backend
 
 
@@ -260,7 +259,7 @@ def test_kinks_are_left_to_moves_one_by_one(stages, dtype):
     x, t = batch(rng, 84, dtype, rows=20)
     nodal, _, _, fallbacks, _ = stages.stage_differences(spec, x, t, 0.1, nodal=True)
     one_by_one, *_ = stages.stage_differences(spec, x, t, 0.1, nodal=False)
-    assert fallbacks > 0
+    assert (fallbacks > 0) == ("nodal" in stages.algorithms)
     assert off(nodal, one_by_one) < (1e-12 if dtype == "float64" else 1e-5)
 
 

@@ -16,9 +16,18 @@ from fastnet.backends._numba.backend import (
 )
 from fastnet.backends._numba.differences import incremental, nodal
 from fastnet.backends._numba.loop import loop
+from fastnet.backends._numba.stages import (
+    stage_differences,
+    stage_forward,
+    stage_loop,
+    stage_loss,
+    stage_loss_and_gradient,
+)
 from fastnet.backends._numba.threads import get_num_threads, set_num_threads
+from fastnet.backends._numba.training import Dataset, stage_train, train
 
 __all__ = [
+    "Dataset",
     "activation",
     "activation_derivative",
     "add_bias",
@@ -36,4 +45,11 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
+    "stage_differences",
+    "stage_forward",
+    "stage_loop",
+    "stage_loss",
+    "stage_loss_and_gradient",
+    "stage_train",
+    "train",
 ]

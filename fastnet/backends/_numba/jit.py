@@ -14,11 +14,12 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Values = TypeVar("Values")
 
 
-def jit(inline: bool = False, python: bool | None = None) -> Callable[[Kernel], Kernel]:
+def jit(inline: bool = False, python: bool | None = None, contract: bool = True) -> Callable[[Kernel], Kernel]:
     """Return the decorator that compiles a kernel: every compiler option is here.
 
     Of fastmath only the contraction to fused multiply-adds is allowed: the rest would assume that nothing is NaN. A
-    loop that calls a function vectorises only if that function is compiled with `inline`.
+    loop that calls a function vectorises only if that function is compiled with `inline`. Without `contract`, each
+    operation is rounded as NumPy rounds it.
 
     Functions with `inline` have no wrapper to be called by from Python, which would end the process: with many arrays,
     wrappers take a tenth of the time to compile. `python` says otherwise, or the same of another function.
@@ -26,7 +27,8 @@ def jit(inline: bool = False, python: bool | None = None) -> Callable[[Kernel], 
     Kernels copy arrays into slices by loops: an assignment has an error message for other shapes, and the functions on
     strings that write it take as long to compile as several kernels.
     """
-    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "forceinline": inline}
+    fastmath = {"contract"} if contract else False
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "forceinline": inline}
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inline if python is None else not python}
 
     def decorate(function: Kernel) -> Kernel:
