@@ -13,7 +13,6 @@ import numpy.typing as npt
 from fastnet import backends
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.checking.layout import Layout
 from fastnet.checking.opinions import FinerStep, Ladder, rounding_floor
 from fastnet.checking.probes import Probe
 from fastnet.checking.randomness import GlobalRandom
@@ -28,6 +27,7 @@ from fastnet.checking.verdict import (
     taylor_order,
 )
 from fastnet.differentiation.calling import Caller, check_repeatable, narrowest
+from fastnet.differentiation.layout import Layout
 from fastnet.differentiation.steps import as_steps
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain
