@@ -63,7 +63,13 @@ class Caller:
             _check_unchanged(arrays, before)
         else:
             returned = self._returned(x, guarded)
-        value = self.value_of(returned)
+        return self._as_before(self.value_of(returned))
+
+    def of_copy(self, x: Any, guarded: bool = False) -> Values:
+        """Return f(x) for an argument that nobody else has: whether f changes it does not matter."""
+        return self._as_before(self.value_of(self._returned(x, guarded)))
+
+    def _as_before(self, value: Values) -> Values:
         if self._shape is not None and value.shape != self._shape:
             raise ValueError(f"f returned arrays of shapes {self._shape} and {value.shape}")
         self._shape = value.shape

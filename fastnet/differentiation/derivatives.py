@@ -24,6 +24,7 @@ from fastnet.differentiation.evaluators import Evaluator, InPlace
 from fastnet.differentiation.extrapolation import Found
 from fastnet.differentiation.lanes import Bounds, Direction, Elements, Entries
 from fastnet.differentiation.methods import as_bounds, inward
+from fastnet.differentiation.native import is_native
 from fastnet.differentiation.points import Point
 from fastnet.differentiation.result import DerivativeResult
 from fastnet.differentiation.steps import as_steps, is_auto, steps_at
@@ -320,7 +321,7 @@ def directional_derivative(
     limits = as_bounds(bounds, point)
     room = _room_along(limits, point, direction)
     with progress_of(progress, "derivative", 0) as tick:
-        evaluator = evaluator_of(f, point, False, vectorized, executor, tick)
+        evaluator = evaluator_of(f, point, is_native(f), vectorized, executor, tick)
         evaluator.check(inward(steps_at(None, point, point.dtype), point.numbers().astype(np.float64), limits))
         evaluator.base()
         lanes = Direction(evaluator, direction)

@@ -18,7 +18,7 @@ from fastnet.differentiation.calling import (
 )
 from fastnet.differentiation.points import Moves, Point
 
-STACK_ELEMENTS = 1 << 17  # numbers in a stack of points: a megabyte, which stays in the processor's cache
+STACK_ELEMENTS = 1 << 15  # numbers in a stack of points: so few that what f computes of them stays in the cache
 
 Tick = Callable[[int], None]
 
@@ -213,7 +213,7 @@ class Stacked:
         if moves.values.dtype.kind == "c":
             values: npt.NDArray[Any] = self.call.complex_value(stack)
         else:
-            values = self.call(stack, guarded)
+            values = self.call.of_copy(stack, guarded)
         if guarded and values.shape == () and count > 1:  # f raised: at which of the points?
             return np.concatenate([self._evaluate(moves.part(k, k + 1), guarded) for k in range(count)])
         if guarded and values.shape == () and np.isnan(values):

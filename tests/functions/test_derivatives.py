@@ -6,6 +6,8 @@ The oracle is mpmath, with 40 digits.
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -341,6 +343,22 @@ def test_numerical_hessian(h, tolerance):
     assert x.tobytes() == before.tobytes()
     with pytest.raises(ValueError, match="method='complex' is for first derivatives"):
         fastnet.numerical_hessian(rosenbrock, x, method="complex")
+
+
+# The README ----------------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_readme_print_what_it_says(capsys):
+    readme = Path(__file__).parents[2] / "README.md"
+    if not readme.exists():
+        pytest.skip("the README is not beside the tests")
+    pattern = r"<!-- any function -->\n```python\n(.*?)```\n\n```text\n(.*?)```"
+    examples = re.findall(pattern, readme.read_text(encoding="utf-8"), re.S)
+    assert len(examples) == 3
+    names = {"fastnet": fastnet}
+    for code, answer in examples:
+        exec(code, names)
+        assert capsys.readouterr().out == answer
 
 
 # What is said of mistakes ---------------------------------------------------------------------------------
