@@ -6,6 +6,7 @@ Their signature is ``double f(intptr_t n, const double *x, void *data)``, where 
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import weakref
 from typing import Any, NamedTuple
@@ -118,11 +119,16 @@ def _of_cfunc(f: Any) -> NativeFunction | None:
     callbacks = sys.modules.get("numba.core.ccallback")  # Where it is not imported, f is none of its functions.
     if callbacks is None or not isinstance(f, callbacks.CFunc):
         return None
-    types = sys.modules["numba"].types
-    wanted = types.float64(types.intp, types.CPointer(types.float64), types.voidptr)
+    wanted = _numba_signature()
     if f._sig != wanted:
         raise _refused("a Numba cfunc", f"{f._sig}: compile it with numba.cfunc('{wanted}')")
     return NativeFunction(f.address, 0, None, f)
+
+
+@functools.cache
+def _numba_signature() -> Any:
+    types = sys.modules["numba"].types
+    return types.float64(types.intp, types.CPointer(types.float64), types.voidptr)
 
 
 _compiled: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()

@@ -193,6 +193,28 @@ def test_a_compiled_function_that_changes_its_argument_is_refused():
     np.testing.assert_array_equal(x, [1, 1])
 
 
+@pytest.mark.skipif(not backends.has_extension(), reason="fastnet was installed without its extension")
+def test_the_guards_of_the_binding():
+    from fastnet import _core
+
+    address = ctypes.cast(cubes, ctypes.c_void_p).value
+    x, entries, values = np.ones(2), np.zeros((1, 1), np.int64), np.ones((1, 1))
+    assert _core.evaluate(address, 0, x, entries, values).tolist() == [2.0]
+    assert _core.evaluate(address, 0, x, entries[:0], values[:0]).shape == (0,)
+    for arguments, error, message in [
+        ((0, 0, x, entries, values), ValueError, "the function is a null pointer"),
+        ((address, 0, x, entries + 2, values), ValueError, "entry 2 is not one of 2 elements"),
+        ((address, 0, x, entries - 1, values), ValueError, "entry -1 is not one of 2 elements"),
+        ((address, 0, x, entries, np.ones((2, 1))), ValueError, r"entries have shape \(1, 1\), but values \(2, 1\)"),
+        ((address, 0, x.astype("f4"), entries, values), TypeError, "x must be float64, not float32"),
+        ((address, 0, x, entries.astype("i4"), values), TypeError, "entries must be int64, not int32"),
+        ((address, 0, x, entries[0], values), ValueError, "entries must have 2 dimension"),
+        ((address, 0, [1.0], entries, values), TypeError, "x must be a NumPy array, not list"),
+    ]:
+        with pytest.raises(error, match=message):
+            _core.evaluate(*arguments)
+
+
 def test_bad_compiled_functions():
     wrong = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.POINTER(ctypes.c_double))(lambda n, x: 0.0)
     untyped = ctypes.CDLL(None).abs
