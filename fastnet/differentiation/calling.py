@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -133,7 +134,7 @@ class Caller:
             raise TypeError(
                 f"f must return {wanted}, but it returned {checks.type_name(returned)} of shape {array.shape}"
             )
-        if isinstance(returned, (np.ndarray, np.generic)) and array.dtype.kind == "f":
+        if array.dtype is not self.dtype and isinstance(returned, (np.ndarray, np.generic)) and array.dtype.kind == "f":
             self.dtype = array.dtype if self.dtype is None else min(self.dtype, array.dtype, key=_digits)
         return np.array(array.reshape(()) if self._scalar else array, dtype=np.float64)
 
@@ -228,6 +229,7 @@ def _close(one: Values, other: Values, dtype: np.dtype[Any] | None) -> bool:
     return not far.any()
 
 
+@functools.cache
 def _digits(dtype: np.dtype[Any]) -> int:
     return int(np.finfo(dtype).nmant)
 

@@ -16,7 +16,7 @@ from fastnet.differentiation.calling import Function, narrowest
 from fastnet.differentiation.evaluators import Evaluator, InPlace, Stacked, Tick
 from fastnet.differentiation.executors import Shared
 from fastnet.differentiation.extrapolation import Found, automatic, with_steps
-from fastnet.differentiation.lanes import Bounds, Lanes
+from fastnet.differentiation.lanes import Lanes
 from fastnet.differentiation.methods import (
     COMPLEX_STEP,
     METHODS,
@@ -25,7 +25,7 @@ from fastnet.differentiation.methods import (
     plan_steps,
 )
 from fastnet.differentiation.native import Native, as_native, check_kind
-from fastnet.differentiation.points import Point
+from fastnet.differentiation.points import Bounds, Point
 from fastnet.differentiation.quotients import ComplexStep, First, Quotients
 
 BLOCK_NUMBERS = 1 << 20  # values of f that are held at once
@@ -69,7 +69,7 @@ def first_derivatives(
     dtype: np.dtype[Any],
     steps: Steps | None,
     method: str,
-    bounds: Bounds,
+    bounds: Bounds | None,
     wants_error: bool,
     element_bounds: Bounds | None = None,
 ) -> Found:
@@ -84,8 +84,8 @@ def first_derivatives(
         Gives the step of each lane; None to find them.
     method : str
         One of `METHODS`.
-    bounds : tuple of ndarray
-        The least and largest position of each lane.
+    bounds : tuple of ndarray or None
+        The least and largest position of each lane, if there are any.
     wants_error : bool
     element_bounds : tuple of ndarray, optional
         The least and the largest value of each element of x, where these are not the positions of the lanes.

@@ -13,9 +13,9 @@ from fastnet.differentiation.calling import Function, narrowest
 from fastnet.differentiation.engine import as_method, check_found, evaluator_of, in_blocks, progress_of
 from fastnet.differentiation.evaluators import Evaluator
 from fastnet.differentiation.extrapolation import Found, automatic, with_steps
-from fastnet.differentiation.lanes import Bounds, noise_of
+from fastnet.differentiation.lanes import noise_of
 from fastnet.differentiation.methods import METHODS, Plan, as_bounds, inward, plan_search, plan_steps
-from fastnet.differentiation.points import Moves, Point
+from fastnet.differentiation.points import Bounds, Moves, Point
 from fastnet.differentiation.quotients import Quotient, noise_at
 from fastnet.differentiation.result import DerivativeResult
 from fastnet.differentiation.steps import is_auto, steps_at
@@ -39,11 +39,11 @@ class Second:
         The rounding unit of the values.
     noise : ndarray or None
         What their rounding errors hardly exceed, shape (1,).
-    bounds : tuple of ndarray
+    bounds : tuple of ndarray or None
     """
 
     def __init__(
-        self, evaluator: Evaluator, pairs: IntArray, plan: Plan, eps: float, noise: Array | None, bounds: Bounds
+        self, evaluator: Evaluator, pairs: IntArray, plan: Plan, eps: float, noise: Array | None, bounds: Bounds | None
     ) -> None:
         self._evaluator, self._pairs, self._plan, self._eps, self._bounds = evaluator, pairs, plan, eps, bounds
         self._noise = noise
@@ -63,10 +63,13 @@ class Second:
         centers = self._centers[pairs][:, :, None]
         moved = np.stack([np.where(same[:, None], first + second, first), second], axis=1)
         moved[same, 1] = moved[same, 0]
-        low, high = (bound[pairs][:, :, None] for bound in self._bounds)
         point = self._evaluator.point
         entries = np.broadcast_to(pairs[:, :, None], moved.shape)
-        positions = point.rounded(entries, np.clip(centers + moved, low, high))
+        positions = centers + moved
+        if self._bounds is not None:
+            low, high = (bound[pairs][:, :, None] for bound in self._bounds)
+            positions = np.clip(positions, low, high)
+        positions = point.rounded(entries, positions)
         away = positions.astype(np.float64) - centers
         values = self._values(np.moveaxis(entries, 1, 2), np.moveaxis(positions, 1, 2), away, guarded)
         with np.errstate(all="ignore"):
@@ -199,7 +202,7 @@ def _default(centers: FloatArray, eps: float) -> FloatArray:
     return np.where(np.isfinite(steps), steps, 4 * eps**0.25)
 
 
-def _plan(scheme: Any, centers: FloatArray, steps: FloatArray, bounds: Bounds) -> Plan:
+def _plan(scheme: Any, centers: FloatArray, steps: FloatArray, bounds: Bounds | None) -> Plan:
     """Return sides and steps: an element moves by twice the step, or by four times from one side."""
     plan = plan_steps(scheme, centers, 2 * steps, bounds)
     return Plan(plan.sides, np.where(plan.sides == 0, plan.steps / 2, np.minimum(plan.steps / 4, steps)))

@@ -15,10 +15,9 @@ from fastnet._tools.types import FloatArray, IntArray
 from fastnet.differentiation.calling import Caller, Values, check_repeatable
 from fastnet.differentiation.evaluators import Evaluator
 from fastnet.differentiation.noise import BOUND, deviation_of, samples_near
-from fastnet.differentiation.points import Moves
+from fastnet.differentiation.points import Bounds, Moves
 
 Array = npt.NDArray[Any]
-Bounds = tuple[FloatArray, FloatArray]
 
 
 class Lanes(Protocol):
@@ -47,14 +46,14 @@ class Lanes(Protocol):
     def values(self, which: IntArray, positions: Array, guarded: bool) -> Array:
         """Return the values at rounded positions, shape (len(which), nodes, *shape)."""
 
-    def noise(self, bounds: Bounds) -> Array:
+    def noise(self, bounds: Bounds | None) -> Array:
         """Return what rounding errors of the values hardly exceed, shape (lanes, *shape) or (1, *shape).
 
         `bounds` are the least and the largest value of each element of x.
         """
 
 
-def noise_of(evaluator: Evaluator, bounds: Bounds) -> Array:
+def noise_of(evaluator: Evaluator, bounds: Bounds | None) -> Array:
     """Return what rounding errors of the values hardly exceed, the shape of a value: all elements of x are moved."""
     points = samples_near(evaluator.point.numbers().astype(np.float64), bounds)
     entries = np.broadcast_to(np.arange(evaluator.point.size), points.shape)
@@ -87,7 +86,7 @@ class Entries:
         found = self._evaluator.evaluate(Moves(np.repeat(which, nodes)[:, None], positions.reshape(-1, 1)), guarded)
         return found.reshape(lanes, nodes, *found.shape[1:])
 
-    def noise(self, bounds: Bounds) -> Array:
+    def noise(self, bounds: Bounds | None) -> Array:
         return noise_of(self._evaluator, bounds)[None]
 
 
@@ -119,7 +118,7 @@ class Direction:
         found = self._evaluator.evaluate(Moves(entries, moved), guarded)
         return found.reshape(*positions.shape, *found.shape[1:])
 
-    def noise(self, bounds: Bounds) -> Array:
+    def noise(self, bounds: Bounds | None) -> Array:
         return noise_of(self._evaluator, bounds)[None]
 
 
@@ -167,7 +166,7 @@ class Elements:
             found.append(self._at(at, guarded)[which])
         return np.stack(found, axis=1)
 
-    def noise(self, bounds: Bounds) -> Array:
+    def noise(self, bounds: Bounds | None) -> Array:
         points = self.rounded(np.arange(0), samples_near(self.centers, bounds))
         return BOUND * deviation_of(np.stack([self._at(point, False) for point in points]))
 

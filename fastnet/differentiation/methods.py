@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.differentiation.lanes import Bounds
-from fastnet.differentiation.points import Point
+from fastnet.differentiation.points import Bounds, Point
 
 ONE_SIDED_ROOM = 2.0**-6  # of the room on the other side: with less, differences are taken from that side alone
 
@@ -43,8 +42,8 @@ METHODS = {
 COMPLEX_STEP = 1e-20  # of 1 or |x|, whichever is more: its square is lost beside 1 in every dtype
 
 
-def as_bounds(bounds: Any, point: Point) -> Bounds:
-    """Return the least and the largest value of each element by flat number.
+def as_bounds(bounds: Any, point: Point) -> Bounds | None:
+    """Return the least and the largest value of each element by flat number; None if there are none.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def as_bounds(bounds: Any, point: Point) -> Bounds:
         If `bounds` is not a pair, does not fit x, or excludes it.
     """
     if bounds is None:
-        return np.full(point.size, -np.inf), np.full(point.size, np.inf)
+        return None
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise TypeError(f"bounds must be a pair (low, high) of numbers or arrays, not {bounds!r}")
 
@@ -83,8 +82,10 @@ def as_bounds(bounds: Any, point: Point) -> Bounds:
     return low, high
 
 
-def inward(steps: FloatArray, numbers: FloatArray, bounds: Bounds) -> FloatArray:
+def inward(steps: FloatArray, numbers: FloatArray, bounds: Bounds | None) -> FloatArray:
     """Return steps of all elements within bounds: down where there is no room above, shorter where there is none."""
+    if bounds is None:
+        return steps
     above, below = bounds[1] - numbers, numbers - bounds[0]
     return np.where((steps <= above) | (above >= below), np.minimum(steps, above), -np.minimum(steps, below))
 
@@ -96,8 +97,10 @@ class Plan(NamedTuple):
     steps: FloatArray
 
 
-def plan_steps(method: Method, centers: FloatArray, steps: FloatArray, bounds: Bounds) -> Plan:
+def plan_steps(method: Method, centers: FloatArray, steps: FloatArray, bounds: Bounds | None) -> Plan:
     """Return the steps of a method within bounds: to one side where the other has no room, shorter where none has."""
+    if bounds is None:
+        return Plan(np.full(len(centers), method.side), steps)
     below, above = centers - bounds[0], bounds[1] - centers
     reach, far = method.multiples[0], method.one_sided[0]
     sides = np.full(len(centers), method.side)
@@ -112,9 +115,10 @@ def plan_steps(method: Method, centers: FloatArray, steps: FloatArray, bounds: B
     return Plan(sides, np.minimum(steps, room / far))
 
 
-def plan_search(method: Method, centers: FloatArray, eps: float, bounds: Bounds) -> tuple[Plan, FloatArray]:
+def plan_search(method: Method, centers: FloatArray, eps: float, bounds: Bounds | None) -> tuple[Plan, FloatArray]:
     """Return the sides and the first steps of a search for the step, and the largest steps that it may take."""
-    below, above = centers - bounds[0], bounds[1] - centers
+    unbounded = np.full(len(centers), np.inf)
+    below, above = (unbounded, unbounded) if bounds is None else (centers - bounds[0], bounds[1] - centers)
     sizes = np.where(np.isfinite(centers), np.abs(centers), 1.0)
     sides = np.full(len(centers), method.side)
     if method.side == 0:

@@ -28,14 +28,15 @@ def spacing_of(values: npt.NDArray[Any]) -> FloatArray:
         return np.asarray(np.exp2(np.floor(np.log2(spacing.astype(np.float64)))))
 
 
-def samples_near(values: npt.NDArray[Any], bounds: tuple[FloatArray, FloatArray]) -> npt.NDArray[Any]:
+def samples_near(values: npt.NDArray[Any], bounds: tuple[FloatArray, FloatArray] | None) -> npt.NDArray[Any]:
     """Return the points to sample near a vector, shape (SAMPLES, size), within bounds."""
     spacing = spacing_of(values)
     signs = np.random.default_rng(0).choice((-1.0, 1.0), values.shape)
-    far = values + SAMPLES * signs * spacing
-    signs = np.where((far < bounds[0]) | (far > bounds[1]), -signs, signs)
+    if bounds is not None:
+        far = values + SAMPLES * signs * spacing
+        signs = np.where((far < bounds[0]) | (far > bounds[1]), -signs, signs)
     points = values + np.arange(SAMPLES).reshape(-1, *[1] * values.ndim) * signs * spacing
-    return np.asarray(np.clip(points, *bounds))
+    return np.asarray(points if bounds is None else np.clip(points, *bounds))
 
 
 def deviation_of(samples: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ from fastnet._tools.types import FloatArray, IntArray
 from fastnet.differentiation.layout import Layout
 
 Array = npt.NDArray[Any]
+Bounds = tuple[FloatArray, FloatArray]  # the least and the largest values, by flat number
 
 
 class Moves(NamedTuple):

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.differentiation.lanes import Bounds, Lanes
+from fastnet.differentiation.lanes import Lanes
+from fastnet.differentiation.points import Bounds
 
 Array = npt.NDArray[Any]
 
@@ -61,11 +62,11 @@ class First:
         The rounding unit of the values.
     noise : ndarray or None
         What their rounding errors hardly exceed, as `Lanes.noise` measures it; None if that does not matter.
-    bounds : tuple of ndarray
-        The least and the largest position of each lane.
+    bounds : tuple of ndarray or None
+        The least and the largest position of each lane, if there are any.
     """
 
-    def __init__(self, lanes: Lanes, sides: IntArray, eps: float, noise: Array | None, bounds: Bounds) -> None:
+    def __init__(self, lanes: Lanes, sides: IntArray, eps: float, noise: Array | None, bounds: Bounds | None) -> None:
         self.count, self._lanes, self._sides, self._eps, self._bounds = len(sides), lanes, sides, eps, bounds
         self._noise = noise
         self.powers = np.where(sides == 0, 2, 1)
@@ -91,11 +92,12 @@ class First:
     def _positions(self, which: IntArray, steps: FloatArray, sides: IntArray) -> tuple[Array, Array]:
         centers = self._lanes.centers[which]
         wide = centers.astype(np.promote_types(centers.dtype, np.float64))
-        low, high = (bound[which] for bound in self._bounds)
         with np.errstate(over="ignore", invalid="ignore"):
-            ends = [np.where(sides >= 0, np.minimum(wide + steps, high), wide)]
-            ends.append(np.where(sides <= 0, np.maximum(wide - steps, low), wide))
-        upper, lower = self._lanes.rounded(which, np.stack(ends, axis=1)).T
+            ends = np.stack([wide + (sides >= 0) * steps, wide - (sides <= 0) * steps], axis=1)
+        if self._bounds is not None:
+            low, high = (bound[which] for bound in self._bounds)
+            ends = np.clip(ends, low[:, None], high[:, None])
+        upper, lower = self._lanes.rounded(which, ends).T
         return upper, lower
 
     def _one_sided(
