@@ -2,12 +2,12 @@
 
 from fastnet.differentiation.derivatives import (
     derivative,
-    directional_derivative,
     numerical_gradient,
     numerical_gradient_2d,
     numerical_jacobian,
 )
 from fastnet.differentiation.descent import gradient_descent
+from fastnet.differentiation.directional import directional_derivative
 from fastnet.differentiation.hessian import numerical_hessian
 from fastnet.differentiation.result import DerivativeResult
 
