@@ -124,7 +124,9 @@ def automatic(quotients: Quotients, which: IntArray, starts: FloatArray, most: F
        The value with the least is taken. It ends when rounding alone exceeds that. Then polynomials are fitted to all
        quotients, which averages their rounding errors (`fitting`).
     3. *A probe.* The quotient at a much smaller step must agree within its own rounding error. Where it does not, all
-       steps were longer than the function's waves, and the search begins again with smaller ones.
+       steps were longer than the function's waves, and the search begins again with smaller ones. If the function is
+       constant there, it is a stair of rounded values and no wave: then the first value stays, with the disagreement as
+       its error.
     """
     found = None
     open_ = np.arange(len(which))
@@ -137,7 +139,7 @@ def automatic(quotients: Quotients, which: IntArray, starts: FloatArray, most: F
             if found is None:
                 found = Found(*(np.array(part) for part in new))
             else:
-                better = new.error < found.error[open_]
+                better = (new.error < found.error[open_]) & (new.value != 0)
                 for old, part in zip(found, new, strict=True):
                     old[open_] = np.where(better, part, old[open_])
             open_ = open_[wrong]

@@ -138,6 +138,23 @@ def test_waves_shorter_than_the_first_step_are_found(frequency):
     assert abs(result.value - 2 * math.pi * frequency) <= result.error < 1e-6 * frequency
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: round(math.sin(x), 4),
+        lambda x: round(math.sin(x), 6),
+        lambda x: float(np.float32(math.sin(x))),
+        lambda x: 1e10 + math.sin(x) - 1e10,
+        lambda x: 1e10 + math.sin(x),
+    ],
+)
+def test_a_stair_of_rounded_values_is_not_flat(f):
+    """Few of the digits of these values are right, which they do not tell: the estimate of the error does."""
+    result = fastnet.derivative(f, 1.0, "auto", full_output=True)
+    assert abs(result.value - math.cos(1)) <= result.error
+    assert abs(result.value - math.cos(1)) < 0.05
+
+
 def test_a_kink_beside_the_point():
     for distance in (1e-9, 1e-3, 0.5):
         assert fastnet.derivative(abs, distance, "auto") == pytest.approx(1, abs=1e-10)

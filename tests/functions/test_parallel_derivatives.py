@@ -274,7 +274,7 @@ def test_scipy_low_level_callables():
 
 
 def test_threads_share_a_compiled_function():
-    """The bits do not depend on the number of threads, and Ctrl-C ends the work."""
+    """The bits do not depend on the number of threads."""
     x = np.linspace(0, 1, 300)
     before, found = fastnet.get_num_threads(), []
     try:
