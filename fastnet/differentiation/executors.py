@@ -84,10 +84,7 @@ class Shared:
             for begin in range(0, count, size):
                 part = moves.part(begin, begin + size)
                 futures.append(self._submit(evaluate_chunk, self._f, self.point.x, self._scalar, part, shape))
-            parts = []
-            for future in futures:
-                parts.append(future.result())
-                self._tick(len(parts[-1]))
+            parts = [self._result(future) for future in futures]
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -97,6 +94,11 @@ class Shared:
         if different:
             raise ValueError(f"f returned arrays of shapes {parts[0].shape[1:]} and {different[0].shape[1:]}")
         return np.concatenate(parts)
+
+    def _result(self, future: Any) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = future.result()
+        self._tick(len(values))
+        return values
 
     def _submit(self, *task: Any) -> Any:
         try:
