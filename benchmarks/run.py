@@ -20,6 +20,7 @@ import argparse
 import datetime
 from pathlib import Path
 
+import bench_derivatives
 import bench_differences
 import bench_matmul
 import bench_network
@@ -29,7 +30,16 @@ import bench_training
 import bench_verdicts
 from _measure import FULL, NOTES, QUICK, environment, measure, table, verdict
 
-PARTS = (bench_differences, bench_training, bench_network, bench_stages, bench_matmul, bench_verdicts, bench_threads)
+PARTS = (
+    bench_differences,
+    bench_training,
+    bench_network,
+    bench_stages,
+    bench_matmul,
+    bench_verdicts,
+    bench_threads,
+    bench_derivatives,
+)
 
 
 def main() -> None:

@@ -15,10 +15,13 @@ from fastnet.checking import (
     compare_steps,
 )
 from fastnet.differentiation import (
+    DerivativeResult,
     derivative,
+    directional_derivative,
     gradient_descent,
     numerical_gradient,
     numerical_gradient_2d,
+    numerical_hessian,
     numerical_jacobian,
 )
 from fastnet.functions import (
@@ -51,6 +54,7 @@ __all__ = [
     "OR",
     "XOR",
     "DeepConvNet",
+    "DerivativeResult",
     "DivergenceError",
     "EarlyStopping",
     "EpochResult",
@@ -77,6 +81,7 @@ __all__ = [
     "cross_entropy_error",
     "datasets",
     "derivative",
+    "directional_derivative",
     "elu",
     "gelu",
     "get_num_threads",
@@ -90,6 +95,7 @@ __all__ = [
     "mean_squared_error",
     "numerical_gradient",
     "numerical_gradient_2d",
+    "numerical_hessian",
     "numerical_jacobian",
     "optimizers",
     "relu",

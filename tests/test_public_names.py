@@ -14,12 +14,13 @@ import fastnet
 # What each face offers, once more: a name that comes or goes must do so here too.
 FACES = {
     "fastnet": """
-        AND DeepConvNet DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
+        AND DeepConvNet DerivativeResult DivergenceError EarlyStopping EpochResult GradientCheck GradientCheckError
         GradientComparison History MultiLayerNet NAND Network OR SaveBest SimpleConvNet SimpleNet StepComparison
         Trainer TwoLayerNet XOR add_bias backends binary_cross_entropy_with_logits build_info check_gradient
-        check_layer compare_gradients compare_steps cross_entropy_error datasets derivative elu gelu get_num_threads
+        check_layer compare_gradients compare_steps cross_entropy_error datasets derivative directional_derivative elu
+        gelu get_num_threads
         gradient_descent huber_loss identity_function layers leaky_relu matmul mean_absolute_error
-        mean_squared_error numerical_gradient numerical_gradient_2d numerical_jacobian optimizers relu
+        mean_squared_error numerical_gradient numerical_gradient_2d numerical_hessian numerical_jacobian optimizers relu
         set_num_threads sigmoid silu softmax softplus step_function tanh use_backend
     """,
     "fastnet.backends": """
@@ -34,7 +35,8 @@ FACES = {
     "fastnet.cli": "main",
     "fastnet.datasets": "cache_dir find_mnist load_mnist make_digits read_idx",
     "fastnet.differentiation": """
-        derivative gradient_descent numerical_gradient numerical_gradient_2d numerical_jacobian
+        DerivativeResult derivative directional_derivative gradient_descent numerical_gradient numerical_gradient_2d
+        numerical_hessian numerical_jacobian
     """,
     "fastnet.layers": """
         Add Affine AveragePooling BatchNorm BinaryCrossEntropyWithLogits Convolution Dropout ELU Flatten GELU HuberLoss

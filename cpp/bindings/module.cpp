@@ -6,6 +6,7 @@
 PYBIND11_MODULE(_core, m) {
     m.doc() = "fastnet's compiled kernels. Private: use the functions of the package `fastnet`.";
     fastnet::bindings::register_runtime(m);
+    fastnet::bindings::register_evaluate(m);
     fastnet::bindings::register_functions(m);
     fastnet::bindings::register_network(m);
     fastnet::bindings::register_stages(m);

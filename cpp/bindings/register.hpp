@@ -6,6 +6,7 @@
 namespace fastnet::bindings {
 
 void register_runtime(pybind11::module_& m);
+void register_evaluate(pybind11::module_& m);
 void register_functions(pybind11::module_& m);
 void register_network(pybind11::module_& m);
 void register_stages(pybind11::module_& m);

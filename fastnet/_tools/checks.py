@@ -75,15 +75,26 @@ def as_matrix(x: npt.ArrayLike, name: str) -> FloatArray:
 def check_perturbable(x: object) -> None:
     """Raise unless central differences can change the elements of `x` in place."""
     if not isinstance(x, np.ndarray):
-        hint = ": pass one of its arrays, as in numerical_gradient(f, params['W1'])" if isinstance(x, dict) else ""
-        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {type_name(x)}{hint}")
+        raise TypeError(f"x must be a NumPy array, since it is changed in place, not {type_name(x)}")
+    check_differentiable(x, "x")
+    check_writeable(x, "x")
+
+
+def check_differentiable(x: npt.NDArray[Any], name: str) -> None:
+    """Raise TypeError unless the elements can take small steps."""
     if x.dtype.kind != "f":
         raise TypeError(
-            f"x must be an array of floating-point numbers, not {x.dtype}: a step of h would be rounded away; "
-            f"pass x.astype(float)"
+            f"{name} must be an array of floating-point numbers, not {x.dtype}: a step of h would be rounded away; "
+            f"pass {name}.astype(float)"
         )
+
+
+def check_writeable(x: npt.NDArray[Any], name: str) -> None:
+    """Raise ValueError if the elements cannot be changed in place."""
     if not x.flags.writeable:
-        raise ValueError("x is read-only, but its elements are changed one at a time and restored: pass x.copy()")
+        raise ValueError(
+            f"{name} is read-only, but its elements are changed one at a time and restored: pass {name}.copy()"
+        )
 
 
 def as_batch(x: npt.ArrayLike, inputs: int, dtype: np.dtype[np.floating[Any]]) -> FloatArray:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+LATE_SECONDS = 1.0  # before a bar of `late_progress` appears
 
 
 class ProgressBar:
@@ -38,3 +42,35 @@ def progress_bar(wanted: bool, done: int = 0, width: int = 40) -> Iterator[Progr
     layout = f"{{desc:12}} {{percentage:3.0f}} % |{{bar:{width}}}| {{elapsed}} < {{remaining}}"
     with tqdm(leave=False, bar_format=layout, initial=done) as bar:
         yield ProgressBar(bar)
+
+
+@contextlib.contextmanager
+def late_progress(wanted: bool | None, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that adds steps to a bar, which appears after a second of work.
+
+    Parameters
+    ----------
+    wanted : bool or None
+        None for a bar where stderr is a terminal.
+    name : str
+        The task.
+    total : int
+        The number of all steps, or 0 if unknown.
+    """
+    if not (sys.stderr.isatty() if wanted is None else wanted):
+        yield lambda new: None
+        return
+    started, done = time.monotonic(), 0
+    bars: list[ProgressBar] = []
+    with contextlib.ExitStack() as stack:
+
+        def add(new: int) -> None:
+            nonlocal done
+            done += new
+            if bars:
+                bars[0].show(name, new, total)
+            elif time.monotonic() - started > LATE_SECONDS:
+                bars.append(stack.enter_context(progress_bar(True, done)))
+                bars[0].show(name, 0, total)
+
+        yield add

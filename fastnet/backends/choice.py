@@ -54,6 +54,14 @@ class Backend(Protocol):
     def nodal(
         self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
     ) -> tuple[list[FloatArray], Diagnostics]: ...
+    def evaluate(self, function: int, data: int, x: FloatArray, entries: IntArray, values: FloatArray) -> FloatArray:
+        """Return the values of a function of compiled code at points near x, shape (points,), on all threads.
+
+        `function` is the address of a ``double (*)(intptr_t n, const double *x, void *data)``, and `data` a pointer. At
+        each point, the elements ``entries``, shape (points, moved), of a copy of `x` have the values ``values``. A
+        function that is seen to change its argument raises ValueError.
+        """
+
     def get_num_threads(self) -> int: ...
     def set_num_threads(self, count: int) -> None: ...
 

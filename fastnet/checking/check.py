@@ -37,6 +37,7 @@ def check_gradient(
     atol: float | None = None,
     worst: int = 5,
     raise_exception: bool = False,
+    executor: Any = None,
 ) -> GradientCheck:
     """Check a gradient against central differences, entry by entry.
 
@@ -81,6 +82,9 @@ def check_gradient(
         The number of worst entries to list.
     raise_exception : bool, default False
         Whether to raise GradientCheckError if the check does not pass.
+    executor : concurrent.futures.Executor, optional
+        For a function: what evaluates its differences, as for `numerical_gradient`. Entries that differ are looked at
+        again without it.
 
     Returns
     -------
@@ -120,12 +124,14 @@ def check_gradient(
     count = checks.as_count(worst, "worst", least=0)
     raises = checks.as_flag(raise_exception, "raise_exception")
     wants_inputs = checks.as_flag(inputs, "inputs")
+    if executor is not None and isinstance(f, NetworkLike):
+        raise TypeError("executor is for functions: the differences of a network are made by the backend")
     if isinstance(f, NetworkLike):
         problem = of_network(f, gradient, x, h, wants_inputs)
     elif wants_inputs:
         raise TypeError(f"inputs=True is for networks, but f is {checks.type_name(f)}: the gradient of f is that of x")
     else:
-        problem = of_function(f, gradient, x, h)
+        problem = of_function(f, gradient, x, h, executor)
     check = check_problem(problem, relative, absolute, count)
     if check.failed and isinstance(f, Network) and check.first_wrong is not None:
         # Of the network's own gradient, each layer can be asked.

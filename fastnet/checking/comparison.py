@@ -14,10 +14,10 @@ from fastnet._tools.progress import progress_bar
 from fastnet._tools.text import align, format_seconds, three_digits
 from fastnet.backends import active, build_info
 from fastnet.backends.spec import Diagnostics
-from fastnet.checking.layout import Layout
 from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, backprop, problem_of
 from fastnet.checking.result import GradientCheck
 from fastnet.checking.timing import Run, Task, plan
+from fastnet.differentiation.layout import Layout
 from fastnet.networks.base import BaseNetwork
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray
-from fastnet.checking.layout import Layout
+from fastnet.differentiation.layout import Layout
+from fastnet.differentiation.noise import SAMPLES, deviation_of, spacing_of
 from fastnet.differentiation.steps import moved
-
-SAMPLES = 7  # values from which the noise of a function is measured
-SPACING = 64  # between them, in units in the last place of the largest element: only rounding changes irregularly
 
 
 class Slopes(NamedTuple):
@@ -94,18 +91,17 @@ class Probe:
     def noise(self) -> float:
         """Return the standard deviation of the function's rounding errors.
 
-        It is measured by the differences of values at points a few units in the last place apart, where a smooth
-        function is a straight line: J. Moré and S. Wild, *Estimating computational noise*, SIAM J. Sci. Comput. 33,
-        2011. It is at least a quarter of the unit in the last place of the value.
+        It is measured at points a few units in the last place apart (`fastnet.differentiation.noise`), and is at least
+        a quarter of the unit in the last place of the value.
         """
         if self._noise is None:
             rng = np.random.default_rng(0)
-            moves = {name: _spacing(array) * rng.choice((-1, 1), array.shape) for name, array in self._arrays.items()}
+            moves = {name: spacing_of(array) * rng.choice((-1, 1), array.shape) for name, array in self._arrays.items()}
             values = []
             for k in range(-(SAMPLES // 2), SAMPLES // 2 + 1):
                 with self._shifted(moves, k):
                     values.append(self._f())
-            self._noise = max(_noise_of(np.array(values)), 0.25 * self._eps * abs(self.value()))
+            self._noise = max(float(deviation_of(np.array(values))), 0.25 * self._eps * abs(self.value()))
         return self._noise
 
     def remainders(self, name: str, gradient: FloatArray, distances: list[float]) -> list[float]:
@@ -135,22 +131,3 @@ class Probe:
         finally:
             for name, array in before.items():
                 self._arrays[name][...] = array
-
-
-def _spacing(array: npt.NDArray[Any]) -> FloatArray:
-    sizes = np.abs(array[np.isfinite(array)].astype(np.float64))
-    largest = float(sizes.max(initial=0.0)) or 1.0
-    spacing: FloatArray = SPACING * float(np.finfo(array.dtype).eps) * np.maximum(np.abs(array), 1e-3 * largest)
-    return spacing
-
-
-def _noise_of(values: FloatArray) -> float:
-    """Return the noise of values at equal distances, by their differences of second and higher order."""
-    if not np.isfinite(values).all():
-        return 0.0
-    found, differences = 0.0, np.diff(values)
-    for order in range(2, len(values) - 1):
-        differences = np.diff(differences)
-        scale = math.factorial(order) ** 2 / math.factorial(2 * order)
-        found = max(found, math.sqrt(scale * float(np.mean(np.square(differences)))))
-    return found

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from fastnet import backends
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.checking.layout import Layout
 from fastnet.checking.opinions import FinerStep, Ladder, rounding_floor
 from fastnet.checking.probes import Probe
 from fastnet.checking.randomness import GlobalRandom
@@ -27,7 +26,9 @@ from fastnet.checking.verdict import (
     kinked_entries,
     taylor_order,
 )
+from fastnet.differentiation import numerical_gradient
 from fastnet.differentiation.calling import Caller, check_repeatable, narrowest
+from fastnet.differentiation.layout import Layout
 from fastnet.differentiation.steps import as_steps
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain
@@ -67,8 +68,8 @@ class Problem:
     second: SecondOpinion
 
 
-def of_function(f: Any, gradient: Any, x: Any, h: Any) -> Problem:
-    """Return the problem of a function of an array or of a dict of arrays."""
+def of_function(f: Any, gradient: Any, x: Any, h: Any, executor: Any = None) -> Problem:
+    """Return the problem of a function of an array or of a dict of arrays; an executor evaluates its differences."""
     if not callable(f):
         raise TypeError(
             f"f must be a function of x, or a network with params and loss, not {checks.type_name(f)}: pass the "
@@ -83,7 +84,16 @@ def of_function(f: Any, gradient: Any, x: Any, h: Any) -> Problem:
     call = Caller(f, scalar=True)
     given = gradient(x) if callable(gradient) else gradient
     analytic = _as_named(given) if named else {"x": given}
-    return moved_in_place(arrays, lambda: call(x), analytic, h if named or h is None else _as_named_steps(h), call)
+    steps = h if named or h is None else _as_named_steps(h)
+    problem = moved_in_place(arrays, lambda: call(x), analytic, steps, call)
+    if executor is None:
+        return problem
+
+    def numerical() -> FloatArray:
+        found = numerical_gradient(f, x, h, executor=executor)
+        return problem.layout.flat(found if named else {"x": found}, "numerical_gradient")
+
+    return replace(problem, numerical=numerical)
 
 
 def moved_in_place(

@@ -13,9 +13,9 @@ from fastnet._tools import checks
 from fastnet._tools.text import align
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
-from fastnet.checking.layout import Layout
 from fastnet.checking.result import finite
 from fastnet.checking.timing import spread
+from fastnet.differentiation.layout import Layout
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import as_chain
 

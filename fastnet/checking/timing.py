@@ -13,11 +13,11 @@ import numpy as np
 from fastnet import backends
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics
-from fastnet.checking.layout import Layout
 from fastnet.checking.methods import Evaluation, Method, Problem
 from fastnet.checking.opinions import DoubledStep, rounding_error, rounding_floor
 from fastnet.checking.result import GradientCheck
 from fastnet.checking.verdict import Comparison, default_rtol, judge
+from fastnet.differentiation.layout import Layout
 
 BUDGET_SECONDS = 3.0  # a method that takes longer for one gradient is timed on as many entries as fit in
 CHUNK_SECONDS = 0.2  # the time between two movements of a progress bar

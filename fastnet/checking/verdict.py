@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics, NetworkSpec
-from fastnet.checking.layout import Layout
 from fastnet.checking.result import EntryCheck, GradientCheck
+from fastnet.differentiation.layout import Layout
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ from fastnet._tools import checks
 # Any: users' functions take and return what they like; the returned values are checked at run time.
 Function: TypeAlias = Callable[[Any], Any]
 Values: TypeAlias = npt.NDArray[np.float64]
+
+OUTSIDE = (ArithmeticError, ValueError, TypeError)  # what functions raise where they are not defined
 
 
 class Caller:
@@ -43,27 +46,74 @@ class Caller:
         self.dtype: np.dtype[Any] | None = None
         self._shape: tuple[int, ...] | None = None
 
-    def __call__(self, x: Any) -> Values:
-        """Return f(x), shape () for a scalar function; it has the same shape at every call."""
-        arrays = x if isinstance(x, dict) else {"": x}
-        before = {name: array.copy() for name, array in arrays.items() if isinstance(array, np.ndarray)}
-        returned = self._f(x)
-        changed = [name for name, array in before.items() if not _same(arrays[name], array)]
-        if changed:
-            for name in changed:
-                arrays[name][...] = before[name]
-            which = f", {', '.join(map(repr, changed))}" if isinstance(x, dict) else ""
-            raise ValueError(
-                f"f changes its argument{which}, as x -= 1 or x[x < 0] = 0 do: let it compute with a copy, as in "
-                f"x = x.copy()"
-            )
-        value = self._as_value(returned)
+    def __call__(self, x: Any, guarded: bool = False) -> Values:
+        """Return f(x), shape () for a scalar function; it has the same shape at every call.
+
+        Where `guarded`, the value is NaN if f is not defined at `x`: if it raises as functions do there, or its value
+        is complex.
+        """
+        if type(x) is np.ndarray:  # The usual case: two copies of its bytes are all that the comparison costs.
+            bytes_before = x.tobytes()
+            returned = self._returned(x, guarded)
+            if x.tobytes() != bytes_before:
+                _check_unchanged({"": x}, {"": bytes_before})
+        elif isinstance(x, (dict, list)):
+            arrays = arrays_of(x)
+            before = {name: array.tobytes() for name, array in arrays.items()}
+            returned = self._returned(x, guarded)
+            _check_unchanged(arrays, before)
+        else:
+            returned = self._returned(x, guarded)
+        return self._as_before(self.value_of(returned))
+
+    def of_copy(self, x: Any, guarded: bool = False) -> Values:
+        """Return f(x) for an argument that nobody else has: whether f changes it does not matter."""
+        return self._as_before(self.value_of(self._returned(x, guarded)))
+
+    def _as_before(self, value: Values) -> Values:
         if self._shape is not None and value.shape != self._shape:
             raise ValueError(f"f returned arrays of shapes {self._shape} and {value.shape}")
         self._shape = value.shape
         return value
 
-    def _as_value(self, returned: Any) -> Values:
+    def _returned(self, x: Any, guarded: bool) -> Any:
+        if not guarded:
+            return self._f(x)
+        try:
+            returned = self._f(x)
+        except OUTSIDE:
+            return np.full(self._shape or (), np.nan)
+        return np.full(self._shape or (), np.nan) if np.iscomplexobj(returned) else returned
+
+    def complex_value(self, x: Any) -> npt.NDArray[np.complex128]:
+        """Return the complex value of f at a complex argument, which is a copy."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # NumPy only warns where an imaginary part is lost.
+                returned = np.asarray(self._f(x))
+        except Exception as error:
+            raise TypeError(
+                f"method='complex' needs a function that takes complex numbers, but f raised "
+                f"{checks.type_name(error)} for one: {error}"
+            ) from error
+        if returned.dtype.kind != "c":
+            raise TypeError(
+                f"method='complex' needs a function that takes complex numbers, but f returned {returned.dtype} for one"
+            )
+        if self._scalar and returned.size != 1:
+            raise TypeError(
+                f"f must return one number, but it returned {checks.type_name(returned)} of shape {returned.shape}"
+            )
+        return np.array(returned.reshape(()) if self._scalar else returned, np.complex128)
+
+    def expect(self, shape: tuple[int, ...] | None) -> None:
+        """Let the next value have this shape, or any."""
+        self._shape = shape
+
+    def value_of(self, returned: Any) -> Values:
+        """Return what f returned as float64, if it is what f must return."""
+        if self._scalar and type(returned) is float:
+            return np.array(returned)
         wanted = "one real number" if self._scalar else "a real number or an array of real numbers"
         if returned is None:
             raise TypeError(f"f must return {wanted}, but it returned None: does it end without `return`?")
@@ -84,7 +134,7 @@ class Caller:
             raise TypeError(
                 f"f must return {wanted}, but it returned {checks.type_name(returned)} of shape {array.shape}"
             )
-        if isinstance(returned, (np.ndarray, np.generic)) and array.dtype.kind == "f":
+        if array.dtype is not self.dtype and isinstance(returned, (np.ndarray, np.generic)) and array.dtype.kind == "f":
             self.dtype = array.dtype if self.dtype is None else min(self.dtype, array.dtype, key=_digits)
         return np.array(array.reshape(()) if self._scalar else array, dtype=np.float64)
 
@@ -108,23 +158,34 @@ def check_repeatable(f: Callable[[], Any]) -> Values:
     return second
 
 
-def check_function_of(call: Caller, x: npt.NDArray[Any], steps: npt.NDArray[Any]) -> None:
+def check_function_of(call: Caller, x: Any, steps: Mapping[str, npt.NDArray[Any]], must_use: str = "") -> None:
     """Raise if `call` gives two values at one point; warn if it reads `x` both as its argument and elsewhere.
 
-    All elements of `x` are moved by their steps, in place, and then those of a copy. A function that only uses its
-    argument gives the same value, and one that only uses the array elsewhere does not see the copy.
+    All elements of `x`, an array or a list or dict of arrays, are moved by their steps, in place, and then those of a
+    copy. A function that only uses its argument gives the same value, and one that only uses the arrays elsewhere does
+    not see the copy. `steps` has the names of `arrays_of`.
+
+    With `must_use`, a function that does not see the copy is refused with ValueError, and this text says why.
     """
-    before = x.copy()
+    arrays = arrays_of(x)
+    before = {name: array.copy() for name, array in arrays.items()}
     with np.errstate(over="ignore", invalid="ignore"):
-        shifted = (x + steps).astype(x.dtype)
-    x[...] = shifted
+        shifted = {name: (array + steps[name]).astype(array.dtype) for name, array in arrays.items()}
     try:
+        for name, array in arrays.items():
+            array[...] = shifted[name]
         in_place = check_repeatable(lambda: call(x))
     finally:
-        x[...] = before
-    of_copy = call(shifted)
+        for name, array in arrays.items():
+            array[...] = before[name]
+    if isinstance(x, np.ndarray):
+        of_copy = call(shifted[""])
+    else:
+        of_copy = call(dict(shifted) if isinstance(x, dict) else list(shifted.values()))
     if _close(in_place, of_copy, call.dtype):
         return
+    if must_use:
+        raise ValueError(must_use)
     if _close(of_copy, check_repeatable(lambda: call(x)), call.dtype):
         return
     warnings.warn(
@@ -135,6 +196,31 @@ def check_function_of(call: Caller, x: npt.NDArray[Any], steps: npt.NDArray[Any]
     )
 
 
+def arrays_of(x: Any) -> dict[Any, npt.NDArray[Any]]:
+    """Return the arrays in an argument of f by their keys; the key of a lone array is empty."""
+    if isinstance(x, np.ndarray):
+        return {"": x}
+    items = x.items() if isinstance(x, dict) else enumerate(x)
+    return {key: array for key, array in items if isinstance(array, np.ndarray)}
+
+
+def _check_unchanged(arrays: dict[Any, npt.NDArray[Any]], before: dict[Any, bytes]) -> None:
+    """Raise ValueError, and restore, if arrays no longer have these bytes; NaN and zeros may have other bits."""
+    changed = []
+    for name, array in arrays.items():
+        if array.tobytes() != before[name]:
+            was = np.frombuffer(before[name], array.dtype).reshape(array.shape)
+            if not _same(array, was):
+                array[...] = was
+                changed.append(name)
+    if changed:
+        which = f", {', '.join(map(repr, changed))}" if changed != [""] else ""
+        raise ValueError(
+            f"f changes its argument{which}, as x -= 1 or x[x < 0] = 0 do: let it compute with a copy, as in "
+            f"x = x.copy()"
+        )
+
+
 def _close(one: Values, other: Values, dtype: np.dtype[Any] | None) -> bool:
     """Return whether two values are equal but for rounding, or not finite."""
     eps = float(np.finfo(narrowest(dtype)).eps)
@@ -143,6 +229,7 @@ def _close(one: Values, other: Values, dtype: np.dtype[Any] | None) -> bool:
     return not far.any()
 
 
+@functools.cache
 def _digits(dtype: np.dtype[Any]) -> int:
     return int(np.finfo(dtype).nmant)
 

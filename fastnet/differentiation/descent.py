@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet.differentiation.calling import Caller, Function, check_function_of
-from fastnet.differentiation.central import gradient_of
+from fastnet.differentiation.calling import Function
+from fastnet.differentiation.derivatives import gradient_of
+from fastnet.differentiation.evaluators import InPlace
+from fastnet.differentiation.points import Point
 from fastnet.differentiation.steps import as_steps
 
 
@@ -62,16 +64,17 @@ def gradient_descent(
     >>> bool(np.abs(x).max() < 1e-9)
     True
     """
-    call = Caller(f, scalar=True)
+    checks.check_function(f)
     rate = checks.as_positive(lr, "lr")
     steps = checks.as_count(step_num, "step_num", least=0)
     wants_history = checks.as_flag(history, "history")
     x: npt.NDArray[Any] = checks.as_floating(init_x, "init_x").copy()
+    evaluator = InPlace(f, Point(x), True, lambda new: None)
     if steps and x.size:
-        check_function_of(call, x, as_steps(None, x, x.dtype))
+        evaluator.check(as_steps(None, x, x.dtype).ravel())
     points = [x.copy()]
     for _ in range(steps):
-        x -= x.dtype.type(rate) * gradient_of(call, x)
+        x -= x.dtype.type(rate) * gradient_of(evaluator)
         if wants_history:
             points.append(x.copy())
     return (x, np.stack(points)) if wants_history else x

@@ -1,4 +1,4 @@
-"""The steps of central differences: which step is taken where, and how far it really moves a floating-point number."""
+"""The steps of differences: which step is taken where, and how far it really moves a floating-point number."""
 
 from __future__ import annotations
 
@@ -8,9 +8,29 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
+from fastnet._tools.types import FloatArray
+from fastnet.differentiation.points import Point
+
+AUTO = "auto"
 
 
-def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def is_auto(h: object, x: object) -> bool:
+    """Return whether the steps are to be found; TypeError for any other text."""
+    if isinstance(h, str) and h != AUTO:
+        hint = ", and x is a dict: pass one of its arrays, as in numerical_gradient(f, params['W1'])"
+        raise TypeError(
+            f"h must be a number, not str ({h!r}): a number, an array of steps, or 'auto'"
+            f"{hint if isinstance(x, dict) else ''}"
+        )
+    return isinstance(h, str)
+
+
+def steps_at(h: object, point: Point, dtype: np.dtype[Any]) -> FloatArray:
+    """Return the step of each element of a point by flat number, as `as_steps` does for one array."""
+    return point.spread(h, "h", lambda part, array, name: as_steps(part, array, dtype, name))
+
+
+def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any], name: str = "h") -> npt.NDArray[Any]:
     """Return the step of each element of `x`: shape of `x`, float64 or wider.
 
     Parameters
@@ -21,6 +41,8 @@ def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArra
         Floating-point numbers.
     dtype : numpy.dtype
         The dtype of the function's values or of `x`, whichever has fewer digits: the default depends on it.
+    name : str
+        The argument's name, for messages.
 
     Notes
     -----
@@ -33,16 +55,18 @@ def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArra
             steps = np.maximum(least, eps ** (1 / 3) * np.abs(x.astype(np.promote_types(x.dtype, np.float64))))
         return np.where(np.isfinite(steps), steps, least)
     if not isinstance(h, (np.ndarray, list, tuple)):
-        return np.full(x.shape, checks.as_positive(h, "h"))
-    steps = checks.as_numbers(h, "h").astype(np.float64)
+        return np.full(x.shape, checks.as_positive(h, name))
+    steps = checks.as_numbers(h, name).astype(np.float64)
     try:
         steps = np.broadcast_to(steps, x.shape)
     except ValueError:
-        raise ValueError(f"h of shape {steps.shape} does not fit x of shape {x.shape}: give a step for each") from None
+        raise ValueError(
+            f"{name} of shape {steps.shape} does not fit x of shape {x.shape}: give a step for each"
+        ) from None
     wrong = ~((steps > 0) & np.isfinite(steps))
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"h must be positive and finite, but h[{', '.join(map(str, at))}] is {steps[at]}")
+        raise ValueError(f"{name} must be positive and finite, but {name}[{', '.join(map(str, at))}] is {steps[at]}")
     return steps
 
 

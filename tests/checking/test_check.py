@@ -13,8 +13,8 @@ import pytest
 import fastnet
 from fastnet.backends.spec import Activation
 from fastnet.checking import GradientCheck, check_gradient
-from fastnet.checking.layout import Layout
 from fastnet.checking.verdict import Comparison, Doubtful, Settled, judge
+from fastnet.differentiation.layout import Layout
 from fastnet.networks import AffineChain, TwoLayerNet
 from fastnet.networks.chain import ChainLayer
 

@@ -15,6 +15,7 @@ from fastnet.backends._numba.backend import (
     softmax,
 )
 from fastnet.backends._numba.differences import incremental, nodal
+from fastnet.backends._numba.evaluate import evaluate
 from fastnet.backends._numba.loop import loop
 from fastnet.backends._numba.stages import (
     stage_differences,
@@ -32,6 +33,7 @@ __all__ = [
     "activation_derivative",
     "add_bias",
     "algorithms",
+    "evaluate",
     "forward",
     "get_num_threads",
     "gradient",

@@ -27,6 +27,7 @@ from fastnet.backends._numpy.functions import (
     softmax_backward,
     target_rows,
 )
+from fastnet.backends._numpy.native import evaluate
 from fastnet.backends._numpy.stages import (
     stage_differences,
     stage_forward,
@@ -42,6 +43,7 @@ __all__ = [
     "activation_difference",
     "add_bias",
     "algorithms",
+    "evaluate",
     "forward",
     "get_num_threads",
     "gradient",

@@ -35,7 +35,8 @@ def numerical_gradient_1d(f: Function, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     if np.ndim(x) != 1:
         raise ValueError(f"x must have shape (n,), not {np.shape(x)}: for several points, use numerical_gradient_2d")
-    return numerical_gradient(f, x)
+    gradient: npt.NDArray[Any] = numerical_gradient(f, x)
+    return gradient
 
 
 _numerical_gradient_1d = numerical_gradient_1d

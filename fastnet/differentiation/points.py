@@ -1,0 +1,187 @@
+"""The point at which a function is differentiated: one array, a list or a dict of arrays, and moves of its elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet._tools import checks
+from fastnet._tools.types import FloatArray, IntArray
+from fastnet.differentiation.layout import Layout
+
+Array = npt.NDArray[Any]
+Bounds = tuple[FloatArray, FloatArray]  # the least and the largest values, by flat number
+
+
+class Moves(NamedTuple):
+    """Points near x: each gives some elements of x new values.
+
+    Attributes
+    ----------
+    entries : ndarray of int
+        Flat numbers of the elements, shape (points, moved). Where one is named twice, its last value counts.
+    values : ndarray
+        Their values, shape (points, moved), each a number of its element's dtype.
+    """
+
+    entries: IntArray
+    values: Array
+
+    def part(self, begin: int, end: int) -> Moves:
+        """Return the points from `begin` to before `end`."""
+        return Moves(self.entries[begin:end], self.values[begin:end])
+
+
+class Point:
+    """x as the user gave it, and the flat numbers of its elements: array after array, each row by row.
+
+    Parameters
+    ----------
+    x : ndarray, or list or dict of ndarray
+        Floating-point numbers.
+    name : str
+        The argument's name, for messages.
+
+    Raises
+    ------
+    TypeError
+        If `x` is anything else.
+    """
+
+    def __init__(self, x: Any, name: str = "x") -> None:
+        self.x = x
+        self.is_one = not isinstance(x, (dict, list))
+        self.keys: list[Any] = [None] if self.is_one else list(x) if isinstance(x, dict) else list(range(len(x)))
+        self.names = [name if self.is_one else f"{name}[{key!r}]" for key in self.keys]
+        self.arrays: list[Array] = [x] if self.is_one else [x[key] for key in self.keys]
+        if not self.arrays or not all(isinstance(array, np.ndarray) for array in self.arrays):
+            self._refuse(name)
+        for array, what in zip(self.arrays, self.names, strict=True):
+            checks.check_differentiable(array, what)
+        self.layout = Layout(dict(zip(self.names, self.arrays, strict=True)))
+        self.size = self.layout.size
+        self.dtype: np.dtype[Any] = np.result_type(*(array.dtype.newbyteorder("=") for array in self.arrays))
+        self._same_dtype = all(array.dtype.newbyteorder("=") == self.dtype for array in self.arrays)
+
+    def _refuse(self, name: str) -> None:
+        wrong = [(n, a) for n, a in zip(self.names, self.arrays, strict=True) if not isinstance(a, np.ndarray)]
+        if self.is_one or not wrong or not any(isinstance(array, np.ndarray) for array in self.arrays):
+            raise TypeError(
+                f"{name} must be a NumPy array, since it is changed in place, not {checks.type_name(self.x)}: "
+                f"an array, or a list or a dict of arrays"
+            )
+        what, array = wrong[0]
+        raise TypeError(
+            f"{what} must be a NumPy array, since it is changed in place, not {checks.type_name(array)}: to "
+            f"differentiate some arrays of {name}, pass these, as in numerical_gradient(f, params['W1'])"
+        )
+
+    def check_writeable(self) -> None:
+        """Raise ValueError unless the elements can be changed in place."""
+        for array, what in zip(self.arrays, self.names, strict=True):
+            checks.check_writeable(array, what)
+
+    def numbers(self) -> Array:
+        """Return a copy of all elements by flat number, of the widest dtype."""
+        return np.concatenate([array.ravel().astype(self.dtype) for array in self.arrays])
+
+    def rounded(self, entries: IntArray, values: Array) -> Array:
+        """Return the values as their elements' dtypes round them, as numbers of the widest dtype."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = values.astype(self.dtype)
+            if not self._same_dtype:
+                owners = self.layout.arrays_of(entries)
+                for k, array in enumerate(self.arrays):
+                    mine = owners == k
+                    found[mine] = values[mine].astype(array.dtype).astype(self.dtype)
+        return found
+
+    def where(self, entry: int) -> str:
+        """Return how one writes an element: ``x[0, 1]``, ``x['W1'][0, 1]``, or ``x`` if it is its only one."""
+        name, at = self.layout.locate(entry)
+        return f"{name}[{', '.join(map(str, at))}]" if at else name
+
+    def by_name(self) -> dict[str, Array]:
+        """Return the arrays by the names that messages have for them."""
+        return dict(zip(self.names, self.arrays, strict=True))
+
+    def like(self, make: Callable[[int], Any]) -> Any:
+        """Return what `make` gives for the number of each array, in a container like x."""
+        if self.is_one:
+            return make(0)
+        made = [make(k) for k in range(len(self.arrays))]
+        return dict(zip(self.keys, made, strict=True)) if isinstance(self.x, dict) else made
+
+    def copy(self) -> Any:
+        """Return a copy of x, with arrays that are contiguous and native."""
+        return self.like(lambda k: np.array(self.arrays[k], self.arrays[k].dtype.newbyteorder("="), order="C"))
+
+    def stack(self, moves: Moves) -> Any:
+        """Return the points of `moves` as a container like x, of arrays of shape (points, …); complex if they are."""
+        is_complex = moves.values.dtype.kind == "c"
+        count = len(moves.entries)
+        flat = np.empty((count, self.size), np.result_type(self.dtype, moves.values.dtype))
+        flat[...] = self.numbers()
+        np.put_along_axis(flat, moves.entries, moves.values, axis=1)
+        starts = self.layout.starts
+
+        def part(k: int) -> Array:
+            array = self.arrays[k]
+            kind = flat.dtype if is_complex else array.dtype.newbyteorder("=")
+            columns = flat if self.is_one else flat[:, starts[k] : starts[k + 1]]
+            return np.ascontiguousarray(columns, kind).reshape(count, *array.shape)
+
+        return self.like(part)
+
+    def at(self, moves: Moves, k: int) -> Any:
+        """Return one of the points of `moves` as a container like x."""
+        stack = self.stack(moves.part(k, k + 1))
+        if self.is_one:
+            return stack[0]
+        return {key: array[0] for key, array in stack.items()} if isinstance(stack, dict) else [a[0] for a in stack]
+
+    def split(self, values: Array, dtypes: bool = True) -> Any:
+        """Return values by flat number, shape (size, *shape), in a container like x.
+
+        Each of its arrays has the shape ``(*shape, *array.shape)`` and, with `dtypes`, the dtype of its array of x.
+        """
+        starts = self.layout.starts
+
+        def part(k: int) -> Array:
+            array, shape = self.arrays[k], values.shape[1:]
+            block = np.moveaxis(values[starts[k] : starts[k + 1]], 0, -1).reshape((*shape, *array.shape))
+            kind = array.dtype.newbyteorder("=") if dtypes else values.dtype
+            return np.ascontiguousarray(block, kind).reshape(block.shape)
+
+        return self.like(part)
+
+    def spread(self, value: Any, name: str, check: Callable[[Any, Array, str], FloatArray]) -> FloatArray:
+        """Return an argument that may differ from element to element by flat number.
+
+        `value` is a number or an array that broadcasts to the shape of each array of x, or a container of such that is
+        like x. `check` makes one of them an array of the shape of its array.
+        """
+        if isinstance(value, dict) or (isinstance(value, (list, tuple)) and not self.is_one):
+            parts: Sequence[Any] = self._parts(value, name)
+            names = [f"{name}[{key!r}]" for key in self.keys]
+        else:
+            parts, names = [value] * len(self.arrays), [name] * len(self.arrays)
+        found = [check(part, array, what) for part, array, what in zip(parts, self.arrays, names, strict=True)]
+        return np.concatenate([np.ravel(part) for part in found])
+
+    def _parts(self, value: Any, name: str) -> Sequence[Any]:
+        if isinstance(self.x, dict):
+            if not isinstance(value, dict):
+                raise TypeError(f"{name} must be a dict like x, or one value for all, not {checks.type_name(value)}")
+            missing = [repr(key) for key in self.keys if key not in value]
+            if missing:
+                raise ValueError(f"{name} has no {', '.join(missing)}: give one for each array of x")
+            return [value[key] for key in self.keys]
+        if isinstance(value, dict):
+            raise TypeError(f"{name} must not be a dict where x is none")
+        if len(value) != len(self.arrays):
+            raise ValueError(f"{name} has {len(value)} items for {len(self.arrays)} arrays of x")
+        return list(value)
