@@ -18,11 +18,13 @@ from fastnet.backends._numba.differences import incremental, nodal
 from fastnet.backends._numba.evaluate import evaluate
 from fastnet.backends._numba.loop import loop
 from fastnet.backends._numba.stages import (
+    stage_backward,
     stage_differences,
     stage_forward,
     stage_loop,
     stage_loss,
     stage_loss_and_gradient,
+    stage_units,
 )
 from fastnet.backends._numba.threads import get_num_threads, set_num_threads
 from fastnet.backends._numba.training import Dataset, stage_train, train
@@ -47,11 +49,13 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
+    "stage_backward",
     "stage_differences",
     "stage_forward",
     "stage_loop",
     "stage_loss",
     "stage_loss_and_gradient",
     "stage_train",
+    "stage_units",
     "train",
 ]

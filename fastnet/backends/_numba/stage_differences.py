@@ -88,11 +88,13 @@ def move_columns(begin: int, end: int, number: int, at: Pass, base: Base, to: Co
                 else:
                     work.answers[:, :, lane] = 0
         totals[:] = 0
+        work.crossed[:] = 0
         for row in range(at.rows):
             change_losses(base, row, work)
             for lane in range(LANES):
                 totals[lane] += work.change[lane]
         for k in range(several):
+            to.kinked[column, first + k] |= work.crossed[2 * k] | work.crossed[2 * k + 1]
             to.found[column, first + k] = (totals[2 * k] - totals[2 * k + 1]) * to.scale
 
 
@@ -229,7 +231,7 @@ class Differences:
             labels=labels,
             targets=targets,
             h=self.h,
-            widest=max(self._column_units(0), spec.classes, *(stage.outputs for stage in spec.stages[1:])),
+            widest=max(self._column_units(0), spec.classes, *map(self._widest, range(1, len(spec.stages)))),
         )
 
     def run(self, nodal: bool) -> tuple[list[FloatArray], list[npt.NDArray[np.bool_]]]:
@@ -257,6 +259,13 @@ class Differences:
         """How many neighbouring units a parameter of a stage moves."""
         stage, record = self.spec.stages[number], self.at.stages[number]
         return int(record.positions) if stage.weight is not None and stage.kind != StageKind.AFFINE else 1
+
+    def _widest(self, number: int) -> int:
+        """The most units that moves are of before or behind a later stage, which may take its inputs by channels."""
+        stage = self.spec.stages[number]
+        spreads = stage.windows is not None and self._column_units(0) % (stage.windows.height * stage.windows.width)
+        spreads = spreads or (stage.kind == StageKind.BATCH_NORM and self._column_units(0) % stage.positions)
+        return max(stage.outputs, stage.inputs if spreads else 0)
 
     def _tail(self, number: int) -> float:
         """What it costs, in products, to carry the moves of a column of a stage to the answers."""

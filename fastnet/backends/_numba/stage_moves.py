@@ -16,6 +16,7 @@ from fastnet.backends._numba.elementary import LANES
 from fastnet.backends._numba.jit import jit
 from fastnet.backends._numba.losses import Answer
 from fastnet.backends._numba.stage_network import Pass
+from fastnet.backends.spec import Loss, Output
 from fastnet.backends.stages import StageKind
 
 
@@ -46,6 +47,7 @@ class Work(NamedTuple):
     answers: FloatArray  # (rows, classes, LANES): moves of the answers, a lane for each perturbation
     soft: FloatArray  # (classes + 2, LANES)
     change: FloatArray  # (LANES,)
+    crossed: IntArray  # (LANES,): whether a move took an answer across a kink of the loss
 
 
 @jit(inline=True)
@@ -58,6 +60,7 @@ def new_work(base: Base, rows: int) -> Work:
         np.zeros((rows, classes, LANES)),
         np.empty((classes + 2, LANES)),
         np.empty(LANES),
+        np.zeros(LANES, np.int64),
     )
 
 
@@ -134,8 +137,8 @@ def carry(at: Pass, base: Base, number: int, first: int, units: int, lane: int, 
         together = 1
         if kind == StageKind.BATCH_NORM:
             together = stage.positions
-        elif kind == StageKind.MAX_POOLING or kind == StageKind.AVERAGE_POOLING:
-            together = stage.height * stage.width
+        elif kind != StageKind.AFFINE and kind != StageKind.ACTIVATION and kind != StageKind.DROPOUT:
+            together = stage.height * stage.width  # of a channel
         if first % together != 0 or units % together != 0:  # The stage would take apart what belongs together.
             all_moves = then[: stage.inputs * rows]
             all_moves[:] = 0
@@ -189,8 +192,14 @@ def carry(at: Pass, base: Base, number: int, first: int, units: int, lane: int, 
 
 @jit()
 def change_losses(base: Base, row: int, work: Work) -> None:
-    # work.answers -> work.change (LANES,), of the loss of a row.
+    # work.answers -> work.change (LANES,), of the loss of a row, and work.crossed.
     of_row = Answer(base.last[row], base.y[row], base.likeliest[row], base.labels[row], base.targets[row])
     losses.loss_differences(
         base.output, base.loss, base.loss_constant, of_row, work.answers[row], work.soft, work.change
     )
+    if base.loss == Loss.ABSOLUTE_ERROR:
+        for k in range(base.y.shape[1]):
+            error = of_row.y[k] - losses.target_of(of_row, k)
+            moves = work.soft[k] if base.output == Output.SOFTMAX else work.answers[row, k]
+            for lane in range(LANES):
+                work.crossed[lane] |= 1 if (error > 0) != (error + moves[lane] > 0) else 0

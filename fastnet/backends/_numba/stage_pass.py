@@ -177,15 +177,24 @@ def answer(work: Pass, spec: StageSpec) -> FloatArray:
     return y
 
 
-def backward(
-    work: Pass, spec: StageSpec, t: FloatArray | IntArray, y: FloatArray, inputs: bool
-) -> tuple[list[FloatArray], FloatArray | None]:
-    """Return the gradient without that of the penalty, and that with respect to x if `inputs`, after the pass."""
-    rows, dtype = work.rows, y.dtype
+def derivative(spec: StageSpec, t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
+    """Return the derivative of the loss with respect to the last stage's units, shape (batch, classes)."""
     dy = functions.loss_derivative(spec.loss, y, functions.target_rows(t, y), spec.loss_constant)
     dy = losses.softmax_backward(y, dy) if spec.output == Output.SOFTMAX else dy
+    of_units: FloatArray = dy / y.dtype.type(len(y))
+    return of_units
+
+
+def backward(
+    work: Pass, spec: StageSpec, d_last: FloatArray, inputs: bool
+) -> tuple[list[FloatArray], FloatArray | None]:
+    """Return the gradient without that of the penalty, and that with respect to x if `inputs`, after the pass.
+
+    `d_last`, shape (batch, classes), is the derivative with respect to the last stage's units.
+    """
+    rows, dtype = work.rows, d_last.dtype
     d = np.empty_like(work.units)
-    d[-dy.size :].reshape(spec.classes, rows)[:] = (dy / dtype.type(rows)).T
+    d[-d_last.size :].reshape(spec.classes, rows)[:] = d_last.T
     found: list[list[FloatArray]] = []
     with_parameters = [stage.weight is not None for stage in spec.stages]
     for number in reversed(range(len(spec.stages))):

@@ -77,9 +77,30 @@ def stage_loss_and_gradient(
     work = training_pass(spec, x, slopes=True)
     stage_pass.forward(work)
     y = stage_pass.answer(work, spec)
-    gradients, d_x = stage_pass.backward(work, spec, t, y, inputs)
+    gradients, d_x = stage_pass.backward(work, spec, stage_pass.derivative(spec, t, y), inputs)
     _count(spec, work)
     return _loss_of(spec, y, t), _numpy.stages.with_decays(spec, gradients), d_x
+
+
+@_numpy.quietly
+def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
+    """Return the last stage's units in training, shape (batch, classes)."""
+    work = training_pass(spec, x, slopes=False)
+    stage_pass.forward(work)
+    if counts:
+        _count(spec, work)
+    return stage_pass.last_units(work, spec)
+
+
+@_numpy.quietly
+def stage_backward(
+    spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
+) -> tuple[list[FloatArray], FloatArray | None]:
+    """Return the gradient of a function of the last stage's units, of which `d` is the derivative with respect to them."""
+    work = training_pass(spec, x, slopes=True)
+    stage_pass.forward(work)
+    gradients, d_x = stage_pass.backward(work, spec, d, inputs)
+    return _numpy.stages.with_decays(spec, gradients), d_x
 
 
 def stage_loop(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:

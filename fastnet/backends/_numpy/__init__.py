@@ -29,11 +29,13 @@ from fastnet.backends._numpy.functions import (
 )
 from fastnet.backends._numpy.native import evaluate
 from fastnet.backends._numpy.stages import (
+    stage_backward,
     stage_differences,
     stage_forward,
     stage_loop,
     stage_loss,
     stage_loss_and_gradient,
+    stage_units,
 )
 
 __all__ = [
@@ -62,11 +64,13 @@ __all__ = [
     "set_num_threads",
     "softmax",
     "softmax_backward",
+    "stage_backward",
     "stage_differences",
     "stage_forward",
     "stage_loop",
     "stage_loss",
     "stage_loss_and_gradient",
+    "stage_units",
     "target_rows",
     "with_decay",
 ]

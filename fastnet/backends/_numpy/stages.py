@@ -16,10 +16,11 @@ from fastnet.backends._numpy.functions import (
     quietly,
     softmax,
     softmax_backward,
+    softmax_difference,
     target_rows,
 )
 from fastnet.backends._numpy.stage_kinds import KINDS, Step
-from fastnet.backends.spec import Output
+from fastnet.backends.spec import Loss, Output
 from fastnet.backends.stages import Stage, StageKind, StageSpec
 
 NUMBERS_AT_ONCE = 2**20  # in the moves that go through a stage together: 8 MB in float64
@@ -90,11 +91,34 @@ def stage_loss_and_gradient(
     y = _answer(spec, steps)
     d = loss_derivative(spec.loss, y, target_rows(t, y), spec.loss_constant)
     d = (softmax_backward(y, d) if spec.output == Output.SOFTMAX else d) / y.dtype.type(len(x))
+    return _loss(spec, steps, t), *_backward(spec, steps, d, inputs)
+
+
+def _backward(
+    spec: StageSpec, steps: list[Step], d: FloatArray, inputs: bool
+) -> tuple[list[FloatArray], FloatArray | None]:
     gradients: list[FloatArray] = []
     for step in reversed(steps):
         d, of_stage = step.backward(d)
         gradients = of_stage + gradients
-    return _loss(spec, steps, t), with_decays(spec, gradients), d if inputs else None
+    return with_decays(spec, gradients), d if inputs else None
+
+
+@quietly
+def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
+    """Return the last stage's units in training, shape (batch, classes)."""
+    steps = run(spec, x, training=True)
+    if counts:
+        count_pass(spec, _moments(steps))
+    return steps[-1].y
+
+
+@quietly
+def stage_backward(
+    spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
+) -> tuple[list[FloatArray], FloatArray | None]:
+    """Return the gradient of a function of the last stage's units, of which `d` is the derivative with respect to them."""
+    return _backward(spec, run(spec, x, training=True), d, inputs)
 
 
 def with_decays(spec: StageSpec, gradients: list[FloatArray]) -> list[FloatArray]:
@@ -160,6 +184,10 @@ def stage_differences(
             kinked |= met
         dz = spread(moves, first, spec.classes).reshape(-1, spec.classes)
         z, wanted = (np.tile(rows, (len(moves), 1)) for rows in (steps[-1].y, targets))
+        if spec.loss == Loss.ABSOLUTE_ERROR:
+            soft = spec.output == Output.SOFTMAX
+            error, dy = (softmax(z) if soft else z) - wanted, softmax_difference(z, dz) if soft else dz
+            kinked |= ((error > 0) != (error + dy > 0)).reshape(len(moves), -1).any(axis=1)
         of_rows = loss_differences(spec, z, dz, wanted).reshape(len(moves), -1)
         return of_rows.mean(axis=1, dtype=np.float64), kinked
 
