@@ -23,13 +23,23 @@ from pathlib import Path
 import bench_differences
 import bench_matmul
 import bench_network
+import bench_second_order
 import bench_stages
 import bench_threads
 import bench_training
 import bench_verdicts
 from _measure import FULL, NOTES, QUICK, environment, measure, table, verdict
 
-PARTS = (bench_differences, bench_training, bench_network, bench_stages, bench_matmul, bench_verdicts, bench_threads)
+PARTS = (
+    bench_differences,
+    bench_training,
+    bench_network,
+    bench_stages,
+    bench_second_order,
+    bench_matmul,
+    bench_verdicts,
+    bench_threads,
+)
 
 
 def main() -> None:

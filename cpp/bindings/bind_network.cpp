@@ -98,8 +98,9 @@ template <Differences kind> py::tuple exact_differences(py::handle spec, py::han
         using T = decltype(zero);
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
-        require_step<T>(kind == Differences::second ? h * h : h);
         require_step<T>(h);
+        require(kind != Differences::second || (static_cast<T>(h * h) > 0 && std::isfinite(static_cast<T>(h * h))),
+                "the square of h must be positive and finite in the network's type");
         const auto [arrays, places] = empty_gradient(net);
         const LayerGradient<T>* to = places.data();
         py::list kinked;
