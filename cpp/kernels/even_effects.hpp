@@ -87,7 +87,7 @@ template <class T> class EvenEffects {
         find_unit_obstacles(phi, point, block, moves, results.obstacles + block.j);
         T* const effects = results.effects + block.j;
         const bool direct = direct_.handles(block.l);
-        if (direct && direct_.takes_series(phi, block, moves)) {
+        if (direct && direct_.takes_series(phi, block, moves, small_move<T> / 2)) {
             const LossSeries<T> series = loss_series(base_.answer(block.row), base_.target(block.row).label,
                                                      direct_.slopes_of(block), results.stride);
             for (Index v = 0; v < moves.count; ++v) {

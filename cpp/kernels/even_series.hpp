@@ -13,10 +13,10 @@ namespace fastnet::FASTNET_TARGET {
 template <class T> struct LossSeries {
     Vec<T> c1, c2, c3, c4;
 
-    // The sum of the changes for the values even + odd and even - odd, whose sixth power is below rounding.
+    // The sum of the changes for the values m + q and m - q. What it leaves out is of the order of m q^4 and q^6.
     FASTNET_INLINE Vec<T> sum_of_changes(const Pair<T>& v) const {
-        const Vec<T> m = v.even, square = v.odd * v.odd;
-        return 2 * (m * (c1 + 3 * c3 * square) + c2 * (square + m * m) + c4 * square * square);
+        const Vec<T> m = v.even, mm = m * m, qq = v.odd * v.odd;
+        return 2 * (m * (c1 + c3 * (mm + 3 * qq)) + c2 * (mm + qq) + c4 * qq * (6 * mm + qq));
     }
 };
 

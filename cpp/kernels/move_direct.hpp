@@ -39,7 +39,7 @@ template <class T> class DirectMoves {
         const Index stride = results.stride;
         const Target<T> target = base_.target(block.row);
         T* const odd = results.effects + block.j;
-        if (Small && takes_series(phi, block, moves)) {
+        if (Small && takes_series(phi, block, moves, 2 * small_move<T>)) {
             constexpr T shortest = sizeof(T) == 8 ? T(1e-5) : T(5e-3); // range^3 / 24 is below rounding
             const Answer<T> answer = base_.answer(block.row);
             const T* slopes = slopes_of(block);
@@ -54,13 +54,13 @@ template <class T> class DirectMoves {
         }
     }
 
-    // Whether the moves are so short, and the way to the loss so plain, that a series tells their effects.
-    template <class Phi> bool takes_series(Phi phi, const UnitBlock& block, const Moves<T>& moves) const {
+    // Whether the moves are so short, and the way to the loss so plain, that a series tells their effects: `range` is
+    // how far one class may move against another.
+    template <class Phi> bool takes_series(Phi phi, const UnitBlock& block, const Moves<T>& moves, T range) const {
         const Index last = net_.depth - 1;
         const bool linear = block.l == last || net_.layers[last].activation == Activation::identity;
         return linear && net_.output == Output::softmax && net_.loss == Loss::cross_entropy &&
-               moves.longest <= small_move<T> && range_of(phi, block, moves) <= 2 * small_move<T> &&
-               !base_.target(block.row).row;
+               moves.longest <= small_move<T> && range_of(phi, block, moves) <= range && !base_.target(block.row).row;
     }
 
     // How each class moves with the block's units: (classes, padded units).
