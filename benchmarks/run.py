@@ -24,6 +24,7 @@ import bench_derivatives
 import bench_differences
 import bench_matmul
 import bench_network
+import bench_second_order
 import bench_stages
 import bench_threads
 import bench_training
@@ -35,6 +36,7 @@ PARTS = (
     bench_training,
     bench_network,
     bench_stages,
+    bench_second_order,
     bench_matmul,
     bench_verdicts,
     bench_threads,

@@ -24,8 +24,8 @@ FACES = {
         set_num_threads sigmoid silu softmax softplus step_function tanh use_backend
     """,
     "fastnet.backends": """
-        MOST_THREADS NAMES Backend StageBackend StagePartBackend TrainingBackend active available build_info get
-        get_num_threads has_extension set_num_threads use_backend
+        MOST_THREADS NAMES Backend SecondOrderBackend StageBackend StagePartBackend TrainingBackend active available
+        build_info get get_num_threads has_extension set_num_threads use_backend
     """,
     "fastnet.book": "ch04 ch05 ch07 ch08 common dataset pickle",
     "fastnet.checking": """
@@ -44,7 +44,8 @@ FACES = {
         Softplus Step Tanh
     """,
     "fastnet.networks": """
-        ALGORITHMS AffineChain DeepConvNet MultiLayerNet Network NumericalGradient SimpleConvNet SimpleNet TwoLayerNet
+        ALGORITHMS AffineChain DeepConvNet HessianDiagonal MultiLayerNet Network NumericalGradient SimpleConvNet
+        SimpleNet TwoLayerNet
     """,
     "fastnet.optimizers": """
         OPTIMIZERS SGD AdaGrad Adam Constant CosineAnnealing Momentum Nesterov Optimizer RMSprop Schedule StepDecay

@@ -88,14 +88,19 @@ py::array loop(py::handle spec, py::handle x, py::handle t, double h, py::handle
     });
 }
 
-// Returns the gradient by exact differences, (arrays, diagnostics). The diagnostics are the numbers of `Diagnostics`
-// and for each layer a bool array (outputs): whether the unit met a kink.
-py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double h, bool nodal) {
+enum class Differences { incremental, nodal, second };
+
+// Returns the gradient by exact differences, or the diagonal of the Hessian by second ones, as (arrays, diagnostics).
+// The diagnostics are the numbers of `Diagnostics` and for each layer a bool array (outputs): whether the unit met a
+// kink.
+template <Differences kind> py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double h) {
     return with_network_type(spec, [&](auto zero) {
         using T = decltype(zero);
         const NetworkView<T> net(spec);
         const BatchView<T> data(net, x, t);
         require_step<T>(h);
+        require(kind != Differences::second || (static_cast<T>(h * h) > 0 && std::isfinite(static_cast<T>(h * h))),
+                "the square of h must be positive and finite in the network's type");
         const auto [arrays, places] = empty_gradient(net);
         const LayerGradient<T>* to = places.data();
         py::list kinked;
@@ -109,7 +114,9 @@ py::tuple exact_differences(py::handle spec, py::handle x, py::handle t, double 
         Diagnostics d{0, 0, 0, 0, kinked_places.data()};
         {
             const KernelCall call;
-            (nodal ? kernels<T>().nodal : kernels<T>().incremental)(net.network, data.batch, h, to, d);
+            (kind == Differences::nodal    ? kernels<T>().nodal
+             : kind == Differences::second ? kernels<T>().hessian_diagonal
+                                           : kernels<T>().incremental)(net.network, data.batch, h, to, d);
         }
         return py::make_tuple(arrays, py::make_tuple(d.loss, d.evaluations, d.fallbacks, d.kinks, kinked));
     });
@@ -121,14 +128,11 @@ void register_network(py::module_& m) {
     m.def("forward", forward, py::arg("spec"), py::arg("x"));
     m.def("loss", loss, py::arg("spec"), py::arg("x"), py::arg("t"));
     m.def("loss_and_gradient", loss_and_gradient, py::arg("spec"), py::arg("x"), py::arg("t"));
-    m.def(
-        "incremental",
-        [](py::handle spec, py::handle x, py::handle t, double h) { return exact_differences(spec, x, t, h, false); },
-        py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("h"));
-    m.def(
-        "nodal",
-        [](py::handle spec, py::handle x, py::handle t, double h) { return exact_differences(spec, x, t, h, true); },
-        py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("h"));
+    m.def("incremental", exact_differences<Differences::incremental>, py::arg("spec"), py::arg("x"), py::arg("t"),
+          py::arg("h"));
+    m.def("nodal", exact_differences<Differences::nodal>, py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("h"));
+    m.def("hessian_diagonal", exact_differences<Differences::second>, py::arg("spec"), py::arg("x"), py::arg("t"),
+          py::arg("h"));
     m.def("loop", loop, py::arg("spec"), py::arg("x"), py::arg("t"), py::arg("h"), py::arg("entries"));
 }
 

@@ -40,6 +40,8 @@ template <class T> struct Kernels {
                         Diagnostics& diagnostics);
     void (*nodal)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
                   Diagnostics& diagnostics);
+    void (*hessian_diagonal)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
+                             Diagnostics& diagnostics);
     void (*train)(const Network<T>& net, const Training<T>& training);
     StageKernels<T> stages;
 };

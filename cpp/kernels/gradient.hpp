@@ -11,13 +11,13 @@
 
 namespace fastnet::FASTNET_TARGET {
 
-template <class T> class GradientAccumulator {
+template <class T, class Effects = MoveEffects<T>> class GradientAccumulator {
   public:
     // `cost` is the approximate work for each row, in forward passes.
     GradientAccumulator(const Network<T>& net, const Batch<T>& batch, double h, double cost,
                         const LayerGradient<T>* gradient, Diagnostics& diagnostics)
         : net_(net), batch_(batch), h_(static_cast<T>(h)),
-          scale_(static_cast<T>(1 / (2 * static_cast<double>(h_) * static_cast<double>(batch.rows)))),
+          scale_(static_cast<T>(1 / (divisor(static_cast<double>(h_)) * static_cast<double>(batch.rows)))),
           gradient_(gradient), diagnostics_(diagnostics), chunk_rows_(chunk_rows(net, batch)),
           base_(net, batch, chunk_rows_), effects_(base_),
           workers_(workers_for(cost * multiply_add * multiply_adds(net) * static_cast<double>(batch.rows))),
@@ -90,8 +90,8 @@ template <class T> class GradientAccumulator {
     }
 
     const BasePoints<T>& base() const { return base_; }
-    const MoveEffects<T>& effects() const { return effects_; }
-    typename MoveEffects<T>::Workspace& work(int worker) const { return works_[worker]; }
+    const Effects& effects() const { return effects_; }
+    typename Effects::Workspace& work(int worker) const { return works_[worker]; }
     int workers() const { return workers_; }
     Index most_rows() const { return chunk_rows_; }
     T h() const { return h_; }
@@ -116,6 +116,9 @@ template <class T> class GradientAccumulator {
         const Array<Index> count;        // (rows)
         const DistinctValues<T> distinct;
     };
+
+    // What the effects are divided by.
+    static double divisor(double h) { return Effects::power == 1 ? 2 * h : h * h; }
 
     static constexpr Index most_elements = (Index{8} << 20) / static_cast<Index>(sizeof(T)); // of a table
 
@@ -208,13 +211,13 @@ template <class T> class GradientAccumulator {
         });
     }
 
-    // Adds the penalty's gradient of layer l's weight.
+    // Adds the penalty's derivative with respect to layer l's weight, the first or the second.
     void add_penalty(Index l) const {
         const T decay = static_cast<T>(net_.weight_decay);
         if (decay != 0) {
             const Layer<T>& layer = net_.layers[l];
             for (Index i = 0; i < layer.inputs * layer.outputs; ++i) {
-                gradient_[l].weight[i] += decay * layer.weight[i];
+                gradient_[l].weight[i] += Effects::power == 1 ? decay * layer.weight[i] : decay;
             }
         }
     }
@@ -232,14 +235,14 @@ template <class T> class GradientAccumulator {
 
     const Network<T>& net_;
     const Batch<T>& batch_;
-    const T h_, scale_; // scale: 1 / 2hN
+    const T h_, scale_; // scale: 1 / 2hN, or 1 / h^2 N
     const LayerGradient<T>* gradient_;
     Diagnostics& diagnostics_;
     const Index chunk_rows_;
     BasePoints<T> base_;
-    const MoveEffects<T> effects_;
+    const Effects effects_;
     const int workers_;
-    FixedList<typename MoveEffects<T>::Workspace> works_;
+    FixedList<typename Effects::Workspace> works_;
     FixedList<Values> values_;
     FixedList<Array<unsigned char>> obstacles_;
     Index units_ = 0;

@@ -47,7 +47,7 @@ template <class T> class DeepMoves {
     void enqueue(const UnitBlock& block, const Moves<T>& moves, Differ&& differ, const Results<T>& results,
                  Queue& queue) const {
         for (Index v = 0; v < moves.count; ++v) {
-            T* const odd = results.odd + v * results.stride + block.j;
+            T* const odd = results.effects + v * results.stride + block.j;
             store(odd, Vec<T>{});
             for (const T sign : {T(1), T(-1)}) {
                 const Vec<T> dv = differ(sign * moves.d[v]);
@@ -96,15 +96,6 @@ template <class T> class DeepMoves {
     }
 
   private:
-    static void clear_padding(T* rows, Index count, Index columns) {
-        const Index stride = padded<T>(columns), padding = stride - columns;
-        if (padding > 0) {
-            for (Index r = 0; r < count; ++r) {
-                std::memset(rows + r * stride + columns, 0, static_cast<std::size_t>(padding) * sizeof(T));
-            }
-        }
-    }
-
     // d (moves, padded) of layer l's pre-activations -> the differences of its units, in place.
     void differ_layer(Index l, Index row, Queue& queue, T* d) const {
         const Layer<T>& layer = net_.layers[l];

@@ -36,20 +36,16 @@ template <class T> class DirectMoves {
     template <bool Small, class Phi, class Differ>
     void evaluate(Phi phi, const UnitBlock& block, const Moves<T>& moves, Differ&& differ, const Results<T>& results,
                   const Workspace& work) const {
-        const Index last = net_.depth - 1, stride = results.stride;
+        const Index stride = results.stride;
         const Target<T> target = base_.target(block.row);
-        T* const odd = results.odd + block.j;
-        const bool in_last = block.l == last;
-        const bool linear = in_last || net_.layers[last].activation == Activation::identity;
-        const T furthest = phi.steepest() * moves.longest;
-        const T range = 2 * furthest * (in_last ? T(1) : steepest_weight_); // of a class, less that of another
-        if (Small && linear && range <= 2 * small_move<T> && net_.output == Output::softmax &&
-            net_.loss == Loss::cross_entropy && !target.row) {
+        T* const odd = results.effects + block.j;
+        if (Small && takes_series(phi, block, moves, 2 * small_move<T>)) {
             constexpr T shortest = sizeof(T) == 8 ? T(1e-5) : T(5e-3); // range^3 / 24 is below rounding
             const Answer<T> answer = base_.answer(block.row);
             const T* slopes = slopes_of(block);
-            return range <= shortest ? evaluate_by_series<3>(answer, target.label, slopes, moves, differ, odd, stride)
-                                     : evaluate_by_series<5>(answer, target.label, slopes, moves, differ, odd, stride);
+            return range_of(phi, block, moves) <= shortest
+                       ? evaluate_by_series<3>(answer, target.label, slopes, moves, differ, odd, stride)
+                       : evaluate_by_series<5>(answer, target.label, slopes, moves, differ, odd, stride);
         }
         for (Index i = 0; i < moves.count; ++i) {
             const Vec<T> above = loss_change(block, differ(moves.d[i]), target, results, work);
@@ -58,9 +54,23 @@ template <class T> class DirectMoves {
         }
     }
 
-  private:
+    // Whether the moves are so short, and the way to the loss so plain, that a series tells their effects: `range` is
+    // how far one class may move against another.
+    template <class Phi> bool takes_series(Phi phi, const UnitBlock& block, const Moves<T>& moves, T range) const {
+        const Index last = net_.depth - 1;
+        const bool linear = block.l == last || net_.layers[last].activation == Activation::identity;
+        return linear && net_.output == Output::softmax && net_.loss == Loss::cross_entropy &&
+               moves.longest <= small_move<T> && range_of(phi, block, moves) <= range && !base_.target(block.row).row;
+    }
+
     // How each class moves with the block's units: (classes, padded units).
     const T* slopes_of(const UnitBlock& block) const { return slopes_[net_.depth - 1 - block.l].data() + block.j; }
+
+  private:
+    // How far a class moves at most, less another one.
+    template <class Phi> T range_of(Phi phi, const UnitBlock& block, const Moves<T>& moves) const {
+        return 2 * phi.steepest() * moves.longest * (block.l == net_.depth - 1 ? T(1) : steepest_weight_);
+    }
 
     // The change of the loss when the values of a block's units change by `dv`.
     Vec<T> loss_change(const UnitBlock& block, Vec<T> dv, Target<T> target, const Results<T>& results,

@@ -11,6 +11,8 @@ namespace fastnet::FASTNET_TARGET {
 
 template <class T> class MoveEffects {
   public:
+    static constexpr int power = 1; // of d, to which the effect is proportional for short moves
+
     explicit MoveEffects(const BasePoints<T>& base) : base_(base), net_(base.net), direct_(base), deep_(base) {}
 
     // A thread's own workspace.
@@ -33,7 +35,7 @@ template <class T> class MoveEffects {
             const UnitBlock block{l, row, j, min_index(lanes<T>, layer.outputs - j)};
             if (!wanted.any(j, block.units)) {
                 for (Index v = 0; v < count; ++v) {
-                    store(results.odd + v * stride + j, Vec<T>{});
+                    store(results.effects + v * stride + j, Vec<T>{});
                 }
                 continue;
             }
@@ -60,31 +62,11 @@ template <class T> class MoveEffects {
         const auto differ = [&](T d) {
             return phi.template difference<Small>(point, phi.template move<Small>(splat(d)));
         };
-        unsigned char* const obstacles = results.obstacles + block.j;
-        if constexpr (Phi::kinked || Phi::seamed) {
-            for (Index v = 0; v < moves.count; ++v) {
-                const T d = moves.d[v];
-                record<T>(obstacles, block.units, Phi::kinked ? obstacle::kink : obstacle::far,
-                          changes_side<T>(point.a, splat(d)) | changes_side<T>(point.a, splat(-d)));
-            }
-        }
-        if (Phi::bends && moves.longest > 1) {
-            record<T>(obstacles, block.units, obstacle::far, Vec<Bits<T>>{} == 0);
-        }
+        find_unit_obstacles(phi, point, block, moves, results.obstacles + block.j);
         if (direct_.handles(block.l)) {
             direct_.template evaluate<Small>(phi, block, moves, differ, results, work.direct);
         } else {
             deep_.enqueue(block, moves, differ, results, work.queue);
-        }
-    }
-
-    static void clear_others(UnitMask wanted, Index units, Index count, const Results<T>& results) {
-        for (Index j = 0; j < units; ++j) {
-            if (!wanted.which[j]) {
-                for (Index v = 0; v < count; ++v) {
-                    results.odd[v * results.stride + j] = 0;
-                }
-            }
         }
     }
 

@@ -45,7 +45,7 @@ template <class T> struct Moves {
 
 // Where the effects of the moves of a layer's units go.
 template <class T> struct Results {
-    T* odd; // (moves, stride): psi(d) - psi(-d)
+    T* effects; // (moves, stride): psi(d) - psi(-d), or psi(d) + psi(-d)
     Index stride;
     unsigned char* obstacles; // (outputs): what any of the unit's moves meets is added
 };
@@ -89,6 +89,43 @@ FASTNET_INLINE void find_obstacles(const BasePoint<T>& point, Vec<T> d, bool smo
     }
     if constexpr (Phi::bends) {
         record_mask(obstacle::far, absolute<T>(d) > 1);
+    }
+}
+
+// Records what the moves of a block's units themselves meet at their own activation.
+template <class Phi, class T>
+void find_unit_obstacles(Phi, const BasePoint<T>& point, const UnitBlock& block, const Moves<T>& moves,
+                         unsigned char* obstacles) {
+    if constexpr (Phi::kinked || Phi::seamed) {
+        for (Index v = 0; v < moves.count; ++v) {
+            const T d = moves.d[v];
+            record<T>(obstacles, block.units, Phi::kinked ? obstacle::kink : obstacle::far,
+                      changes_side<T>(point.a, splat(d)) | changes_side<T>(point.a, splat(-d)));
+        }
+    }
+    if (Phi::bends && moves.longest > 1) {
+        record<T>(obstacles, block.units, obstacle::far, Vec<Bits<T>>{} == 0);
+    }
+}
+
+// Makes the effects of units that are not wanted 0.
+template <class T> void clear_others(UnitMask wanted, Index units, Index count, const Results<T>& results) {
+    for (Index j = 0; j < units; ++j) {
+        if (!wanted.which[j]) {
+            for (Index v = 0; v < count; ++v) {
+                results.effects[v * results.stride + j] = 0;
+            }
+        }
+    }
+}
+
+// Makes what stands behind the columns of padded rows 0.
+template <class T> void clear_padding(T* rows, Index count, Index columns) {
+    const Index stride = padded<T>(columns), padding = stride - columns;
+    if (padding > 0) {
+        for (Index r = 0; r < count; ++r) {
+            std::memset(rows + r * stride + columns, 0, static_cast<std::size_t>(padding) * sizeof(T));
+        }
     }
 }
 

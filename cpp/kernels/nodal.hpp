@@ -6,15 +6,17 @@
 // first two nodes is checked at a third, the one through three at a fourth. A unit is unfit where the check fails, or
 // where the way to the furthest node meets an obstacle: a kink, or more than the range in which a few nodes tell the
 // whole. Its moves are then evaluated one by one.
+//
+// The same holds for the even part, psi(hx) + psi(-hx), whose polynomial has the powers 2, 4, 6 in place of 1, 3, 5.
 #pragma once
 
 #include "kernels/gradient.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
-template <class T> class Nodal {
+template <class T, class Effects> class Nodal {
   public:
-    explicit Nodal(GradientAccumulator<T>& accumulator)
+    explicit Nodal(GradientAccumulator<T, Effects>& accumulator)
         : accumulator_(accumulator), base_(accumulator.base()), net_(base_.net), terms_(net_.depth), unfit_(net_.depth),
           fits_(net_.depth * accumulator.most_rows()) {
         for (Index l = 0; l < net_.depth; ++l) {
@@ -74,26 +76,26 @@ template <class T> class Nodal {
 
         T widest = greatest_size(base_.input(l, row), layer.inputs);
         widest = layer.bias && widest < 1 ? T(1) : widest;
-        constexpr T extreme = sizeof(T) == 8 ? T(1e30) : T(1e7); // its fifth power is finite
+        constexpr T extreme = sizeof(T) == 8 ? T(1e30) : even ? T(1e6) : T(1e7); // its fifth or sixth power is finite
         if (!(widest < extreme && 1 / widest < extreme)) {
             return fit_none(p, widest > 0);
         }
 
         const T furthest = accumulator_.h() * widest;
         const T moves[] = {furthest * nodes[0], furthest * nodes[1], furthest * nodes[2], furthest * nodes[3]};
-        const Array<T> odd(4 * stride);
+        const Array<T> effects(4 * stride);
         const Array<unsigned char> obstacles(layer.outputs);
         obstacles.zeroed();
         auto& work = accumulator_.work(worker);
         const auto evaluate = [&](Index node, Index count, UnitMask wanted) {
-            const Results<T> results{odd.data() + node * stride, stride, obstacles.data()};
+            const Results<T> results{effects.data() + node * stride, stride, obstacles.data()};
             accumulator_.effects().evaluate(l, row, moves + node, count, wanted, results, work);
         };
         evaluate(0, 3, {UnitMask::all});
-        const T tolerance = greatest_size(odd.data(), stride) * 100 * rounding;
-        if (fit_third(p, odd.data(), tolerance, obstacles.data()) > 0) {
+        const T tolerance = greatest_size(effects.data(), stride) * 100 * rounding;
+        if (fit_third(p, effects.data(), tolerance, obstacles.data()) > 0) {
             evaluate(3, 1, {UnitMask::some, p.unfit});
-            fit_fifth(p, odd.data(), tolerance);
+            fit_fifth(p, effects.data(), tolerance);
         }
 
         const Fits result = conclude(p, obstacles.data(), accumulator_.obstacles(l, worker));
@@ -111,13 +113,13 @@ template <class T> class Nodal {
     }
 
     // The polynomials of third degree through two nodes, checked at a third. Returns the number of unfit units that met
-    // no obstacle. odd (3, stride) are the effects at the nodes.
-    static Index fit_third(const Polynomials& p, const T* odd, T tolerance, const unsigned char* obstacles) {
+    // no obstacle. effects (3, stride) are the effects at the nodes.
+    static Index fit_third(const Polynomials& p, const T* effects, T tolerance, const unsigned char* obstacles) {
         constexpr T t2 = nodes[1] * nodes[1], t3 = nodes[2] * nodes[2];
         Index misses = 0;
         for (Index j = 0; j < p.stride; j += lanes<T>) {
-            const Vec<T> g1 = load(odd + j), g2 = load(odd + p.stride + j) / nodes[1];
-            const Vec<T> g3 = load(odd + 2 * p.stride + j) / nodes[2];
+            const Vec<T> g1 = load(effects + j), g2 = load(effects + p.stride + j) / lowest(nodes[1]);
+            const Vec<T> g3 = load(effects + 2 * p.stride + j) / lowest(nodes[2]);
             const Vec<T> b = (g1 - g2) / (1 - t2), a = g1 - b;
             store(p.c1 + j, a);
             store(p.c3 + j, b);
@@ -131,15 +133,17 @@ template <class T> class Nodal {
         return misses;
     }
 
-    // For the unfit units: the polynomials of fifth degree through three nodes, checked at a fourth; odd (4, stride).
-    static void fit_fifth(const Polynomials& p, const T* odd, T tolerance) {
+    // For the unfit units: the polynomials of fifth degree through three nodes, checked at a fourth; effects (4,
+    // stride).
+    static void fit_fifth(const Polynomials& p, const T* effects, T tolerance) {
         constexpr T t1 = 1, t2 = T(0.25), t3 = T(0.5625), t4 = T(0.0625); // squares of the nodes
         for (Index j = 0; j < p.outputs; ++j) {
             if (!p.unfit[j]) {
                 continue;
             }
-            const T g1 = odd[j], g2 = odd[p.stride + j] / nodes[1], g3 = odd[2 * p.stride + j] / nodes[2];
-            const T g4 = odd[3 * p.stride + j] / nodes[3];
+            const T g1 = effects[j], g2 = effects[p.stride + j] / lowest(nodes[1]),
+                    g3 = effects[2 * p.stride + j] / lowest(nodes[2]);
+            const T g4 = effects[3 * p.stride + j] / lowest(nodes[3]);
             const T d23 = (g3 - g2) / (t3 - t2), d31 = (g1 - g3) / (t1 - t3), c = (d31 - d23) / (t1 - t2);
             p.c5[j] = c;
             p.c3[j] = d23 - c * (t2 + t3);
@@ -168,7 +172,7 @@ template <class T> class Nodal {
 
     // From powers of x / widest to powers of x, and from differences to central differences.
     void scale(const Polynomials& p, T widest) const {
-        const T once = accumulator_.scale() / widest, square = 1 / (widest * widest);
+        const T once = accumulator_.scale() / lowest(widest), square = 1 / (widest * widest);
         for (Index j = 0; j < p.stride; j += lanes<T>) {
             store(p.c1 + j, load(p.c1 + j) * once);
             store(p.c3 + j, load(p.c3 + j) * (once * square));
@@ -211,7 +215,7 @@ template <class T> class Nodal {
             const auto add = [&](auto polynomial) {
                 multiply_transposed_nonzeros(base_.input(0, 0), layer.inputs, base_.inputs.nonzeros, rows, group, to,
                                              layer.outputs, accumulate, [=](Vec<T> total, T x, Index row, Index j) {
-                                                 return total + x * polynomial(x * x, row * stride + j);
+                                                 return total + lowest(x) * polynomial(x * x, row * stride + j);
                                              });
             };
             if (fifth) {
@@ -226,8 +230,8 @@ template <class T> class Nodal {
             const Array<T> power(powers * size);
             for (Index row = 0; row < rows; ++row) {
                 for (Index i = 0; i < inputs; ++i) {
-                    T value = x.data[row * x.row_stride + i];
-                    const T square = value * value;
+                    const T input = x.data[row * x.row_stride + i], square = input * input;
+                    T value = lowest(input);
                     for (Index p = 0; p < powers; ++p, value *= square) {
                         power[p * size + row * inputs + i] = value;
                     }
@@ -247,9 +251,19 @@ template <class T> class Nodal {
         }
     }
 
+    // The lowest power in the polynomials.
+    template <class X> FASTNET_INLINE static X lowest(X x) {
+        if constexpr (even) {
+            return x * x;
+        } else {
+            return x;
+        }
+    }
+
+    static constexpr bool even = Effects::power == 2;
     static constexpr T rounding = sizeof(T) == 8 ? T(2.220446049250313e-16) : T(1.1920929e-07);
 
-    GradientAccumulator<T>& accumulator_;
+    GradientAccumulator<T, Effects>& accumulator_;
     const BasePoints<T>& base_;
     const Network<T>& net_;
     FixedList<Array<T>> terms_;    // (3, rows, padded outputs): c1, c3, c5
@@ -258,12 +272,19 @@ template <class T> class Nodal {
     Index rows_ = 0;               // of the chunk
 };
 
+// `nodal` of the odd or the even part, whichever the effects are.
+template <class T, class Effects>
+void nodal_by(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
+              Diagnostics& diagnostics) {
+    GradientAccumulator<T, Effects> gradient(net, batch, h, 2, result, diagnostics);
+    Nodal<T, Effects> polynomials(gradient);
+    gradient.for_each_chunk([&](Index first, Index rows) { polynomials.add_chunk(first, rows, result); });
+}
+
 template <class T>
 void nodal(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
            Diagnostics& diagnostics) {
-    GradientAccumulator<T> gradient(net, batch, h, 2, result, diagnostics);
-    Nodal<T> polynomials(gradient);
-    gradient.for_each_chunk([&](Index first, Index rows) { polynomials.add_chunk(first, rows, result); });
+    nodal_by<T, MoveEffects<T>>(net, batch, h, result, diagnostics);
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -2,6 +2,7 @@
 #include "core/kernel_table.hpp"
 #include "kernels/backprop.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/hessian.hpp"
 #include "kernels/incremental.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/nodal.hpp"
@@ -30,6 +31,7 @@ constexpr Kernels<T> kernels{
     .loop = loop<T>,
     .incremental = incremental<T>,
     .nodal = nodal<T>,
+    .hessian_diagonal = hessian_diagonal<T>,
     .train = train<T>,
     .stages = stage_kernels<T>,
 };

@@ -45,6 +45,7 @@ __all__ = [
     "forward",
     "get_num_threads",
     "gradient",
+    "hessian_diagonal",
     "incremental",
     "loop",
     "loss",
@@ -84,6 +85,12 @@ def incremental(
 
 def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
     return _exact_differences(_core.nodal, spec, x, t, h)
+
+
+def hessian_diagonal(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+) -> tuple[list[FloatArray], Diagnostics]:
+    return _exact_differences(_core.hessian_diagonal, spec, x, t, h)
 
 
 def _exact_differences(

@@ -113,6 +113,16 @@ class TrainingBackend(Protocol):
 
 
 @runtime_checkable
+class SecondOrderBackend(Protocol):
+    """What a backend with second differences of its own offers besides; without it, the reference computes them."""
+
+    def hessian_diagonal(
+        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+    ) -> tuple[list[FloatArray], Diagnostics]:
+        """Return the second difference with respect to every parameter."""
+
+
+@runtime_checkable
 class StageBackend(Protocol):
     """What a backend that computes networks of stages offers besides: every one of fastnet's own.
 

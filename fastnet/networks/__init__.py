@@ -2,7 +2,7 @@
 
 from fastnet.networks.base import ALGORITHMS
 from fastnet.networks.chain import AffineChain
-from fastnet.networks.computation import NumericalGradient
+from fastnet.networks.computation import HessianDiagonal, NumericalGradient
 from fastnet.networks.convolutional import DeepConvNet, SimpleConvNet
 from fastnet.networks.network import Network
 from fastnet.networks.textbook import MultiLayerNet, SimpleNet, TwoLayerNet
@@ -11,6 +11,7 @@ __all__ = [
     "ALGORITHMS",
     "AffineChain",
     "DeepConvNet",
+    "HessianDiagonal",
     "MultiLayerNet",
     "Network",
     "NumericalGradient",

@@ -17,13 +17,14 @@ from fastnet.backends.spec import Diagnostics
 from fastnet.differentiation import numerical_gradient
 from fastnet.networks.computation import Computation, NumericalGradient
 from fastnet.networks.overriding import FUNCTION, overridden
+from fastnet.networks.second_order import SecondOrder
 from fastnet.saving import check_fits, load_arrays, save_arrays
 
 ALGORITHMS = ("auto", "nodal", "incremental", "loop")
 KIND = "parameters of a network of fastnet"  # what the file format calls such a file
 
 
-class BaseNetwork:
+class BaseNetwork(SecondOrder):
     """What all networks have in common.
 
     `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient`, `loss_and_gradient` and

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import TrainingBackend, active
+from fastnet.backends import SecondOrderBackend, TrainingBackend, _second_order, active
 from fastnet.backends._numpy import penalty, target_rows
 from fastnet.backends.spec import (
     Activation,
@@ -25,7 +25,7 @@ from fastnet.backends.spec import (
 )
 from fastnet.layers.activations import branch_of
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.computation import Computation, Float64Loss, NumericalGradient
+from fastnet.networks.computation import Computation, Float64Loss, HessianDiagonal, NumericalGradient
 from fastnet.networks.overriding import COMPUTES, FUNCTION, check_probabilities, overridden
 
 ROWS_AT_ONCE = 128  # of a gradient with respect to the inputs, which takes a matrix of as many rows and columns
@@ -206,6 +206,20 @@ class Chain(Computation):
         found = {name: piece.reshape(numbers[name].shape) for name, piece in zip(wanted, pieces, strict=True)}
         diagnostics = Diagnostics(backend.loss(spec, rows, t), 2 * len(entries) * len(rows))
         return NumericalGradient(found, diagnostics, dict.fromkeys(wanted, chosen))
+
+    def hessian_diagonal(self, rows: FloatArray, t: FloatArray | IntArray, h: float) -> HessianDiagonal:
+        spec, backend = self.spec, active()
+        if not spec.has_exact_difference:
+            raise ValueError("the cross entropy of an answer without softmax has no exact second difference")
+        compute = (backend if isinstance(backend, SecondOrderBackend) else _second_order).hessian_diagonal
+        diagonal, diagnostics = compute(spec, rows, t, h)
+        return HessianDiagonal(self.named(diagonal), diagnostics)
+
+    def hessian_vector_product(
+        self, rows: FloatArray, t: FloatArray | IntArray, v: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        along = [v[name] for name in self.names]
+        return self.named(_second_order.hessian_vector_product(self.spec, rows, t, along))
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
         return self._input_gradient(rows, t, active().gradient)

@@ -13,8 +13,21 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics
 
+ONLY_CHAINS = (
+    "it has layers other than affine ones and activations. Use fastnet.numerical_hessian of a function that gives its "
+    "loss"
+)
 
-class NumericalGradient(dict[str, FloatArray]):
+
+class Differences(dict[str, FloatArray]):
+    """What differences of the loss give: an array for each parameter's name, and how it was found."""
+
+    def __init__(self, arrays: dict[str, FloatArray], diagnostics: Diagnostics) -> None:
+        super().__init__(arrays)
+        self.diagnostics = diagnostics
+
+
+class NumericalGradient(Differences):
     """A gradient by central differences: an array for each parameter's name.
 
     Attributes
@@ -30,9 +43,19 @@ class NumericalGradient(dict[str, FloatArray]):
     def __init__(
         self, gradients: dict[str, FloatArray], diagnostics: Diagnostics, algorithms: Mapping[str, str]
     ) -> None:
-        super().__init__(gradients)
-        self.diagnostics = diagnostics
+        super().__init__(gradients, diagnostics)
         self.algorithms = dict(algorithms)
+
+
+class HessianDiagonal(Differences):
+    """The diagonal of a Hessian by second differences: an array for each parameter's name.
+
+    Attributes
+    ----------
+    diagnostics : Diagnostics
+        As for `NumericalGradient`. An entry of a unit that met a kink is a second difference across it: of the order of
+        1/h, and not near a second derivative.
+    """
 
 
 class Float64Loss(NamedTuple):
@@ -85,6 +108,14 @@ class Computation(abc.ABC):
     ) -> FloatArray: ...
     @abc.abstractmethod
     def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss: ...
+
+    def hessian_diagonal(self, rows: FloatArray, t: FloatArray | IntArray, h: float) -> HessianDiagonal:
+        raise NotImplementedError(f"the network has no hessian_diagonal: {ONLY_CHAINS}")
+
+    def hessian_vector_product(
+        self, rows: FloatArray, t: FloatArray | IntArray, v: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        raise NotImplementedError(f"the network has no hessian_vector_product: {ONLY_CHAINS}")
 
     @property
     def takes_fractions(self) -> bool:

@@ -174,6 +174,7 @@ NETWORK_CALLS = {
     "loop": lambda spec, x, t: _core.loop(spec, x, t, 1e-4, ENTRIES),
     "incremental": lambda spec, x, t: _core.incremental(spec, x, t, 1e-4),
     "nodal": lambda spec, x, t: _core.nodal(spec, x, t, 1e-4),
+    "hessian_diagonal": lambda spec, x, t: _core.hessian_diagonal(spec, x, t, 1e-4),
 }
 WITH_TARGETS = {name: call for name, call in NETWORK_CALLS.items() if name != "forward"}
 

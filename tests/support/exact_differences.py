@@ -142,8 +142,11 @@ def to_long(numbers):
     return np.array(flat, Long).reshape(np.shape(numbers))
 
 
-def exact_gradient(spec, x, t, h, digits):
-    """The central differences by every parameter, by subtracting losses in `digits` decimal digits."""
+def exact_gradient(spec, x, t, h, digits, second=False):
+    """The central differences by every parameter, by subtracting losses in `digits` decimal digits.
+
+    If `second`, the second differences, which are the diagonal of the Hessian.
+    """
     with mp.workdps(digits):
         weights = [[[mpf(float(v)) for v in row] for row in w] for w in spec.weights]
         biases = [None if b is None else [mpf(float(v)) for v in b] for b in spec.biases]
@@ -171,6 +174,7 @@ def exact_gradient(spec, x, t, h, digits):
             z = [mpf(float(v)) for v in row]
             target = [mpf(float(v)) for v in target]
             parameters = iter(sums)
+            base = mp_loss(forward(affine(z, 0), 0)[-1], target, spec.output, spec.loss, delta)
             for layer, w in enumerate(weights):
                 a = affine(z, layer)
                 groups = [(next(parameters), z)]
@@ -182,11 +186,16 @@ def exact_gradient(spec, x, t, h, digits):
                         for move in (step * inputs[i], -step * inputs[i]):
                             moved = [v + move if k == j else v for k, v in enumerate(a)]
                             losses.append(mp_loss(forward(moved, layer)[-1], target, spec.output, spec.loss, delta))
-                        total[i, j] += (losses[0] - losses[1]) / (2 * step * len(x))
+                        if second:
+                            total[i, j] += (losses[0] - 2 * base + losses[1]) / (step**2 * len(x))
+                        else:
+                            total[i, j] += (losses[0] - losses[1]) / (2 * step * len(x))
                 z = [mp_activation(spec.activations[layer], v, slopes[layer]) for v in a]
         for p, total in zip(spec.parameters, sums, strict=True):
             if p.ndim == 2:
-                total += mpf(spec.weight_decay) * np.array([[mpf(float(v)) for v in row] for row in p])
+                total += mpf(spec.weight_decay) * (
+                    1 if second else np.array([[mpf(float(v)) for v in row] for row in p])
+                )
         return [to_long(total) for total in sums]
 
 

@@ -96,7 +96,7 @@ def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
 def stage_backward(
     spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
 ) -> tuple[list[FloatArray], FloatArray | None]:
-    """Return the gradient of a function of the last stage's units, of which `d` is the derivative with respect to them."""
+    """Return the gradient of a function of the last stage's units, whose derivative with respect to them is `d`."""
     work = training_pass(spec, x, slopes=True)
     stage_pass.forward(work)
     gradients, d_x = stage_pass.backward(work, spec, d, inputs)

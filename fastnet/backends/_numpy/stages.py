@@ -117,7 +117,7 @@ def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
 def stage_backward(
     spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
 ) -> tuple[list[FloatArray], FloatArray | None]:
-    """Return the gradient of a function of the last stage's units, of which `d` is the derivative with respect to them."""
+    """Return the gradient of a function of the last stage's units, whose derivative with respect to them is `d`."""
     return _backward(spec, run(spec, x, training=True), d, inputs)
 
 
