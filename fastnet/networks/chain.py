@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import SecondOrderBackend, TrainingBackend, _second_order, active
-from fastnet.backends._numpy import penalty, target_rows
+from fastnet.backends import SecondOrderBackend, TrainingBackend, active
+from fastnet.backends._numpy import penalty, second_order, target_rows
 from fastnet.backends.spec import (
     Activation,
     Batches,
@@ -211,7 +211,7 @@ class Chain(Computation):
         spec, backend = self.spec, active()
         if not spec.has_exact_difference:
             raise ValueError("the cross entropy of an answer without softmax has no exact second difference")
-        compute = (backend if isinstance(backend, SecondOrderBackend) else _second_order).hessian_diagonal
+        compute = (backend if isinstance(backend, SecondOrderBackend) else second_order).hessian_diagonal
         diagonal, diagnostics = compute(spec, rows, t, h)
         return HessianDiagonal(self.named(diagonal), diagnostics)
 
@@ -219,7 +219,7 @@ class Chain(Computation):
         self, rows: FloatArray, t: FloatArray | IntArray, v: Mapping[str, FloatArray]
     ) -> dict[str, FloatArray]:
         along = [v[name] for name in self.names]
-        return self.named(_second_order.hessian_vector_product(self.spec, rows, t, along))
+        return self.named(second_order.hessian_vector_product(self.spec, rows, t, along))
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
         return self._input_gradient(rows, t, active().gradient)

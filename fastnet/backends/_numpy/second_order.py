@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import _numpy
-from fastnet.backends._numpy import (
+from fastnet.backends._numpy import chain
+from fastnet.backends._numpy.functions import (
     EPSILON,
     NODES,
-    ROWS_AT_ONCE,
     WEIGHTS,
     activation,
     activation_derivative,
@@ -82,7 +81,7 @@ def hessian_diagonal(
         return sum_of_loss_changes(spec, answers, pair, wanted).reshape(moves, -1)
 
     diagonal: list[FloatArray] = []
-    moves = max(1, ROWS_AT_ONCE // len(x))
+    moves = max(1, chain.ROWS_AT_ONCE // len(x))
     for layer, (weight, bias) in enumerate(zip(spec.weights, spec.biases, strict=True)):
         inputs = after[layer] if bias is None else np.column_stack([after[layer], np.ones_like(x[:, 0])])
         differences = np.empty((inputs.shape[1], weight.shape[1]), dtype=spec.dtype)
@@ -93,7 +92,7 @@ def hessian_diagonal(
         diagonal.append(differences[: len(weight)] + second_of_decay)
         if bias is not None:
             diagonal.append(differences[-1])
-    base = _numpy.loss(spec, x, t)
+    base = chain.loss(spec, x, t)
     if not np.isfinite(base):
         diagonal = [np.full_like(d, np.nan) for d in diagonal]
     return diagonal, Diagnostics(base, evaluations, kinked=tuple(kinked))
@@ -287,7 +286,7 @@ def hessian_vector_product(
         if bias is not None:
             reversed_products.append(r_da.sum(axis=0))
         product = r_z.T @ da + z.T @ r_da if layer else z.T @ r_da
-        reversed_products.append(_numpy.with_decay(spec, product, along.weights[layer]))
+        reversed_products.append(chain.with_decay(spec, product, along.weights[layer]))
         dz, r_dz = da @ weight.T, r_da @ weight.T + da @ along.weights[layer].T
     return reversed_products[::-1]
 
