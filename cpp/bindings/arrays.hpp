@@ -47,6 +47,9 @@ inline py::array as_array(py::handle object, const char* name, py::ssize_t ndim 
     if (!(array.flags() & py::array::c_style)) {
         throw py::value_error(std::string(name) + " must be C-contiguous");
     }
+    if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
+        throw py::value_error(std::string(name) + " must be aligned in memory");
+    }
     return array;
 }
 
@@ -103,25 +106,47 @@ template <class T> py::array_t<T> empty(py::ssize_t rows, py::ssize_t columns) {
     return py::array_t<T>({rows, columns});
 }
 
-// Returns the targets for outputs of shape (rows, classes): int64 labels (rows), or values (rows, classes) of type T.
-template <class T> Targets<T> as_targets(const py::array& t, Index rows, Index classes) {
-    if (t.ndim() == 2) {
-        require(t.shape(0) == rows && t.shape(1) == classes, [&] {
-            return "t has shape " + shape_of(t) + " for an answer of shape (" + std::to_string(rows) + ", " +
-                   std::to_string(classes) + ")";
-        });
-        return {nullptr, data_of<T>(t, "t")};
+// A copy of whole numbers, each of which check(i, number) has accepted: while a kernel runs, other threads may change
+// the array, but no number that it uses as an index.
+template <class F> std::vector<std::int64_t> checked_copy(const py::array& array, const char* name, F&& check) {
+    const std::int64_t* const from = data_of<std::int64_t>(array, name);
+    std::vector<std::int64_t> copy(from, from + array.size());
+    for (std::size_t i = 0; i < copy.size(); ++i) {
+        check(i, copy[i]);
     }
-    require(t.ndim() == 1 && t.shape(0) == rows,
-            [&] { return "t has shape " + shape_of(t) + " for " + std::to_string(rows) + " rows of x"; });
-    const std::int64_t* labels = data_of<std::int64_t>(t, "t");
-    for (Index i = 0; i < rows; ++i) {
-        require(labels[i] >= 0 && labels[i] < classes, [&] {
-            return "t[" + std::to_string(i) + "] is " + std::to_string(labels[i]) + ", which is not a label of " +
-                   std::to_string(classes) + " classes";
-        });
-    }
-    return {labels, nullptr};
+    return copy;
 }
+
+// The targets for outputs of shape (rows, classes): int64 labels (rows), or values (rows, classes) of type T.
+template <class T> class TargetsView {
+  public:
+    TargetsView(const py::array& t, Index rows, Index classes) : t_(t) {
+        if (t.ndim() == 2) {
+            require(t.shape(0) == rows && t.shape(1) == classes, [&] {
+                return "t has shape " + shape_of(t) + " for an answer of shape (" + std::to_string(rows) + ", " +
+                       std::to_string(classes) + ")";
+            });
+            targets = {nullptr, data_of<T>(t, "t")};
+            return;
+        }
+        require(t.ndim() == 1 && t.shape(0) == rows,
+                [&] { return "t has shape " + shape_of(t) + " for " + std::to_string(rows) + " rows of x"; });
+        labels_ = checked_copy(t, "t", [&](std::size_t i, std::int64_t label) {
+            require(label >= 0 && label < classes, [&] {
+                return "t[" + std::to_string(i) + "] is " + std::to_string(label) + ", which is not a label of " +
+                       std::to_string(classes) + " classes";
+            });
+        });
+        targets = {labels_.data(), nullptr};
+    }
+    TargetsView(const TargetsView&) = delete;
+    TargetsView& operator=(const TargetsView&) = delete;
+
+    Targets<T> targets{};
+
+  private:
+    const py::array t_; // kept alive
+    std::vector<std::int64_t> labels_;
+};
 
 } // namespace fastnet::bindings

@@ -114,9 +114,10 @@ double mean_loss(int kind, py::handle y_object, py::handle t_object, double cons
         using T = decltype(zero);
         const T* from = data_of<T>(y, "y");
         const Index rows = y.shape(0), classes = y.shape(1);
-        const Targets<T> targets = as_targets<T>(t, rows, classes);
+        const TargetsView<T> view(t, rows, classes);
         const KernelCall call;
-        return kernels<T>().mean_loss(static_cast<Loss>(kind), static_cast<T>(constant), from, targets, rows, classes);
+        return kernels<T>().mean_loss(static_cast<Loss>(kind), static_cast<T>(constant), from, view.targets, rows,
+                                      classes);
     });
 }
 

@@ -127,12 +127,12 @@ py::array stage_loop(py::handle spec, py::handle x, py::handle t, double h, py::
         const StageView<T> net(spec);
         const BatchView<T> data(net, x, t);
         const py::array entries = as_array(entries_object, "entries", 1);
-        const std::int64_t* numbers = numbers_of(entries, net.parameter_count());
+        const std::vector<std::int64_t> numbers = numbers_of(entries, net.parameter_count());
         const Index count = entries.shape(0);
         py::array_t<T> differences(count);
         T* to = data_of(differences);
         const KernelCall call;
-        kernels<T>().stages.loop(net.network, data.batch, h, numbers, count, to);
+        kernels<T>().stages.loop(net.network, data.batch, h, numbers.data(), count, to);
         return differences;
     });
 }

@@ -125,14 +125,14 @@ void with_training(const Net& net, const std::vector<py::array>& arrays, const T
         return "x has " + std::to_string(data.columns()) + " columns for a network of " + std::to_string(net.inputs()) +
                " inputs";
     });
-    const std::int64_t* rows = data_of<std::int64_t>(order, "order");
-    const Index count = order.shape(0);
-    for (Index i = 0; i < count; ++i) {
-        require(rows[i] >= 0 && rows[i] < data.rows(), [&] {
-            return "order[" + std::to_string(i) + "] is " + std::to_string(rows[i]) + ", but x has " +
+    const std::vector<std::int64_t> rows = checked_copy(order, "order", [&](std::size_t i, std::int64_t row) {
+        require(row >= 0 && row < data.rows(), [&] {
+            return "order[" + std::to_string(i) + "] is " + std::to_string(row) + ", but x has " +
                    std::to_string(data.rows()) + " rows";
         });
-    }
+    });
+    const Index count = static_cast<Index>(rows.size());
+    const TargetsView<T> targets(t, data.rows(), net.classes());
     const int gradient = arguments.gradient;
     const double h = arguments.h;
     require(batch_size > 0, [&] { return "a batch's size must be positive, not " + std::to_string(batch_size); });
@@ -143,8 +143,8 @@ void with_training(const Net& net, const std::vector<py::array>& arrays, const T
     const Optimizer optimizer = as_optimizer(arguments.update, coefficients, steps);
     const std::vector<Parameter<T>> parameters = parameters_of<T>(arrays, arguments.update.attr("slots"));
     const Training<T> training{.data = &data,
-                               .targets = as_targets<T>(t, data.rows(), net.classes()),
-                               .order = rows,
+                               .targets = targets.targets,
+                               .order = rows.data(),
                                .count = count,
                                .batch_size = batch_size,
                                .gradient = static_cast<GradientKind>(gradient),

@@ -91,15 +91,16 @@ template <class Net> py::array as_rows(const Net& net, py::handle object) {
 template <class T> class BatchView {
   public:
     template <class Net>
-    BatchView(const Net& net, py::handle x, py::handle t) : x_(as_rows(net, x)), t_(as_array(t, "t")) {
-        const Index rows = x_.shape(0);
-        batch = {data_of<T>(x_, "x"), rows, as_targets<T>(t_, rows, net.classes())};
+    BatchView(const Net& net, py::handle x, py::handle t)
+        : x_(as_rows(net, x)), t_(as_array(t, "t"), x_.shape(0), net.classes()) {
+        batch = {data_of<T>(x_, "x"), x_.shape(0), t_.targets};
     }
 
     Batch<T> batch{};
 
   private:
-    const py::array x_, t_; // kept alive
+    const py::array x_; // kept alive
+    const TargetsView<T> t_;
 };
 
 // The step of differences, which must be one in the network's type, too.
@@ -109,15 +110,13 @@ template <class T> void require_step(double h) {
 }
 
 // The numbers of parameters, of which there are `parameters`.
-inline const std::int64_t* numbers_of(const py::array& entries, Index parameters) {
-    const std::int64_t* numbers = data_of<std::int64_t>(entries, "entries");
-    for (Index k = 0; k < entries.shape(0); ++k) {
-        require(numbers[k] >= 0 && numbers[k] < parameters, [&] {
-            return "entries[" + std::to_string(k) + "] is " + std::to_string(numbers[k]) +
+inline std::vector<std::int64_t> numbers_of(const py::array& entries, Index parameters) {
+    return checked_copy(entries, "entries", [&](std::size_t k, std::int64_t number) {
+        require(number >= 0 && number < parameters, [&] {
+            return "entries[" + std::to_string(k) + "] is " + std::to_string(number) +
                    ", which is not the number of one of " + std::to_string(parameters) + " parameters";
         });
-    }
-    return numbers;
+    });
 }
 
 // Calls f(T{}) with the element type T of the network's parameters.

@@ -56,11 +56,12 @@ template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : 
         return;
     }
     values_.emplace(static_cast<std::size_t>(total) * sizeof(T));
-    for_each_row(rows, [&](Index row) {
+    for_each_row(rows, [&](Index row) { // as many as were counted, even if x is changed meanwhile
         T* to = at<T>(values_) + starts[row];
-        for (Index i = 0; i < columns; ++i) {
-            if (x[row * columns + i] != 0) {
-                *to++ = x[row * columns + i];
+        for (Index g = 0; g < groups; ++g) {
+            const T* const values = x + row * columns + g * mask_columns;
+            for (std::uint64_t mask = masks[row * groups + g]; mask != 0; mask &= mask - 1) {
+                *to++ = values[std::countr_zero(mask)];
             }
         }
     });

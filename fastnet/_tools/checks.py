@@ -41,13 +41,20 @@ def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] |
     if (
         type(x) is np.ndarray
         and x.flags.c_contiguous
+        and x.flags.aligned
         and (x.dtype is dtype if dtype is not None else x.dtype is _FLOAT64 or x.dtype is _FLOAT32)
     ):
         return x  # The usual case: nothing to check or convert.
     array = as_numbers(x, name)
     if dtype is None:
         dtype = _FLOAT32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOAT64
-    return np.asarray(array, dtype=dtype, order="C")
+    return _in_memory(array, dtype)
+
+
+def _in_memory(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
+    """The array as the kernels read memory: C-contiguous and aligned."""
+    array = np.asarray(array, dtype=dtype, order="C")
+    return array if array.flags.aligned else array.copy()
 
 
 def as_parameter(value: object, name: str, ndim: int | None = None) -> FloatArray:
@@ -133,7 +140,7 @@ def as_targets(
     if regression and array.shape == (rows,) and classes == 1:
         array = array[:, np.newaxis]
     if array.ndim == 2 and array.shape == (rows, classes):
-        return np.asarray(array, dtype=dtype, order="C")
+        return _in_memory(array, dtype)
     if regression:
         raise ValueError(
             f"{t_name} has shape {array.shape} for {rows} row(s) of {x_name} and a regression of {classes} output(s): "
@@ -152,7 +159,7 @@ def as_targets(
     if not _are_labels(array, classes):
         wrong = int(np.flatnonzero((array < 0) | (array >= classes))[0])
         raise ValueError(f"{t_name}[{wrong}] is {array[wrong]}, which is not a label of {classes} classes")
-    return np.asarray(array, dtype=np.int64, order="C")
+    return _in_memory(array, np.int64)
 
 
 def _are_labels(array: npt.NDArray[Any], classes: int) -> bool:

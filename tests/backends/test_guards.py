@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import threading
 
 import numpy as np
 import pytest
 
+import fastnet
 from fastnet import backends
 from fastnet.backends.spec import NetworkSpec
 
@@ -22,6 +25,7 @@ SPEC = NetworkSpec((np.ones((3, 4)), np.ones((4, 2))), (np.ones(4), None), (2, 0
 X, LABELS, ROWS = np.ones((5, 3)), np.array([0, 1, 0, 1, 0]), np.ones((5, 2))
 ENTRIES = np.arange(24)
 BIG_ENDIAN = X.astype(">f8")
+MISALIGNED = np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(X.dtype).reshape(X.shape)
 
 
 def spec(**changes):
@@ -48,6 +52,7 @@ ARRAYS = [  # what comes instead of a float array, in each function of one array
     (np.asfortranarray(X), V, "x must be C-contiguous"),
     (X[::-1], V, "x must be C-contiguous"),
     (np.broadcast_to(1.0, (5, 3)), V, "x must be C-contiguous"),
+    (MISALIGNED, V, "x must be aligned in memory"),
 ]
 ONE_ARRAY = {
     "exp": _core.exp,
@@ -243,6 +248,44 @@ def test_unreadable_specs(spec):
 @pytest.mark.parametrize(("entries", "error", "message"), ENTRY_LISTS, ids=map(message_of, ENTRY_LISTS))
 def test_entries(entries, error, message):
     assert_raises(lambda: _core.loop(SPEC, X, LABELS, 1e-4, entries), error, message)
+
+
+def test_misaligned_arrays_are_copied_before():
+    net = fastnet.TwoLayerNet(3, 4, 2, seed=0)
+    np.testing.assert_array_equal(net.predict(MISALIGNED), net.predict(X))
+    assert net.loss(MISALIGNED, LABELS) == net.loss(X, LABELS)
+
+
+def test_labels_and_rows_that_change_during_a_call(core):
+    """Another thread writes what is no index: the kernel uses the numbers that were checked, or they are refused."""
+    rows = 4000
+    x, t, order = np.ones((rows, 3)), np.zeros(rows, np.int64), np.arange(rows)
+    stopped = threading.Event()
+
+    def change():
+        while not stopped.is_set():
+            for array in (t, order):
+                array[:] = 2**60
+                array[:] = 0
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        answers = 0
+        for _ in range(60):
+            for call in (
+                lambda: core.loss(SPEC, x, t),
+                lambda: core.mean_loss(0, np.full((rows, 2), 0.5), t),
+                lambda: core.loss_and_gradient(SPEC, x, t),
+                lambda: core.loop(SPEC, x[:50], t[:50], 1e-3, order[:20]),
+            ):
+                with contextlib.suppress(ValueError):
+                    call()
+                    answers += 1
+    finally:
+        stopped.set()
+        thread.join()
+    assert answers > 0
 
 
 def test_a_valid_call_is_not_refused(core):
