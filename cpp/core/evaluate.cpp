@@ -13,7 +13,7 @@ namespace {
 constexpr Index most_in_task = 64; // points; fewer where that many would leave threads without work
 constexpr Index tasks_per_worker = 8;
 
-struct Work {
+struct Evaluation {
     NativeFunction f;
     void* data;
     const double* x;
@@ -53,7 +53,7 @@ struct Work {
 bool evaluate(NativeFunction f, void* data, const double* x, Index n, const Points& points, double* out) {
     const int workers = num_threads();
     const Index shared = points.count / (workers * tasks_per_worker);
-    Work work{.f = f,
+    Evaluation work{.f = f,
               .data = data,
               .x = x,
               .n = n,
@@ -62,7 +62,7 @@ bool evaluate(NativeFunction f, void* data, const double* x, Index n, const Poin
               .in_task = std::clamp<Index>(shared, 1, most_in_task),
               .copies = std::vector<std::vector<double>>(static_cast<std::size_t>(workers))};
     parallel_for((points.count + work.in_task - 1) / work.in_task, workers,
-                 [](void* context, Index task, int worker) { static_cast<Work*>(context)->run(task, worker); }, &work);
+                 [](void* context, Index task, int worker) { static_cast<Evaluation*>(context)->run(task, worker); }, &work);
     return work.unchanged.load();
 }
 

@@ -323,7 +323,7 @@ def test_an_algorithm_that_is_not_for_the_network(capsys: pytest.CaptureFixture[
     with fastnet.use_backend("numpy"), pytest.raises(SystemExit) as ended:
         cli.main([*map(str, SMALL), "--batchnorm", "--gradient", "numerical", "--algorithm", "nodal"])
     assert ended.value.code == 2
-    assert "error: algorithm 'nodal' is for layers and losses" in capsys.readouterr().err
+    assert "error: the 'numpy' backend has no algorithm 'nodal'" in capsys.readouterr().err
 
 
 # Ctrl-C ---------------------------------------------------------------------------------------------------

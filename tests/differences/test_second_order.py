@@ -12,7 +12,7 @@ import fastnet
 from chains import COMPILED, chain, off, two_layers
 from exact_differences import exact_gradient
 from fastnet import backends
-from fastnet.backends import _second_order
+from fastnet.backends._numpy import second_order
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 from fastnet.networks.chain import as_chain
 
@@ -32,7 +32,7 @@ own = pytest.mark.parametrize("backend", [name for name in COMPILED if name != "
 def diagonal(spec, x, t, h):
     """The diagonal as a network computes it on the backend in use."""
     backend = backends.active()
-    compute = (backend if hasattr(backend, "hessian_diagonal") else _second_order).hessian_diagonal
+    compute = (backend if hasattr(backend, "hessian_diagonal") else second_order).hessian_diagonal
     return compute(spec, x, t, h)
 
 
@@ -78,7 +78,7 @@ def test_reference(core, h):
     net = fastnet.MultiLayerNet(784, [5, 4], 3, activation="sigmoid", seed=0)
     x, t = fastnet.datasets.make_digits(6, seed=0)
     spec = as_chain(net).spec
-    expected, _ = _second_order.hessian_diagonal(spec, x[:, :784].astype(float), t % 3, h)
+    expected, _ = second_order.hessian_diagonal(spec, x[:, :784].astype(float), t % 3, h)
     found, _ = core.hessian_diagonal(spec, x.astype(float), t % 3, h)
     assert off(found, expected) < 1e-13
 
@@ -93,7 +93,7 @@ def test_fallbacks(backend):
     x, t = rng.standard_normal((7, 6)), rng.integers(0, 3, 7)
     for h, misses in ((0.3, True), (1e-3, False)):
         found, diagnostics = backend.hessian_diagonal(spec, x, t, h)
-        expected, of_reference = _second_order.hessian_diagonal(spec, x, t, h)
+        expected, of_reference = second_order.hessian_diagonal(spec, x, t, h)
         assert off(found, expected) < 1e-13
         assert (diagnostics.fallbacks > 0) >= misses
         for kinked, wanted in zip(diagnostics.kinked, of_reference.kinked, strict=True):
@@ -133,7 +133,7 @@ def test_product_is_the_derivative_of_backprop(dtype, number):
     spec, x, t = in_dtype(dtype, *case(number)[:3])
     rng = np.random.default_rng(number)
     v = [rng.standard_normal(p.shape).astype(dtype) for p in spec.parameters]
-    found = _second_order.hessian_vector_product(spec, x, t, v)
+    found = second_order.hessian_vector_product(spec, x, t, v)
     wide, wide_x, wide_t = in_dtype("float64", spec, x, t)
 
     def slope(h):

@@ -143,7 +143,7 @@ def test_a_killed_dask_worker_changes_nothing(tmp_path):
         gradient = fastnet.numerical_gradient(dying, X.copy(), executor=executor)
         assert (tmp_path / "died").exists()
         np.testing.assert_array_equal(gradient, fastnet.numerical_gradient(smooth, X.copy()))
-        client.wait_for_workers(2, timeout=30)  # a cluster that is closed while it starts a worker waits for it long
+        client.wait_for_workers(2, timeout=120)  # a cluster that is closed while it starts a worker waits for it long
         executor.shutdown()
         with pytest.raises(ValueError, match="executor takes no work, it is shut down"):
             fastnet.numerical_gradient(smooth, X.copy(), executor=executor)

@@ -251,7 +251,7 @@ def test_units_that_become_images(staged, behind):
     x, t = batch_of(9)
     assert type(net._computation()) is Staged
     expected = net.gradient(x, t)
-    for algorithm in ("nodal", "incremental"):
+    for algorithm in staged.algorithms[:-1]:
         found = net.numerical_gradient(x, t, 1e-9, algorithm=algorithm)
         close(found.values(), expected.values(), "float64", ulps=1000)
 
@@ -320,7 +320,7 @@ def test_differences_with_respect_to_the_inputs(staged, name, dtype):
     expected = net.input_gradient(x, t)
     before = copy.deepcopy((net.params, net.state))
     fine = 1e-9 if dtype == "float64" else 1e-5
-    for algorithm in ("auto", "nodal", "incremental"):
+    for algorithm in ("auto", *staged.algorithms[:-1]):
         found = net.numerical_input_gradient(x, t, fine, algorithm=algorithm)
         close([found], [expected], dtype, ulps=1000)
     coarse = 1e-4 if dtype == "float64" else 1e-2
@@ -339,6 +339,8 @@ def test_differences_with_respect_to_the_inputs(staged, name, dtype):
 
 def test_differences_with_respect_to_many_rows(staged):
     """More rows than are moved at a time."""
+    if staged.name == "numpy":
+        pytest.skip("the reference would take half a minute")
     net = convolutional("float64", norm=False)
     net = fastnet.Network([layer for layer in net.layers if not isinstance(layer, Dropout)], SoftmaxWithLoss())
     x, t = np.random.default_rng(0).standard_normal((150, 2, 6, 5)), np.arange(150) % 4
