@@ -54,15 +54,16 @@ bool evaluate(NativeFunction f, void* data, const double* x, Index n, const Poin
     const int workers = num_threads();
     const Index shared = points.count / (workers * tasks_per_worker);
     Evaluation work{.f = f,
-              .data = data,
-              .x = x,
-              .n = n,
-              .points = points,
-              .out = out,
-              .in_task = std::clamp<Index>(shared, 1, most_in_task),
-              .copies = std::vector<std::vector<double>>(static_cast<std::size_t>(workers))};
+                    .data = data,
+                    .x = x,
+                    .n = n,
+                    .points = points,
+                    .out = out,
+                    .in_task = std::clamp<Index>(shared, 1, most_in_task),
+                    .copies = std::vector<std::vector<double>>(static_cast<std::size_t>(workers))};
     parallel_for((points.count + work.in_task - 1) / work.in_task, workers,
-                 [](void* context, Index task, int worker) { static_cast<Evaluation*>(context)->run(task, worker); }, &work);
+                 [](void* context, Index task, int worker) { static_cast<Evaluation*>(context)->run(task, worker); },
+                 &work);
     return work.unchanged.load();
 }
 

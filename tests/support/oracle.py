@@ -503,7 +503,7 @@ def case(number: int, dtype: str) -> Case:
     return Case(spec, x, t)
 
 
-def sampled_entries(spec: NetworkSpec, most: int = 24) -> npt.NDArray[np.int64]:
+def sampled_entries(spec: NetworkSpec, most: int = 12) -> npt.NDArray[np.int64]:
     """The first and last entry of every parameter array, and others spread between."""
     ends = np.cumsum([p.size for p in spec.parameters])
     entries = {0, *(ends - 1).tolist(), *(ends[:-1]).tolist()}
