@@ -231,13 +231,10 @@ class Layerwise(Computation):
         t: FloatArray | IntArray,
         h: float,
         entries: Mapping[str, IntArray],
-        *,
-        whole: bool = False,
     ) -> tuple[dict[str, FloatArray], float]:
         """Return central differences with respect to some entries of each array, by flat number, and the loss.
 
-        An evaluation starts at the layer that owns the parameter, since the layers before it give the same as ever; if
-        `whole`, it takes all layers one by one, as the textbook's does.
+        An evaluation starts at the layer that owns the parameter, since the layers before it give the same as ever.
         """
         # Copies are perturbed: however the loop ends, the parameters are unchanged.
         params = {name: np.array(p, self.dtype, order="C") for name, p in self.params.items()}
@@ -254,8 +251,8 @@ class Layerwise(Computation):
         found = {}
         base = loss(0, self.parts())
         for name, wanted in entries.items():
-            first = 0 if whole else owners[name]
-            parts = self.layers if whole else self.parts(first)
+            first = owners[name]
+            parts = self.parts(first)
             flat = params[name].reshape(-1)  # a view
             above, below = _moved(flat, h)
             changes = []

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends._numba import activations, columns, stage_pass, threads, windows
+from fastnet.backends._numba import activations, columns, products, stage_pass, threads, windows
 from fastnet.backends._numba.affine import affine
 from fastnet.backends._numba.base_point import labels_and_targets
 from fastnet.backends._numba.elementary import LANES
@@ -125,7 +125,7 @@ def _fit(
     for lane in range(6):
         for i in range(rows):
             work.now[i] = nodes[lane] * furthest[i]
-        carry(at, base, number, unit, 1, lane, work)
+        carry(at, base, number, unit, products.ONE, lane, work)
     greatest = 0.0
     for row in range(rows):
         change_losses(base, row, work)
