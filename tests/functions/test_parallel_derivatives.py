@@ -128,7 +128,23 @@ def test_ctrl_c_cancels_what_has_not_begun():
     assert x.tobytes() == before.tobytes()
 
 
+@pytest.fixture
+def two_minutes():
+    """Ends a test that waits for workers that do not come."""
+
+    def end(*_):
+        raise TimeoutError("the cluster has not answered for two minutes")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm that ends a wait")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("two_minutes")
 def test_a_killed_dask_worker_changes_nothing(tmp_path):
     distributed = pytest.importorskip("distributed")
     settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
