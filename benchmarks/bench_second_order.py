@@ -29,7 +29,7 @@ from _measure import (
 
 import fastnet
 from fastnet import backends
-from fastnet.backends import _second_order
+from fastnet.backends._numpy import second_order
 
 TITLE = "Second derivatives"
 DTYPES = ("float64", "float32")
@@ -65,7 +65,7 @@ class Problem:
         for number in numbers:
             unit = np.zeros(sum(p.size for p in self.spec.parameters))
             unit[number] = 1
-            column = _second_order.hessian_vector_product(wide, self.x.astype(float), self.t, wide.split(unit))
+            column = second_order.hessian_vector_product(wide, self.x.astype(float), self.t, wide.split(unit))
             found.append(wide.flatten(column)[number])
         return numbers, np.array(found)
 

@@ -127,6 +127,7 @@ def in_torch(name: str) -> Any:
 def layer_loop(net: Any, x: FloatArray, t: IntArray, name: str) -> Side:
     """The textbook's loop over whole forward passes in NumPy, for one array of parameters, scaled up to all."""
     twin = copy.deepcopy(net)
+    twin._staged = False  # layer by layer, which is the faster one: it begins at the layer of the parameter
     scale = sum(p.size for p in net.params.values()) / net.params[name].size
 
     def call() -> object:
