@@ -6,6 +6,7 @@ Moves have shape (moves, rows, units). They are those of all units of a stage or
 
 from __future__ import annotations
 
+import abc
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,42 +34,45 @@ def given(array: FloatArray | None) -> FloatArray:
     return array
 
 
-class Step:
-    """A stage in one pass: its value `y`, shape (rows, outputs), for `x`, shape (rows, inputs).
-
-    A parameter moves one *column* of the units: a unit of all rows, or a filter's positions of all images.
-    """
+class Step(abc.ABC):
+    """A stage in one pass: its value `y`, shape (rows, outputs), for `x`, shape (rows, inputs)."""
 
     y: FloatArray
     moments: tuple[FloatArray, FloatArray] | None = None  # mean and variance of each column of a batch normalisation
-    columns = weights_of_column = 0
 
     def __init__(self, stage: Stage, x: FloatArray, training: bool) -> None:
         self.stage, self.x = stage, x
+
+    @abc.abstractmethod
+    def backward(self, d: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
+        """The derivatives with respect to `x` and to the parameters, given that with respect to `y`."""
+
+    @abc.abstractmethod
+    def differ(self, d: FloatArray, first: int) -> Moves:
+        """The moves of `y`, from those of `x`."""
+
+
+class ParameterStep(Step):
+    """A stage with parameters. Each moves one *column* of the units: a unit of all rows, or a filter's positions."""
+
+    columns: int
+    weights_of_column: int
 
     @property
     def parameters(self) -> list[FloatArray]:
         return [p for p in (self.stage.weight, self.stage.bias) if p is not None]
 
-    def backward(self, d: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
-        """The derivatives with respect to `x` and to the parameters, given that with respect to `y`."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def own_moves(self, column: int, part: slice) -> tuple[FloatArray, int]:
         """How the parameters `part` of a column move it, for a step of 1, and its first unit; a bias comes last."""
-        raise NotImplementedError
 
     def as_parameters(self, found: npt.NDArray[Scalar]) -> list[npt.NDArray[Scalar]]:
         """Numbers for each parameter of each column, shape (columns, count), as arrays like the parameters."""
         weight = found[:, : self.weights_of_column].reshape(self.parameters[0].shape)
         return [weight.copy(), found[:, -1].copy()][: len(self.parameters)]
 
-    def differ(self, d: FloatArray, first: int) -> Moves:
-        """The moves of `y`, from those of `x`."""
-        raise NotImplementedError
 
-
-class AffineStep(Step):
+class AffineStep(ParameterStep):
     def __init__(self, stage: Stage, x: FloatArray, training: bool) -> None:
         super().__init__(stage, x, training)
         self.weight = given(stage.weight)
@@ -128,7 +132,7 @@ def mask_of(stage: Stage, shape: tuple[int, ...], dtype: np.dtype[np.floating[An
     return mask
 
 
-class BatchNormStep(Step):
+class BatchNormStep(ParameterStep):
     """In training the statistics are the batch's, and couple its rows. They are computed in float64."""
 
     weights_of_column = 1
@@ -202,7 +206,7 @@ class WindowStep(Step):
         return d, first // self.image
 
 
-class ConvolutionStep(WindowStep):
+class ConvolutionStep(WindowStep, ParameterStep):
     def __init__(self, stage: Stage, x: FloatArray, training: bool) -> None:
         super().__init__(stage, x, training)
         weight = given(stage.weight)

@@ -19,7 +19,7 @@ from fastnet.backends._numpy.functions import (
     softmax_difference,
     target_rows,
 )
-from fastnet.backends._numpy.stage_kinds import KINDS, Step
+from fastnet.backends._numpy.stage_kinds import KINDS, ParameterStep, Step
 from fastnet.backends.spec import Loss, Output
 from fastnet.backends.stages import Stage, StageKind, StageSpec
 
@@ -192,7 +192,7 @@ def stage_differences(
         return of_rows.mean(axis=1, dtype=np.float64), kinked
 
     for number, step in enumerate(steps):
-        if not step.parameters:
+        if not isinstance(step, ParameterStep):
             continue
         count = step.weights_of_column + (len(step.parameters) - 1)
         found = np.empty((step.columns, count), spec.dtype)
