@@ -200,7 +200,7 @@ def deep_network(seed: int = 0) -> NetworkSpec:
     rng = np.random.default_rng(seed)
     units = [784, *[100] * 6, 10]
     shapes = list(itertools.pairwise(units))
-    return NetworkSpec(
+    return NetworkSpec.chain(
         weights=tuple(rng.standard_normal(shape) / math.sqrt(shape[0]) for shape in shapes),
         biases=tuple(0.1 * rng.standard_normal(outputs) for _, outputs in shapes),
         activations=(*[Activation.SIGMOID] * 6, Activation.IDENTITY),

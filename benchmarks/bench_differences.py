@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -246,7 +245,7 @@ def differences_by_layer(spec: NetworkSpec, x: FloatArray, t: IntArray) -> list[
     For each row of data, each of the layer's distinct nonzero inputs (and 1, for the bias) and each unit: two.
     """
     counts, numpy, z = [], backends.get("numpy"), x
-    for weight, bias, kind in zip(spec.weights, spec.biases, spec.activations, strict=True):
+    for weight, bias, kind, _ in spec.layers:
         moves = sum(len(np.unique(np.append(row[row != 0], 1.0))) for row in z)
         counts.append(2 * moves * weight.shape[1])
         z = numpy.activation(kind, z @ weight + (0 if bias is None else bias))
@@ -309,11 +308,7 @@ def accuracy(effort: Effort) -> Iterator[Row]:
         note(what, (4 * half - once) / 3, reference, None)
 
         single = two_layers("float32", seed)
-        double = replace(
-            single,
-            weights=tuple(weight.astype(np.float64) for weight in single.weights),
-            biases=tuple(None if bias is None else bias.astype(np.float64) for bias in single.biases),
-        )
+        double = single.with_parameters(p.astype(np.float64) for p in single.parameters)
         x32 = x.astype(np.float32)
         reference = backprop(double, x32.astype(np.float64), t)()
         for name in EXACT:
@@ -366,10 +361,7 @@ def algorithm_flops(name: str, spec: NetworkSpec, x: FloatArray, t: IntArray) ->
         counts = differences_by_layer(spec, x, t)
         flops = 2.0 * 2 * float(sum(multiply_adds))  # the forward pass, and each weight's sum over the rows of data
     flops += product_flops(spec, counts)
-    sigmoids = [
-        weight.shape[1] if kind == Activation.SIGMOID else 0
-        for weight, kind in zip(spec.weights, spec.activations, strict=True)
-    ]
+    sigmoids = [weight.shape[1] if kind == Activation.SIGMOID else 0 for weight, _, kind, _ in spec.layers]
     for layer, count in enumerate(counts):
         move = LOSS_DIFFERENCE + COMBINE + (SIGMOID_DIFFERENCE if sigmoids[layer] else 0)
         if layer + 2 < len(spec.weights):  # else the sums over the next layer are the same for all moves of a unit

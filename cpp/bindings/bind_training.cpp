@@ -2,6 +2,7 @@
 #include <cmath>
 #include <iterator>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -31,19 +32,6 @@ std::vector<Parameter<T>> parameters_of(const std::vector<py::array>& arrays, co
         parameters.push_back(parameter);
     }
     return parameters;
-}
-
-// W1, b1, W2, b2, …
-std::vector<py::array> parameter_arrays(py::handle spec) {
-    const py::tuple weights = spec.attr("weights"), biases = spec.attr("biases");
-    std::vector<py::array> arrays;
-    for (std::size_t l = 0; l < weights.size(); ++l) {
-        arrays.push_back(weights[l]);
-        if (!biases[l].is_none()) {
-            arrays.push_back(biases[l]);
-        }
-    }
-    return arrays;
 }
 
 // An `Update` as the kernels read it, for so many steps.
@@ -98,7 +86,7 @@ class DatasetView {
     const Data data_;
 };
 
-// What both kinds of networks are trained with.
+// What a network is trained with.
 struct TrainingArguments {
     py::handle batches;
     int gradient;
@@ -106,10 +94,9 @@ struct TrainingArguments {
     py::handle update, losses, done;
 };
 
-// train(training) with the arguments as the kernels read them, for a network with these arrays as parameters.
-template <class T, class Net, class F>
-void with_training(const Net& net, const std::vector<py::array>& arrays, const TrainingArguments& arguments,
-                   F&& train) {
+// train(training) with the arguments as the kernels read them.
+template <class Net, class F> void with_training(const Net& net, const TrainingArguments& arguments, F&& train) {
+    using T = typename Net::Element;
     const py::object data_object = arguments.batches.attr("data");
     if (!py::isinstance<DatasetView>(data_object)) {
         throw py::type_error("data must be a Dataset, not " +
@@ -141,7 +128,7 @@ void with_training(const Net& net, const std::vector<py::array>& arrays, const T
     require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
     const Index steps = (count + batch_size - 1) / batch_size;
     const Optimizer optimizer = as_optimizer(arguments.update, coefficients, steps);
-    const std::vector<Parameter<T>> parameters = parameters_of<T>(arrays, arguments.update.attr("slots"));
+    const std::vector<Parameter<T>> parameters = parameters_of<T>(net.parameters(), arguments.update.attr("slots"));
     const Training<T> training{.data = &data,
                                .targets = targets.targets,
                                .order = rows.data(),
@@ -158,26 +145,25 @@ void with_training(const Net& net, const std::vector<py::array>& arrays, const T
     train(training);
 }
 
+// `before`, which a chain does not need, is the same network with state arrays of its own, which hold the state from
+// before the last step afterwards.
 void train(py::handle spec, py::handle batches, int gradient, double h, py::handle update, py::handle losses,
-           py::handle done) {
-    with_network_type(spec, [&](auto zero) {
-        using T = decltype(zero);
-        const NetworkView<T> net(spec);
-        with_training<T>(net, parameter_arrays(spec), {batches, gradient, h, update, losses, done},
-                         [&](const Training<T>& training) { kernels<T>().train(net.network, training); });
-    });
-}
-
-// `before` is the same network with state arrays of its own, which hold the state from before the last step afterwards.
-void stage_train(py::handle spec, py::handle before_spec, py::handle batches, int gradient, double h, py::handle update,
-                 py::handle losses, py::handle done) {
-    with_stage_type(spec, [&](auto zero) {
-        using T = decltype(zero);
-        const StageView<T> net(spec), before(before_spec);
-        require(before.stages().size() == net.stages().size(), "the two networks must have as many stages");
-        with_training<T>(
-            net, net.parameters(), {batches, gradient, h, update, losses, done},
-            [&](const Training<T>& training) { kernels<T>().stages.train(net.network, before.network, training); });
+           py::handle done, py::handle before_spec) {
+    const TrainingArguments arguments{batches, gradient, h, update, losses, done};
+    with_network(spec, [&](const auto& net) {
+        using Net = std::remove_cvref_t<decltype(net)>;
+        using T = typename Net::Element;
+        if constexpr (Net::is_chain) {
+            with_training(net, arguments,
+                          [&](const Training<T>& training) { kernels<T>().train(net.network, training); });
+        } else {
+            require(!before_spec.is_none(), "a network that is not a chain needs `before`");
+            const StageView<T> before(before_spec);
+            require(before.parts().size() == net.parts().size(), "the two networks must have as many stages");
+            with_training(net, arguments, [&](const Training<T>& training) {
+                kernels<T>().stages.train(net.network, before.network, training);
+            });
+        }
     });
 }
 
@@ -186,9 +172,7 @@ void stage_train(py::handle spec, py::handle before_spec, py::handle batches, in
 void register_training(py::module_& m) {
     py::class_<DatasetView>(m, "Dataset").def(py::init<py::handle>(), py::arg("x"));
     m.def("train", train, py::arg("spec"), py::arg("batches"), py::arg("gradient"), py::arg("h"), py::arg("update"),
-          py::arg("losses"), py::arg("done"));
-    m.def("stage_train", stage_train, py::arg("spec"), py::arg("before"), py::arg("batches"), py::arg("gradient"),
-          py::arg("h"), py::arg("update"), py::arg("losses"), py::arg("done"));
+          py::arg("losses"), py::arg("done"), py::arg("before") = py::none());
 }
 
 } // namespace fastnet::bindings

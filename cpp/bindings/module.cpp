@@ -9,6 +9,5 @@ PYBIND11_MODULE(_core, m) {
     fastnet::bindings::register_evaluate(m);
     fastnet::bindings::register_functions(m);
     fastnet::bindings::register_network(m);
-    fastnet::bindings::register_stages(m);
     fastnet::bindings::register_training(m);
 }

@@ -9,7 +9,6 @@ void register_runtime(pybind11::module_& m);
 void register_evaluate(pybind11::module_& m);
 void register_functions(pybind11::module_& m);
 void register_network(pybind11::module_& m);
-void register_stages(pybind11::module_& m);
 void register_training(pybind11::module_& m);
 
 } // namespace fastnet::bindings

@@ -1,11 +1,11 @@
-// Checks a network of stages from Python and translates it into what the kernels read.
+// Checks the stages of a network from Python and translates them into what the kernels read.
 #pragma once
 
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "bindings/arrays.hpp"
+#include "bindings/network_view.hpp"
 #include "core/stages.hpp"
 
 namespace fastnet::bindings {
@@ -19,40 +19,30 @@ template <class T> T* writable(py::handle object, const std::string& name, Index
     return const_cast<T*>(data_of<T>(array, name.c_str()));
 }
 
-// A `StageSpec` as the kernels read it. Keeps the arrays alive and the stages at one address.
+// A `NetworkSpec` of any stages as the kernels read it. Keeps the arrays alive and the stages at one address.
 template <class T> class StageView {
   public:
+    using Element = T;
+    using Gradient = StageGradient<T>;
+    static constexpr bool is_chain = false;
+
     explicit StageView(py::handle spec) {
         const py::tuple stages = spec.attr("stages");
         require(!stages.empty(), "a network has at least one stage");
         for (const py::handle stage : stages) {
             add(stage);
         }
-        const int output = spec.attr("output").cast<int>(), loss = spec.attr("loss").cast<int>();
-        require(output >= 0 && output <= 1 && loss >= 0 && loss <= static_cast<int>(Loss::absolute_error),
-                "unknown output or loss");
-        network = {stages_.data(),
-                   static_cast<Index>(stages_.size()),
-                   static_cast<Output>(output),
-                   static_cast<Loss>(loss),
-                   static_cast<T>(spec.attr("loss_constant").cast<double>()),
-                   spec.attr("weight_decay").cast<double>()};
+        network = {stages_.data(), static_cast<Index>(stages_.size()), output_of(spec),
+                   loss_of(spec),  loss_constant_of<T>(spec),          weight_decay_of(spec)};
     }
     StageView(const StageView&) = delete;
     StageView& operator=(const StageView&) = delete;
 
     Index inputs() const { return stages_.front().inputs; }
     Index classes() const { return stages_.back().outputs; }
-    const std::vector<Stage<T>>& stages() const { return stages_; }
+    const std::vector<Stage<T>>& parts() const { return stages_; }
     // Stage after stage, the weight before the bias: as in Python.
     const std::vector<py::array>& parameters() const { return parameters_; }
-    Index parameter_count() const {
-        Index count = 0;
-        for (const py::array& p : parameters_) {
-            count += p.size();
-        }
-        return count;
-    }
 
     StageNetwork<T> network{};
 
@@ -73,14 +63,10 @@ template <class T> class StageView {
         case StageKind::affine:
             add_parameters(object, name, stage, {stage.inputs, stage.outputs}, stage.outputs);
             break;
-        case StageKind::activation: {
-            const int activation = object.attr("activation").cast<int>();
-            require(activation >= 0 && activation <= static_cast<int>(Activation::elu),
-                    [&] { return "there is no activation " + std::to_string(activation); });
-            stage.activation = static_cast<Activation>(activation);
+        case StageKind::activation:
+            stage.activation = as_activation(object.attr("activation"));
             stage.constant = static_cast<T>(object.attr("constant").cast<double>());
             break;
-        }
         case StageKind::batch_norm:
             add_batch_norm(object, name, stage);
             break;
@@ -170,15 +156,28 @@ template <class T> class StageView {
     std::vector<py::object> kept_;
 };
 
-// Calls f(T{}) with the element type T of the network.
-template <class F> decltype(auto) with_stage_type(py::handle spec, F&& f) {
+// Calls f with a `NetworkSpec` as its stages.
+template <class F> decltype(auto) with_stages(py::handle spec, F&& f) {
     const py::dtype dtype = spec.attr("dtype");
     if (dtype.equal(py::dtype::of<float>())) {
-        return f(float{});
+        return f(StageView<float>(spec));
     }
     require(dtype.equal(py::dtype::of<double>()),
             [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
-    return f(double{});
+    return f(StageView<double>(spec));
+}
+
+// Calls f with a `NetworkSpec` as the kernels take it that compute it: chains have faster ones of their own. This is
+// the one place that chooses.
+template <class F> decltype(auto) with_network(py::handle spec, F&& f) {
+    const py::tuple layers = spec.attr("layers");
+    if (layers.empty()) {
+        return with_stages(spec, std::forward<F>(f));
+    }
+    const py::tuple first = layers[0];
+    require(!first.empty(), "layer 1 has no weight");
+    return with_element_type(as_array(first[0], "weight 1", 2), "weight 1",
+                             [&](auto zero) -> decltype(auto) { return f(NetworkView<decltype(zero)>(spec, layers)); });
 }
 
 } // namespace fastnet::bindings

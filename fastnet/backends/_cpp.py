@@ -10,6 +10,7 @@ from fastnet._core import (
     activation,
     activation_derivative,
     add_bias,
+    backward,
     evaluate,
     forward,
     get_num_threads,
@@ -20,15 +21,8 @@ from fastnet._core import (
     mean_loss,
     set_num_threads,
     softmax,
-    stage_backward,
-    stage_differences,
-    stage_forward,
-    stage_loop,
-    stage_loss,
-    stage_loss_and_gradient,
-    stage_train,
-    stage_units,
     train,
+    units,
 )
 from fastnet._tools.interrupts import END_KERNEL
 from fastnet._tools.types import FloatArray, IntArray
@@ -40,6 +34,7 @@ __all__ = [
     "activation_derivative",
     "add_bias",
     "algorithms",
+    "backward",
     "build_details",
     "evaluate",
     "forward",
@@ -56,15 +51,8 @@ __all__ = [
     "nodal",
     "set_num_threads",
     "softmax",
-    "stage_backward",
-    "stage_differences",
-    "stage_forward",
-    "stage_loop",
-    "stage_loss",
-    "stage_loss_and_gradient",
-    "stage_train",
-    "stage_units",
     "train",
+    "units",
 ]
 
 END_KERNEL.append(_core.end_kernel)

@@ -12,13 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, Loss, NetworkSpec, Update
-from fastnet.backends.stages import StageSpec
 
 NAMES = ("cpp", "numba", "numpy")
 MOST_THREADS = 1024
@@ -27,7 +23,9 @@ MOST_THREADS = 1024
 class Backend(Protocol):
     """The functions of a backend module. Their arguments were checked: one float dtype, C-contiguous, fitting shapes.
 
-    Targets ``t`` are labels, int64 of shape (batch,), or rows of the answer's shape and dtype.
+    Rows ``x`` have shape (batch, inputs). Targets ``t`` are labels, int64 of shape (batch,), or rows of the answer's
+    shape and dtype. A pass in training that *counts* changes the state arrays of `spec` in place; finite differences do
+    not. Which kernels compute a network is the backend's own business: those for chains, or those for any stages.
     """
 
     name: str
@@ -40,11 +38,37 @@ class Backend(Protocol):
     def softmax(self, x: FloatArray) -> FloatArray: ...
     def mean_loss(self, kind: Loss, y: FloatArray, t: FloatArray | IntArray, constant: float = ...) -> float: ...
     def forward(self, spec: NetworkSpec, x: FloatArray) -> FloatArray: ...
-    def loss(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> float: ...
-    def gradient(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]: ...
+    def loss(
+        self,
+        spec: NetworkSpec,
+        x: FloatArray,
+        t: FloatArray | IntArray,
+        training: bool = ...,
+        counts: bool = ...,
+    ) -> float:
+        """Return the loss in training or, by default, in inference. State arrays change in place if `counts`."""
+
     def loss_and_gradient(
-        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
-    ) -> tuple[float, list[FloatArray]]: ...
+        self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool = ...
+    ) -> tuple[float, list[FloatArray], FloatArray | None]:
+        """Make a training pass that counts; the last item is the derivative with respect to `x` if `inputs`."""
+
+    def gradient(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]: ...
+    def units(self, spec: NetworkSpec, x: FloatArray, counts: bool) -> FloatArray:
+        """Return what the last stage gives in training, shape (batch, classes): the stages are a part of a network.
+
+        The output function, the loss and the weight decay play no part, here and in `backward`.
+        """
+
+    def backward(
+        self, spec: NetworkSpec, x: FloatArray, d: FloatArray, inputs: bool
+    ) -> tuple[list[FloatArray], FloatArray | None]:
+        """Return the gradient, and the derivative with respect to `x` if `inputs`, for a derivative `d` of those units.
+
+        `d` has the shape of what `units` gives. The pass is made again from the state that `spec` has, which is not
+        changed.
+        """
+
     def loop(
         self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray
     ) -> FloatArray: ...
@@ -87,28 +111,13 @@ class TrainingBackend(Protocol):
         update: Update,
         losses: FloatArray,
         done: IntArray,
+        before: NetworkSpec | None = ...,
     ) -> None:
         """Change the parameters of `spec` in place, batch after batch.
 
         `losses` (steps,) and `done` (1,), the number of steps made, say at any time how far it has come. A loss that is
-        not finite ends it before its update.
-        """
-
-    def stage_train(
-        self,
-        spec: StageSpec,
-        before: StageSpec,
-        batches: Batches,
-        gradient: GradientKind,
-        h: float,
-        update: Update,
-        losses: FloatArray,
-        done: IntArray,
-    ) -> None:
-        """Train a network of stages likewise.
-
-        `before` is the same network with state arrays of its own, which hold the state from before the last step
-        afterwards.
+        not finite ends it before its update. `before`, which a chain does not need, is the same network with state
+        arrays of its own, which hold the state from before the last step afterwards.
         """
 
 
@@ -119,57 +128,7 @@ class SecondOrderBackend(Protocol):
     def hessian_diagonal(
         self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
     ) -> tuple[list[FloatArray], Diagnostics]:
-        """Return the second difference with respect to every parameter."""
-
-
-@runtime_checkable
-class StageBackend(Protocol):
-    """What a backend that computes networks of stages offers besides: every one of fastnet's own.
-
-    Rows ``x`` have shape (batch, inputs). A training pass whose `counts` is True changes the state arrays in place.
-    """
-
-    def stage_forward(self, spec: StageSpec, x: FloatArray) -> FloatArray: ...
-    def stage_loss(
-        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool
-    ) -> float: ...
-    def stage_loss_and_gradient(
-        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
-    ) -> tuple[float, list[FloatArray], FloatArray | None]:
-        """Make a training pass that counts; the last item is the derivative with respect to `x` if `inputs`."""
-
-    def stage_loop(
-        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray
-    ) -> FloatArray: ...
-    def stage_differences(
-        self, spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
-    ) -> tuple[list[FloatArray], float, int, int, list[npt.NDArray[np.bool_]]]:
-        """Return the gradient by exact differences, the loss, the numbers of evaluations and fallbacks, and the kinks.
-
-        A fallback of `nodal` is a unit whose parameters were moved one by one. The kinks are arrays like the gradient:
-        which parameters' moves took a unit to the other side of its kink, or let another element win a maximum.
-        """
-
-
-@runtime_checkable
-class StagePartBackend(StageBackend, Protocol):
-    """What a `StageBackend` offers besides that computes stages which are a part of a network, in training.
-
-    The output function, the loss and the weight decay of `spec` play no part. Without it, a network with layers of
-    one's own is computed layer by layer.
-    """
-
-    def stage_units(self, spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
-        """Return what the last stage gives, shape (batch, classes). State arrays are changed in place if `counts`."""
-
-    def stage_backward(
-        self, spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
-    ) -> tuple[list[FloatArray], FloatArray | None]:
-        """Return the gradient, and the derivative with respect to `x` if `inputs`, for a derivative `d` of those units.
-
-        `d` has the shape of what `stage_units` gives. The pass is made again from the state that `spec` has, which
-        is not changed.
-        """
+        """Return the second difference with respect to every parameter of a chain."""
 
 
 _active: Backend | None = None

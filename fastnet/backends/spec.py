@@ -1,11 +1,11 @@
-"""What backends are given: a network as checked, contiguous arrays and enums, and a stretch of training."""
+"""What backends are given: a network as a list of stages of checked, contiguous arrays, and a stretch of training."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,18 @@ class Loss(enum.IntEnum):
     ABSOLUTE_ERROR = 4
 
 
+class StageKind(enum.IntEnum):
+    """What a stage does; the numbers are those of ``cpp/core/stages.hpp``."""
+
+    AFFINE = 0
+    ACTIVATION = 1
+    BATCH_NORM = 2
+    DROPOUT = 3
+    CONVOLUTION = 4
+    MAX_POOLING = 5
+    AVERAGE_POOLING = 6
+
+
 class Rule(enum.IntEnum):
     """How an optimizer changes a parameter; the numbers are those of ``cpp/core/training.hpp``."""
 
@@ -85,8 +97,9 @@ class Diagnostics:
     kinks : int
         The number of these pairs that met a kink.
     kinked : tuple of ndarray of bool
-        For each layer, shape (outputs,): whether a perturbation of the unit moved any unit across a kink. The central
-        differences with respect to the unit's weights and bias then straddle the kink and need not equal a derivative.
+        For each layer of a chain, shape (outputs,): whether a perturbation of the unit moved any unit across a kink.
+        The central differences with respect to the unit's weights and bias then straddle the kink and need not equal a
+        derivative. What a backend gives of another network has the same for each parameter, in its shape.
     """
 
     loss: float
@@ -97,68 +110,197 @@ class Diagnostics:
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkSpec:
-    """A chain of affine layers with activations, an output function and a loss.
+class Windows:
+    """How the windows of a convolution or a pooling lie on an image of shape (channels, height, width).
 
     Attributes
     ----------
-    weights : tuple of ndarray
-        Layer l's weights, shape (inputs, outputs); all of one dtype, float32 or float64, C-contiguous.
-    biases : tuple of ndarray or None
-        Layer l's biases, shape (outputs,), or None where the layer has none.
-    activations : tuple of Activation
-        Layer l's activation.
-    output : Output
-    loss : Loss
-    weight_decay : float
-        λ of the penalty λ/2·ΣW² over all weights (not biases) that the loss includes; 0 for none.
-    constants : tuple of float
-        The constant of layer l's activation: the slope of a leaky ReLU, the α of an ELU; 0 for an activation without
-        one. By default, those of `DEFAULT_CONSTANTS`.
-    loss_constant : float
-        The δ of the Huber loss.
+    channels, height, width : int
+        The image.
+    window_height, window_width : int
+    stride_y, stride_x : int
+        The distance of neighbouring windows.
+    pad_y, pad_x : int
+        The border that is added on either side.
     """
 
-    weights: tuple[FloatArray, ...]
-    biases: tuple[FloatArray | None, ...]
-    activations: tuple[Activation, ...]
-    output: Output = Output.SOFTMAX
-    loss: Loss = Loss.CROSS_ENTROPY
-    weight_decay: float = 0.0
-    constants: tuple[float, ...] = ()
-    loss_constant: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.constants:
-            object.__setattr__(self, "constants", tuple(DEFAULT_CONSTANTS.get(a, 0.0) for a in self.activations))
+    channels: int
+    height: int
+    width: int
+    window_height: int
+    window_width: int
+    stride_y: int = 1
+    stride_x: int = 1
+    pad_y: int = 0
+    pad_x: int = 0
 
     @property
-    def dtype(self) -> np.dtype[np.floating[Any]]:
-        return self.weights[0].dtype
+    def out_height(self) -> int:
+        return (self.height + 2 * self.pad_y - self.window_height) // self.stride_y + 1
+
+    @property
+    def out_width(self) -> int:
+        return (self.width + 2 * self.pad_x - self.window_width) // self.stride_x + 1
+
+    @property
+    def positions(self) -> int:
+        return self.out_height * self.out_width
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage, which turns each row of `inputs` units into one of `outputs` units.
+
+    Images lie in a row as (channels, height, width). Each kind of stage has the fields of its group.
+
+    Attributes
+    ----------
+    kind : StageKind
+    inputs, outputs : int
+    weight, bias : ndarray or None
+        Of an affine stage, shapes (inputs, outputs) and (outputs,); of a convolution, (filters, channels,
+        window_height, window_width) and (filters,). Either may lack the bias. Of a batch normalisation, gamma and beta,
+        shape (columns,).
+    activation : Activation
+    constant : float
+        Of the activation: a leaky ReLU's slope for negative arguments, an ELU's α.
+    positions : int
+        Of a batch normalisation: how many neighbouring units of all rows make up a column.
+    running_mean, running_var : ndarray or None
+        Shape (columns,). A training pass changes them in place.
+    passes : ndarray of int64 or None
+        Shape (1,): the training passes that the running statistics are averages of; None where they were given.
+    momentum : float
+    ratio : float
+        Of dropout: the probability of a zero.
+    random : ndarray of uint64 or None
+        Shape (3,): the generator's key, and the number of the next mask, which a training pass counts in place.
+    windows : Windows or None
+        Of convolution and pooling.
+    """
+
+    kind: StageKind
+    inputs: int
+    outputs: int
+    weight: FloatArray | None = None
+    bias: FloatArray | None = None
+    activation: Activation = Activation.IDENTITY
+    constant: float = 0.0
+    positions: int = 1
+    running_mean: FloatArray | None = None
+    running_var: FloatArray | None = None
+    passes: IntArray | None = None
+    momentum: float = 0.9
+    ratio: float = 0.0
+    random: npt.NDArray[np.uint64] | None = None
+    windows: Windows | None = None
+
+    @property
+    def takes_rows_alone(self) -> bool:
+        """Whether what becomes of a row in training depends neither on the other rows nor on its place among them.
+
+        Batch normalisation couples the rows, and a mask of dropout belongs to a place in the batch.
+        """
+        return self.kind not in (StageKind.BATCH_NORM, StageKind.DROPOUT)
+
+
+class Layer(NamedTuple):
+    """A layer of a chain: an affine stage and the activation behind it, `IDENTITY` if there is none."""
+
+    weight: FloatArray
+    bias: FloatArray | None
+    activation: Activation
+    constant: float  # of the activation
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A network as backends take it: a list of stages with an output function and a loss.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+        Neighbours fit each other. All arrays but the state are of one dtype, float32 or float64, and C-contiguous.
+    output : Output
+    loss : Loss
+    dtype : dtype
+    loss_constant : float
+        The δ of the Huber loss.
+    weight_decay : float
+        λ of the penalty λ/2·ΣW² over the weights of affine stages and convolutions; 0 for none.
+    layers : tuple of Layer
+        The network as a chain of affine layers with activations; empty if it is not one. Backends have faster kernels
+        for chains.
+    """
+
+    stages: tuple[Stage, ...]
+    output: Output = Output.SOFTMAX
+    loss: Loss = Loss.CROSS_ENTROPY
+    dtype: np.dtype[np.floating[Any]] = field(default_factory=lambda: np.dtype(np.float64))
+    loss_constant: float = 1.0
+    weight_decay: float = 0.0
+    layers: tuple[Layer, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", _as_layers(self.stages))
+
+    @classmethod
+    def chain(
+        cls,
+        weights: Sequence[FloatArray],
+        biases: Sequence[FloatArray | None],
+        activations: Sequence[Activation],
+        output: Output = Output.SOFTMAX,
+        loss: Loss = Loss.CROSS_ENTROPY,
+        weight_decay: float = 0.0,
+        constants: Sequence[float] = (),
+        loss_constant: float = 1.0,
+    ) -> NetworkSpec:
+        """A chain of affine layers with activations.
+
+        Parameters
+        ----------
+        weights : sequence of ndarray
+            Layer l's weights, shape (inputs, outputs).
+        biases : sequence of ndarray or None
+            Layer l's biases, shape (outputs,), or None where the layer has none.
+        activations : sequence of Activation
+        constants : sequence of float, optional
+            The constant of layer l's activation, by default that of `DEFAULT_CONSTANTS`.
+        output, loss, weight_decay, loss_constant
+            As the attributes.
+        """
+        stages: list[Stage] = []
+        given = constants or [DEFAULT_CONSTANTS.get(activation, 0.0) for activation in activations]
+        for weight, bias, activation, constant in zip(weights, biases, activations, given, strict=True):
+            inputs, outputs = weight.shape
+            stages.append(Stage(StageKind.AFFINE, inputs, outputs, weight, bias))
+            if activation != Activation.IDENTITY:
+                stages.append(Stage(StageKind.ACTIVATION, outputs, outputs, activation=activation, constant=constant))
+        return cls(tuple(stages), output, loss, weights[0].dtype, loss_constant, weight_decay)
 
     @property
     def inputs(self) -> int:
-        inputs: int = self.weights[0].shape[0]
-        return inputs
+        return self.stages[0].inputs
 
     @property
     def classes(self) -> int:
-        classes: int = self.weights[-1].shape[1]
-        return classes
-
-    @property
-    def layers(self) -> list[tuple[FloatArray, FloatArray | None, Activation, float]]:
-        """Each layer's weight, bias, activation, and the activation's constant."""
-        return list(zip(self.weights, self.biases, self.activations, self.constants, strict=True))
+        return self.stages[-1].outputs
 
     @property
     def parameters(self) -> list[FloatArray]:
-        """Every parameter array, in the order W1, b1, W2, b2, … of gradients and of flat parameter numbers.
+        """Every parameter array, stage after stage, the weight before the bias: the order of gradients.
 
-        Inside fastnet, a gradient is a list of arrays in this order. `flatten` makes one flat array of such a list, and
-        `split` undoes that.
+        Inside fastnet, a gradient is a list of arrays in this order, which is also that of flat parameter numbers.
+        `flatten` makes one flat array of such a list, and `split` undoes that.
         """
-        return [p for pair in zip(self.weights, self.biases, strict=True) for p in pair if p is not None]
+        return [p for stage in self.stages for p in (stage.weight, stage.bias) if p is not None]
+
+    @property
+    def weights(self) -> tuple[FloatArray, ...]:
+        """The weights that the penalty counts: those of affine stages and convolutions."""
+        kinds = (StageKind.AFFINE, StageKind.CONVOLUTION)
+        return tuple(stage.weight for stage in self.stages if stage.kind in kinds and stage.weight is not None)
 
     @staticmethod
     def flatten(arrays: Iterable[npt.NDArray[Scalar]]) -> npt.NDArray[Scalar]:
@@ -172,10 +314,14 @@ class NetworkSpec:
         return [piece.reshape(p.shape) for piece, p in zip(np.split(flat, ends[:-1]), parameters, strict=True)]
 
     def with_parameters(self, parameters: Iterable[FloatArray]) -> NetworkSpec:
-        """The same network with other parameter arrays, in the order of `parameters`."""
+        """The same network with other parameter arrays, in the order of `parameters`: all of one dtype."""
         rest = iter(parameters)
-        pairs = [(next(rest), None if bias is None else next(rest)) for bias in self.biases]
-        return replace(self, weights=tuple(w for w, _ in pairs), biases=tuple(b for _, b in pairs))
+        stages = []
+        for stage in self.stages:
+            weight = None if stage.weight is None else next(rest)
+            stages.append(replace(stage, weight=weight, bias=None if stage.bias is None else next(rest)))
+        dtype = next((s.weight.dtype for s in stages if s.weight is not None), self.dtype)
+        return replace(self, stages=tuple(stages), dtype=dtype)
 
     def copy(self) -> NetworkSpec:
         """The same network with its own copies of the parameter arrays."""
@@ -196,6 +342,21 @@ class NetworkSpec:
             raise ValueError(
                 "the cross entropy of an answer without softmax has no exact difference: use the algorithm 'loop'"
             )
+
+
+def _as_layers(stages: Iterable[Stage]) -> tuple[Layer, ...]:
+    """The stages as layers of a chain: affine ones, each with at most one activation behind it; empty if not so."""
+    layers: list[Layer] = []
+    before: StageKind | None = None
+    for stage in stages:
+        if stage.kind == StageKind.AFFINE and stage.weight is not None:
+            layers.append(Layer(stage.weight, stage.bias, Activation.IDENTITY, 0.0))
+        elif stage.kind == StageKind.ACTIVATION and before == StageKind.AFFINE:
+            layers[-1] = Layer(*layers[-1][:2], stage.activation, stage.constant)
+        else:
+            return ()
+        before = stage.kind
+    return tuple(layers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ import numpy.typing as npt
 from fastnet import backends
 from fastnet._tools.checks import as_step
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import Backend, StageBackend
-from fastnet.backends.spec import Diagnostics
-from fastnet.backends.stages import StageSpec
+from fastnet.backends import Backend
+from fastnet.backends.spec import Diagnostics, NetworkSpec
 from fastnet.checking.verdict import kinked_entries
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain, as_chain
@@ -66,8 +64,10 @@ class Method:
         return self.algorithm is None or self.algorithm in backends.active().algorithms
 
 
-class Problem(abc.ABC):
+class Problem:
     """A network, a batch and a step: what each method computes, on any backend.
+
+    A network with state is taken in the pass that its numerical gradient would repeat.
 
     Attributes
     ----------
@@ -77,30 +77,47 @@ class Problem(abc.ABC):
     h : float
     """
 
-    x: FloatArray
-    t: FloatArray | IntArray
-    h: float
+    def __init__(self, net: Chain | Staged, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> None:
+        self._net, self.h = net, h
+        self.x, self.t = net.batch(x, t)
+        self._rows = flat(self.x)
+        self._spec()  # raises where the shapes do not fit
 
-    @abc.abstractmethod
+    def _spec(self) -> NetworkSpec:
+        spec = self._net.repeated(self.x)
+        if spec is None:
+            self._net.loss(self.x, self.t)  # its layers say what does not fit
+            raise ValueError("the layers of the network do not fit each other")
+        return spec
+
     def parameters(self) -> dict[str, FloatArray]:
         """The parameters in the order of flat numbers."""
+        return dict(zip(self._net.names, self._spec().parameters, strict=True))
 
-    @abc.abstractmethod
     def describe(self) -> str:
         """The network's sizes, as in ``784-50-10``."""
+        return describe_stages(self._spec())
 
-    @abc.abstractmethod
-    def loss(self, backend: Backend) -> float: ...
-    @abc.abstractmethod
-    def loop(self, backend: Backend, entries: IntArray) -> Evaluation: ...
-    @abc.abstractmethod
-    def differences(self, backend: Backend, algorithm: str) -> Evaluation: ...
-    @abc.abstractmethod
-    def gradient(self, backend: Backend) -> Evaluation: ...
+    def loss(self, backend: Backend) -> float:
+        return backend.loss(self._spec(), self._rows, self.t, training=True)
+
+    def loop(self, backend: Backend, entries: IntArray) -> Evaluation:
+        return Evaluation(backend.loop(self._spec(), self._rows, self.t, self.h, entries))
+
+    def differences(self, backend: Backend, algorithm: str) -> Evaluation:
+        compute = backend.nodal if algorithm == "nodal" else backend.incremental
+        return Evaluation(*compute(self._spec(), self._rows, self.t, self.h))
+
+    def gradient(self, backend: Backend) -> Evaluation:
+        return Evaluation(backend.gradient(self._spec(), self._rows, self.t))
 
     def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
-        """By flat number, whether the differences met a kink; None where they do not tell."""
-        return None
+        """By flat number, whether the differences met a kink; None where a chain's do not tell."""
+        spec = self._spec()
+        if diagnostics is None and not spec.layers:
+            backend = backends.active()
+            diagnostics = self.differences(backend, backend.algorithms[0]).diagnostics
+        return None if diagnostics is None else kinked_entries(spec, diagnostics)
 
     @property
     def dtype(self) -> np.dtype[np.floating[Any]]:
@@ -119,94 +136,14 @@ class Problem(abc.ABC):
         return other
 
 
-class ChainProblem(Problem):
-    """A problem of a chain, which every backend computes as a whole."""
-
-    def __init__(self, chain: Chain, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> None:
-        self._chain, self._spec, self.h = chain, chain.spec, h
-        self.x, self.t = chain.batch(x, t)
-
-    def parameters(self) -> dict[str, FloatArray]:
-        return self._chain.named(self._spec.parameters)
-
-    def describe(self) -> str:
-        return "-".join(map(str, [self._spec.inputs, *(weight.shape[1] for weight in self._spec.weights)]))
-
-    def loss(self, backend: Backend) -> float:
-        return backend.loss(self._spec, self.x, self.t)
-
-    def loop(self, backend: Backend, entries: IntArray) -> Evaluation:
-        return Evaluation(backend.loop(self._spec, self.x, self.t, self.h, entries))
-
-    def differences(self, backend: Backend, algorithm: str) -> Evaluation:
-        compute = backend.nodal if algorithm == "nodal" else backend.incremental
-        return Evaluation(*compute(self._spec, self.x, self.t, self.h))
-
-    def gradient(self, backend: Backend) -> Evaluation:
-        return Evaluation(backend.gradient(self._spec, self.x, self.t))
-
-    def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
-        return None if diagnostics is None else kinked_entries(self._spec, diagnostics)
-
-
-class StageProblem(Problem):
-    """A problem of a network of stages, in the pass that it would repeat."""
-
-    def __init__(self, net: Staged, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> None:
-        self._net, self.h = net, h
-        self.x, self.t = net.batch(x, t)
-        self._rows = flat(self.x)
-        self._spec()  # raises where the shapes do not fit
-
-    def _spec(self) -> StageSpec:
-        spec = self._net.repeated(self.x)
-        if spec is None:
-            self._net.loss(self.x, self.t)  # its layers say what does not fit
-            raise ValueError("the layers of the network do not fit each other")
-        return spec
-
-    def parameters(self) -> dict[str, FloatArray]:
-        return {name: self._net.params[name] for name in self._net.names}
-
-    def describe(self) -> str:
-        return describe_stages(self._spec())
-
-    def loss(self, backend: Backend) -> float:
-        return _of_stages(backend).stage_loss(self._spec(), self._rows, self.t, training=True, counts=False)
-
-    def loop(self, backend: Backend, entries: IntArray) -> Evaluation:
-        return Evaluation(_of_stages(backend).stage_loop(self._spec(), self._rows, self.t, self.h, entries))
-
-    def differences(self, backend: Backend, algorithm: str) -> Evaluation:
-        arrays, loss, evaluations, fallbacks, kinked = _of_stages(backend).stage_differences(
-            self._spec(), self._rows, self.t, self.h, algorithm == "nodal"
-        )
-        kinks = sum(int(k.sum()) for k in kinked)
-        return Evaluation(arrays, Diagnostics(loss, evaluations, fallbacks, kinks))
-
-    def kinked(self, diagnostics: Diagnostics | None) -> npt.NDArray[np.bool_] | None:
-        backend = _of_stages(backends.active())
-        *_, kinked = backend.stage_differences(self._spec(), self._rows, self.t, self.h, True)
-        return np.concatenate([array.ravel() for array in kinked])
-
-    def gradient(self, backend: Backend) -> Evaluation:
-        compute = _of_stages(backend).stage_loss_and_gradient
-        return Evaluation(compute(self._spec(), self._rows, self.t, inputs=False)[1])
-
-
-def _of_stages(backend: Backend) -> StageBackend:
-    assert isinstance(backend, StageBackend)  # each of fastnet's is one
-    return backend
-
-
 def problem_of(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None) -> Problem:
     """The problem of a network that the backend in use computes as a whole; raise TypeError if it does not."""
     if isinstance(net, BaseNetwork) and not overridden(net, *FUNCTION, *COMPUTES):
         computation = net._computation()
         if isinstance(computation, Staged):
-            return StageProblem(computation, x, t, as_step(h, computation.dtype))
+            return Problem(computation, x, t, as_step(h, computation.dtype))
     chain = as_chain(net)
-    return ChainProblem(chain, x, t, as_step(h, chain.dtype))
+    return Problem(chain, x, t, as_step(h, chain.dtype))
 
 
 def _loop(problem: Problem, backend: Backend, entries: IntArray) -> Evaluation:

@@ -206,7 +206,7 @@ def _of_chain(
         return layout.flat(answer, "numerical_gradient"), kinked_entries(of.spec, answer.diagnostics)
 
     def finer() -> tuple[FloatArray, BoolArray | None]:
-        return compute(chain.with_spec(chain.in_float64_spec()), step * FINER[chain.dtype.name])
+        return compute(Chain(chain.in_float64_spec(), chain.names), step * FINER[chain.dtype.name])
 
     branch = chain.on_branch(rows, targets)
     on_branch = Probe(branch.params, branch.value, float(np.finfo(np.float64).eps))

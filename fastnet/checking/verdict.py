@@ -31,10 +31,12 @@ def kinked_entries(spec: NetworkSpec, diagnostics: Diagnostics) -> BoolArray | N
     """Return for each flat number whether its central difference straddles a kink, if that is known."""
     if not diagnostics.kinked:
         return None
+    if not spec.layers:
+        return spec.flatten(diagnostics.kinked)
     met: list[BoolArray] = []
-    for weight, bias, units in zip(spec.weights, spec.biases, diagnostics.kinked, strict=True):
-        met.append(np.broadcast_to(units, weight.shape))
-        if bias is not None:
+    for layer, units in zip(spec.layers, diagnostics.kinked, strict=True):
+        met.append(np.broadcast_to(units, layer.weight.shape))
+        if layer.bias is not None:
             met.append(units)
     return spec.flatten(met)
 

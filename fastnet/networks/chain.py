@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from fastnet.backends._numpy import penalty, second_order, target_rows
 from fastnet.backends.spec import (
     Activation,
     Batches,
-    Diagnostics,
     GradientKind,
     Loss,
     NetworkSpec,
@@ -24,23 +23,31 @@ from fastnet.backends.spec import (
     Update,
 )
 from fastnet.layers.activations import branch_of
+from fastnet.networks import numerical
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.computation import Computation, Float64Loss, HessianDiagonal, NumericalGradient
 from fastnet.networks.overriding import COMPUTES, FUNCTION, check_probabilities, overridden
 
-ROWS_AT_ONCE = 128  # of a gradient with respect to the inputs, which takes a matrix of as many rows and columns
+KeptArray: TypeAlias = tuple[str, FloatArray, tuple[int, ...], np.dtype[Any]]  # its name, and how it was
 
 
 class ChainLayer(NamedTuple):
-    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation.
-
-    `constant` is the activation's, as `NetworkSpec.constants` has it.
-    """
+    """An affine layer and the activation after it: the names of its arrays in `params`, and which activation."""
 
     weight: str
     bias: str | None
     activation: Activation
-    constant: float = 0.0
+    constant: float = 0.0  # the activation's, as `Stage.constant`
+
+
+class ChainSettings(NamedTuple):
+    """What a chain is besides its parameters; `output` and the following are as `NetworkSpec` has them."""
+
+    layers: tuple[ChainLayer, ...]
+    output: Output
+    loss: Loss
+    weight_decay: float = 0.0
+    loss_constant: float = 0.0
 
 
 def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> dict[str, FloatArray]:
@@ -61,15 +68,9 @@ def as_parameters(params: Mapping[str, Any], dimensions: Mapping[str, int]) -> d
     return found
 
 
-def chain_spec(
-    params: Mapping[str, Any],
-    layers: Sequence[ChainLayer],
-    output: Output,
-    loss: Loss,
-    weight_decay: float = 0.0,
-    loss_constant: float = 0.0,
-) -> NetworkSpec:
+def chain_spec(params: Mapping[str, Any], settings: ChainSettings) -> NetworkSpec:
     """Return the chain as the backends take it; raise if parameters are missing or do not fit."""
+    layers = settings.layers
     dimensions = {}
     for layer in layers:
         dimensions[layer.weight] = 2
@@ -90,15 +91,15 @@ def chain_spec(
                 f"params[{layer.bias!r}] of shape {found[layer.bias].shape} does not fit params[{layer.weight!r}] of "
                 f"shape {weight.shape}"
             )
-    return NetworkSpec(
-        tuple(_native(found[layer.weight]) for layer in layers),
-        tuple(None if layer.bias is None else _native(found[layer.bias]) for layer in layers),
-        tuple(layer.activation for layer in layers),
-        output,
-        loss,
-        weight_decay,
-        tuple(layer.constant for layer in layers),
-        loss_constant,
+    return NetworkSpec.chain(
+        [_native(found[layer.weight]) for layer in layers],
+        [None if layer.bias is None else _native(found[layer.bias]) for layer in layers],
+        [layer.activation for layer in layers],
+        settings.output,
+        settings.loss,
+        settings.weight_decay,
+        [layer.constant for layer in layers],
+        settings.loss_constant,
     )
 
 
@@ -118,9 +119,8 @@ class Chain(Computation):
         The names of ``spec.parameters`` in `params`.
     """
 
-    def __init__(self, spec: NetworkSpec, layers: Sequence[ChainLayer]) -> None:
-        self.spec = spec
-        self.names = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
+    def __init__(self, spec: NetworkSpec, names: list[str]) -> None:
+        self.spec, self.names = spec, names
 
     @property
     def dtype(self) -> np.dtype[np.floating[Any]]:
@@ -133,12 +133,6 @@ class Chain(Computation):
     def named(self, arrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
         """Arrays in the order of ``spec.parameters``, such as a gradient, by the names of the parameters."""
         return dict(zip(self.names, arrays, strict=True))
-
-    def with_spec(self, spec: NetworkSpec) -> Chain:
-        """The chain with other parameters of the same shapes."""
-        other = Chain(spec, ())
-        other.names = self.names
-        return other
 
     def rows(self, x: npt.ArrayLike) -> FloatArray:
         return checks.as_batch(x, self.spec.inputs, self.spec.dtype)
@@ -165,12 +159,14 @@ class Chain(Computation):
     training_loss = loss  # a chain computes the same in training and in inference
 
     def loss_and_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> tuple[float, dict[str, FloatArray]]:
-        loss, gradients = active().loss_and_gradient(self.spec, rows, t)
+        loss, gradients, _ = active().loss_and_gradient(self.spec, rows, t)
         return loss, self.named(gradients)
 
     def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
         """The chain with the present parameters, for any rows."""
         return self.spec
+
+    repeated = spec_of  # a chain has no state, and one pass is as another
 
     def train(
         self,
@@ -187,25 +183,13 @@ class Chain(Computation):
         backend.train(self.spec, batches, gradient, h, update, losses, done)
 
     def default_step(self, algorithm: str) -> float:
-        return super().default_step(algorithm) if as_algorithm(algorithm) == "loop" else 1e-4
+        return super().default_step(algorithm) if numerical.as_algorithm(algorithm) == "loop" else 1e-4
 
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str] | None = None
     ) -> NumericalGradient:
-        backend, spec, chosen = active(), self.spec, as_algorithm(algorithm)
         wanted = self.names if names is None else names
-        if chosen != "loop":
-            compute = backend.nodal if chosen == "nodal" else backend.incremental
-            gradients, diagnostics = compute(spec, rows, t, h)
-            named = self.named(gradients)
-            return NumericalGradient({name: named[name] for name in wanted}, diagnostics, dict.fromkeys(wanted, chosen))
-        numbers = dict(zip(self.names, spec.split(np.arange(sum(p.size for p in spec.parameters))), strict=True))
-        entries = np.concatenate([numbers[name].ravel() for name in wanted])
-        flat = backend.loop(spec, rows, t, h, entries)
-        pieces = np.split(flat, np.cumsum([numbers[name].size for name in wanted])[:-1])
-        found = {name: piece.reshape(numbers[name].shape) for name, piece in zip(wanted, pieces, strict=True)}
-        diagnostics = Diagnostics(backend.loss(spec, rows, t), 2 * len(entries) * len(rows))
-        return NumericalGradient(found, diagnostics, dict.fromkeys(wanted, chosen))
+        return numerical.numerical_gradient(self.spec, self.names, rows, t, h, algorithm, wanted)
 
     def hessian_diagonal(self, rows: FloatArray, t: FloatArray | IntArray, h: float) -> HessianDiagonal:
         spec, backend = self.spec, active()
@@ -222,46 +206,12 @@ class Chain(Computation):
         return self.named(second_order.hessian_vector_product(self.spec, rows, t, along))
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
-        return self._input_gradient(rows, t, active().gradient)
+        return numerical.input_gradient(self.spec, rows, t, lambda *network: active().gradient(*network)[0])
 
     def numerical_input_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> FloatArray:
-        backend, chosen = active(), as_algorithm(algorithm)
-
-        def compute(spec: NetworkSpec, units: FloatArray, targets: FloatArray | IntArray) -> list[FloatArray]:
-            if chosen == "loop":
-                first = spec.weights[0]
-                return [backend.loop(spec, units, targets, h, np.arange(first.size)).reshape(first.shape)]
-            return (backend.nodal if chosen == "nodal" else backend.incremental)(spec, units, targets, h)[0]
-
-        return self._input_gradient(rows, t, compute)
-
-    def _input_gradient(
-        self,
-        rows: FloatArray,
-        t: FloatArray | IntArray,
-        compute: Callable[[NetworkSpec, FloatArray, FloatArray | IntArray], list[FloatArray]],
-    ) -> FloatArray:
-        """The gradient with respect to the inputs, by a gradient with respect to parameters.
-
-        The units x·W + b of the first layer are the weights of another network: its inputs are the rows of the identity
-        matrix, shape (rows, rows), so that each row of weights is that of one row of x. The gradient with respect to
-        these weights, times the transpose of W, is the gradient with respect to x.
-        """
-        spec = self.spec
-        weight, bias = spec.weights[0], spec.biases[0]
-        found = np.empty_like(rows)
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(first, first + ROWS_AT_ONCE)
-            units = active().matmul(rows[part], weight)
-            if bias is not None:
-                units = active().add_bias(units, bias)
-            below = replace(spec, weights=(units, *spec.weights[1:]), biases=(None, *spec.biases[1:]), weight_decay=0.0)
-            d = compute(below, np.eye(len(units), dtype=spec.dtype), t[part])[0]
-            found[part] = active().matmul(d, weight, transpose_b=True)
-            found[part] *= spec.dtype.type(len(units) / len(rows))
-        return found
+        return numerical.numerical_input_gradient(self.spec, rows, t, h, algorithm)
 
     def in_float64(self, rows: FloatArray, t: FloatArray | IntArray) -> Float64Loss:
         spec = self.in_float64_spec()
@@ -281,7 +231,7 @@ class Chain(Computation):
             sides.append(units > 0)
             y = active().activation(kind, units, constant)
         above = (active().softmax(y) if spec.output == Output.SOFTMAX else y) > target_rows(t, y)
-        wide_rows, wide_chain = rows.astype(np.float64), self.with_spec(wide)
+        wide_rows, wide_chain = rows.astype(np.float64), Chain(wide, self.names)
         targets = t if t.ndim == 1 else t.astype(np.float64)
 
         def value() -> float:
@@ -302,6 +252,35 @@ class Chain(Computation):
         return self.spec.with_parameters(p.astype(np.float64) for p in self.spec.parameters)
 
 
+class KeptChain:
+    """The chain of a network, which is made anew only where its parameters are other arrays or its settings change."""
+
+    def __init__(self) -> None:
+        self._made: tuple[ChainSettings, list[KeptArray], Chain] | None = None
+
+    def find(self, params: Mapping[str, Any], settings: ChainSettings) -> Chain | None:
+        """Return the chain that was made of such settings and the very arrays of `params`; None if there is none."""
+        if self._made is None or self._made[0] != settings:
+            return None
+        _, arrays, chain = self._made
+        for name, array, shape, dtype in arrays:
+            # The same array can have been given another shape or dtype.
+            if params.get(name) is not array or array.shape != shape or array.dtype is not dtype:
+                return None
+        return chain
+
+    def make(self, params: Mapping[str, Any], settings: ChainSettings) -> Chain:
+        """Return the chain; raise if parameters are missing or do not fit."""
+        self._made = None
+        spec = chain_spec(params, settings)
+        names = [name for layer in settings.layers for name in (layer.weight, layer.bias) if name is not None]
+        chain = Chain(spec, names)
+        if all(params[name] is p for name, p in zip(names, spec.parameters, strict=True)):  # Copies do not follow.
+            arrays = [(name, p, p.shape, p.dtype) for name, p in zip(names, spec.parameters, strict=True)]
+            self._made = settings, arrays, chain
+        return chain
+
+
 class AffineChain(BaseNetwork):
     """The base of networks that are chains of affine layers and activations; a subclass sets the parameters."""
 
@@ -309,20 +288,13 @@ class AffineChain(BaseNetwork):
     _output = Output.SOFTMAX
     _loss = Loss.CROSS_ENTROPY
 
+    @functools.cached_property
+    def _kept(self) -> KeptChain:
+        return KeptChain()
+
     def _computation(self) -> Chain:
-        return Chain(chain_spec(self.params, self._layers, self._output, self._loss), self._layers)
-
-
-def as_algorithm(algorithm: str) -> str:
-    """Return an algorithm that the backend in use has; raise ValueError if it does not have `algorithm`."""
-    backend = active()
-    chosen = backend.algorithms[0] if algorithm == "auto" else algorithm
-    if chosen not in backend.algorithms:
-        raise ValueError(
-            f"the {backend.name!r} backend has no algorithm {algorithm!r}: it has "
-            f"{', '.join(map(repr, backend.algorithms))}"
-        )
-    return chosen
+        settings = ChainSettings(self._layers, self._output, self._loss)
+        return self._kept.find(self.params, settings) or self._kept.make(self.params, settings)
 
 
 def chain_of(net: object) -> Chain | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.backends.stages import Stage, StageKind, Windows
+from fastnet.backends.spec import Stage, StageKind, Windows
 from fastnet.layers import (
     Affine,
     AveragePooling,
@@ -163,7 +163,7 @@ def stages_of(
 
 
 def parameter_names(layers: Sequence[NamedLayer]) -> list[str]:
-    """The network's names of the parameters of such layers, in the order of ``StageSpec.parameters``."""
+    """The network's names of the parameters of such layers, in the order of ``NetworkSpec.parameters``."""
     return [named.params[own] for named in layers for own in PARAMETERS if own in named.params]
 
 

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import StagePartBackend
-from fastnet.backends.spec import Diagnostics, Loss, Output
-from fastnet.backends.stages import StageSpec
+from fastnet.backends import active
+from fastnet.backends.spec import Diagnostics, Loss, NetworkSpec, Output
 from fastnet.layers import Affine, Flatten, Reshape
 from fastnet.layers.activations import ActivationLayer
 from fastnet.layers.base import as_gradient
 from fastnet.layers.losses import MeanLoss
-from fastnet.networks.chain import as_algorithm
 from fastnet.networks.computation import NumericalGradient
 from fastnet.networks.layer_stages import (
     PARAMETERS,
@@ -29,6 +27,7 @@ from fastnet.networks.layer_stages import (
     state_for_stages,
 )
 from fastnet.networks.layerwise import Layerwise, NamedLayer, Part, State
+from fastnet.networks.numerical import as_algorithm, exact_differences
 
 
 class StageRun:
@@ -38,19 +37,17 @@ class StageRun:
     layers, which say so.
     """
 
-    def __init__(
-        self, layers: Sequence[NamedLayer], dtype: np.dtype[np.floating[Any]], backend: StagePartBackend
-    ) -> None:
-        self.layers, self.dtype, self.backend = layers, dtype, backend
+    def __init__(self, layers: Sequence[NamedLayer], dtype: np.dtype[np.floating[Any]]) -> None:
+        self.layers, self.dtype = layers, dtype
         self._last: tuple[FloatArray, State, Shape] | None = None  # of `forward` in training: x, state before, output
 
-    def spec(self, shape: Shape, state: State) -> tuple[StageSpec, Shape] | None:
+    def spec(self, shape: Shape, state: State) -> tuple[NetworkSpec, Shape] | None:
         """The stages for rows of this shape, with the present parameters, and the shape of the rows that come out."""
         params = {name: named.layer.params[own] for named in self.layers for own, name in named.params.items()}
         found = stages_of(self.layers, shape, params, state, self.dtype)
         if found is None:
             return None
-        return StageSpec(found[0], Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, self.dtype), found[1]
+        return NetworkSpec(found[0], Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, self.dtype), found[1]
 
     def state(self) -> State:
         """The present state."""
@@ -67,9 +64,9 @@ class StageRun:
             return x
         spec, shape = found
         if not training:
-            return self.backend.stage_forward(spec, flat(x)).reshape(len(x), *shape)
+            return active().forward(spec, flat(x)).reshape(len(x), *shape)
         self._last = x, before, shape
-        units = self.backend.stage_units(spec, flat(x), counts=True)
+        units = active().units(spec, flat(x), counts=True)
         for named in self.layers:
             named.layer.state = {own: after[name] for own, name in named.state.items()}
         return units.reshape(len(x), *shape)
@@ -83,7 +80,7 @@ class StageRun:
         found = self.spec(x.shape[1:], state_for_stages(before, self.dtype))
         assert found is not None
         given = as_gradient(d, (len(x), *shape), self.dtype)
-        arrays, d_x = self.backend.stage_backward(found[0], flat(x), flat(given), inputs)
+        arrays, d_x = active().backward(found[0], flat(x), flat(given), inputs)
         rest = iter(arrays)
         for named in self.layers:
             named.layer.grads = {own: next(rest) for own in PARAMETERS if own in named.params}
@@ -97,16 +94,15 @@ class Mixed(Layerwise):
     gives is their batch. Those before it have the loop, since nothing is known of the layer's function.
     """
 
-    def __init__(self, *arguments: Any, output: Output | None, backend: StagePartBackend, **named: Any) -> None:
+    def __init__(self, *arguments: Any, output: Output | None, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.backend = backend
         self.output = output  # None with a loss of one's own
 
     def parts(self, first: int = 0, last: int | None = None) -> Sequence[Part]:
         found: list[Part] = []
         for staged, group in itertools.groupby(self.layers[first:last], is_stage):
             layers = list(group)
-            found += [StageRun(layers, self.dtype, self.backend)] if staged and _gains(layers) else layers
+            found += [StageRun(layers, self.dtype)] if staged and _gains(layers) else layers
         return found
 
     @property
@@ -131,7 +127,7 @@ class Mixed(Layerwise):
                 f"algorithm {algorithm!r} is for layers and losses that the backend knows, and {', '.join(others)} "
                 f"act through {own} which it does not know: 'auto' computes these by 'loop'"
             )
-        exact = self._differences(rows, t, h, chosen == "nodal") if len(others) < len(names) else None
+        exact = self._differences(rows, t, h, chosen) if len(others) < len(names) else None
         if exact is None:  # or the shapes do not fit, which the layers report
             return super().numerical_gradient(rows, t, h, "loop", names)
         found, of_tail = exact
@@ -145,7 +141,7 @@ class Mixed(Layerwise):
         )
 
     def _differences(
-        self, rows: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
+        self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> tuple[dict[str, FloatArray], Diagnostics] | None:
         """The exact differences with respect to the parameters of the tail; None where shapes do not fit."""
         assert isinstance(self.last, MeanLoss)
@@ -155,7 +151,7 @@ class Mixed(Layerwise):
             x = rows.copy()  # in case a layer changes it
             for part in self.parts(0, self.tail):
                 x = part.forward(x, training=True)
-            run = StageRun(layers, self.dtype, self.backend)
+            run = StageRun(layers, self.dtype)
             made = run.spec(x.shape[1:], state_for_stages(run.state(), self.dtype))
         if made is None or len(made[1]) != 1:
             return None
@@ -166,8 +162,7 @@ class Mixed(Layerwise):
             loss_constant=self.last.constant,
             weight_decay=self.weight_decay,
         )
-        arrays, loss, evaluations, fallbacks, kinked = self.backend.stage_differences(spec, flat(x), t, h, nodal)
-        diagnostics = Diagnostics(loss, evaluations, fallbacks, sum(int(k.sum()) for k in kinked))
+        arrays, diagnostics = exact_differences(spec, flat(x), t, h, algorithm)
         return dict(zip(parameter_names(layers), arrays, strict=True)), diagnostics
 
 

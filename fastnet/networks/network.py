@@ -10,7 +10,6 @@ import numpy as np
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.backends import StageBackend, StagePartBackend, active
 from fastnet.backends.spec import Activation, Output
 from fastnet.layers import (
     Add,
@@ -28,7 +27,7 @@ from fastnet.layers.activations import KINDS, ActivationLayer
 from fastnet.layers.base import Widths
 from fastnet.layers.losses import MeanLoss
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import Chain, ChainLayer, as_parameters, chain_spec
+from fastnet.networks.chain import Chain, ChainLayer, ChainSettings, KeptChain, as_parameters
 from fastnet.networks.layer_stages import is_stage
 from fastnet.networks.layerwise import LastPass, Layerwise, NamedLayer, State, named_layers
 from fastnet.networks.mixed import Mixed
@@ -50,8 +49,7 @@ class Network(BaseNetwork):
     A network of the library's layers and losses is computed as a whole by the backend, as `TwoLayerNet` is. Layers of
     your own run by their own methods, and the library's between them by the backend. The parameters behind the last
     layer of your own then keep their exact differences. For the others, and for all with a loss of your own, a
-    numerical gradient takes two passes for each, which start at the layer that has the parameter. On a backend that has
-    only chains of affine layers and activations, any other network runs layer by layer.
+    numerical gradient takes two passes for each, which start at the layer that has the parameter.
 
     `predict`, `loss` and `accuracy` are inference. `training_loss`, `gradient` and `loss_and_gradient` are training
     passes: Dropout draws new masks, and BatchNorm uses the statistics of the batch and updates the running ones.
@@ -126,6 +124,7 @@ class Network(BaseNetwork):
                 raise ValueError(f"{one} and {other} share memory: an update of one would change both; pass a copy")
         known = type(loss) in LOSSES and not overridden(loss, "forward", "backward", "answer", "error")
         self._chain = _as_chain(self._named) if known else None
+        self._kept = KeptChain()
         stages = [is_stage(named) for named in self._named]
         self._staged = known and all(stages)
         self._mixed = any(stages) and not self._staged
@@ -154,22 +153,21 @@ class Network(BaseNetwork):
         return self.state
 
     def _computation(self) -> Chain | Layerwise:
-        params = self._checked_params()
         loss = self.last_layer
         output = LOSSES[type(loss)] if self._knows_loss and isinstance(loss, MeanLoss) else None
         if self._chain is not None and isinstance(loss, MeanLoss) and output is not None:
-            spec = chain_spec(params, self._chain, output, loss.kind, self.weight_decay_lambda, loss.constant)
-            return Chain(spec, self._chain)
-        arguments = (self._named, loss, params, self._checked_state(), self._last_pass)
+            settings = ChainSettings(self._chain, output, loss.kind, self.weight_decay_lambda, loss.constant)
+            return self._kept.find(self.params, settings) or self._kept.make(self._checked_params(), settings)
+        arguments = (self._named, loss, self._checked_params(), self._checked_state(), self._last_pass)
         named: dict[str, Any] = {
             "inputs": self._inputs,
             "classes": self._classes,
             "weight_decay": self.weight_decay_lambda,
         }
-        if self._staged and output is not None and isinstance(active(), StageBackend):
+        if self._staged and output is not None:
             return Staged(*arguments, output=output, **named)
-        if self._mixed and isinstance(backend := active(), StagePartBackend):
-            return Mixed(*arguments, output=output, backend=backend, **named)
+        if self._mixed:
+            return Mixed(*arguments, output=output, **named)
         return Layerwise(*arguments, **named)
 
 

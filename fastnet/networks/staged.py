@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
-
-import numpy as np
+from typing import Any
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import StageBackend, TrainingBackend, active
-from fastnet.backends.spec import Batches, Diagnostics, GradientKind, Output, Update
-from fastnet.backends.stages import Stage, StageKind, StageSpec
+from fastnet.backends import TrainingBackend, active
+from fastnet.backends.spec import Batches, GradientKind, NetworkSpec, Output, StageKind, Update
 from fastnet.layers.losses import MeanLoss
-from fastnet.networks.chain import ROWS_AT_ONCE, as_algorithm
+from fastnet.networks import numerical
 from fastnet.networks.computation import NumericalGradient
 from fastnet.networks.layer_stages import flat, parameter_names, stages_of, state_for_stages
 from fastnet.networks.layerwise import Layerwise, State
@@ -26,19 +22,19 @@ class Staged(Layerwise):
         super().__init__(*arguments, **named)
         self.output = output
 
-    def spec(self, rows: FloatArray, params: Mapping[str, FloatArray], state: State) -> StageSpec | None:
+    def spec(self, rows: FloatArray, params: Mapping[str, FloatArray], state: State) -> NetworkSpec | None:
         """The stages for such rows; None where shapes do not fit, which the layers themselves report."""
         found = stages_of(self.layers, rows.shape[1:], params, state, self.dtype)
         if found is None or len(found[1]) != 1:
             return None
         assert isinstance(self.last, MeanLoss)
-        return StageSpec(found[0], self.output, self.last.kind, self.dtype, self.last.constant, self.weight_decay)
+        return NetworkSpec(found[0], self.output, self.last.kind, self.dtype, self.last.constant, self.weight_decay)
 
-    def spec_of(self, rows: FloatArray) -> StageSpec | None:
+    def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
         """The stages for such rows with the present parameters and state; None where shapes do not fit."""
         return self.spec(rows, self.params, self.state)
 
-    def repeated(self, rows: FloatArray) -> StageSpec | None:
+    def repeated(self, rows: FloatArray) -> NetworkSpec | None:
         """The stages of the pass that a numerical gradient repeats, with a state of their own."""
         return self.spec(rows, self.params, self.copied_state(self.last_pass.start(self.state)))
 
@@ -54,20 +50,20 @@ class Staged(Layerwise):
         spec = self.spec(rows, self.params, self.copied_state(self.state))
         if spec is None:
             return super().forward(rows)
-        return _backend().stage_forward(spec, flat(rows))
+        return active().forward(spec, flat(rows))
 
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         spec = self.spec(rows, self.params, self.copied_state(self.state))
         if spec is None:
             return super().loss(rows, t)
-        return _backend().stage_loss(spec, flat(rows), t, training=False, counts=False)
+        return active().loss(spec, flat(rows), t)
 
     def training_loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         after = self.copied_state(self.state)
         spec = self.spec(rows, self.params, after)
         if spec is None:
             return super().training_loss(rows, t)
-        loss = _backend().stage_loss(spec, flat(rows), t, training=True, counts=True)
+        loss = active().loss(spec, flat(rows), t, training=True, counts=True)
         self._keep(dict(self.state), after)
         return loss
 
@@ -78,7 +74,7 @@ class Staged(Layerwise):
         spec = self.spec(rows, self.params, after)
         if spec is None:
             return super()._pass(rows, t, inputs=inputs)
-        loss, gradients, d = _backend().stage_loss_and_gradient(spec, flat(rows), t, inputs)
+        loss, gradients, d = active().loss_and_gradient(spec, flat(rows), t, inputs)
         self._keep(dict(self.state), after)
         return loss, self.named(gradients), None if d is None else d.reshape(rows.shape)
 
@@ -88,7 +84,7 @@ class Staged(Layerwise):
         return parameter_names(self.layers)
 
     def default_step(self, algorithm: str) -> float:
-        return super().default_step(algorithm) if as_algorithm(algorithm) == "loop" else 1e-4
+        return super().default_step(algorithm) if numerical.as_algorithm(algorithm) == "loop" else 1e-4
 
     def named(self, arrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
         found = dict(zip(self.names, arrays, strict=True))
@@ -100,64 +96,15 @@ class Staged(Layerwise):
         spec = self.repeated(rows)
         if spec is None:
             return super().numerical_gradient(rows, t, h, algorithm, names)
-        chosen = as_algorithm(algorithm)
-        if chosen != "loop":
-            arrays, loss, evaluations, fallbacks, kinked = _backend().stage_differences(
-                spec, flat(rows), t, h, chosen == "nodal"
-            )
-            every = self.named(arrays)
-            diagnostics = Diagnostics(loss, evaluations, fallbacks, sum(int(k.sum()) for k in kinked))
-            return NumericalGradient({name: every[name] for name in names}, diagnostics, dict.fromkeys(names, chosen))
-        backend, sizes = _backend(), [p.size for p in spec.parameters]
-        ends = np.cumsum(sizes)
-        places = {name: np.arange(end - size, end) for name, size, end in zip(self.names, sizes, ends, strict=True)}
-        entries = np.concatenate([places[name] for name in names])
-        found = np.split(
-            backend.stage_loop(spec, flat(rows), t, h, entries), np.cumsum([len(places[n]) for n in names])
-        )
-        gradients = {name: part.reshape(self.params[name].shape) for name, part in zip(names, found[:-1], strict=True)}
-        base = backend.stage_loss(spec, flat(rows), t, training=True, counts=False)
-        diagnostics = Diagnostics(base, 2 * len(entries) * len(rows))
-        return NumericalGradient(gradients, diagnostics, dict.fromkeys(names, chosen))
+        return numerical.numerical_gradient(spec, self.names, flat(rows), t, h, algorithm, names)
 
     def numerical_input_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
     ) -> FloatArray:
-        """The gradient with respect to `rows`, by differences with respect to the weights of another network.
-
-        An affine stage whose inputs are the rows of the identity matrix has weights of shape (rows, units), and each
-        row of them is what the next stage takes in that row. So the differences with respect to these weights are those
-        with respect to what the next stage takes: `rows` themselves, or behind a first affine stage its units. Times
-        the transpose of its weight, these are the differences with respect to `rows`, as in `Chain`. The loop moves
-        each element of `rows`.
-        """
         spec = self.repeated(rows)
         if spec is None:
             return super().numerical_input_gradient(rows, t, h, algorithm)
-        backend, chosen, x = _backend(), as_algorithm(algorithm), flat(rows)
-        first = spec.stages[0]
-        weight = first.weight if first.kind == StageKind.AFFINE and chosen != "loop" else None
-        # Batch normalisation couples the rows, and masks belong to places in the batch: only without, parts will do.
-        coupled = any(stage.kind in (StageKind.BATCH_NORM, StageKind.DROPOUT) for stage in spec.stages)
-        size = len(x) if coupled else ROWS_AT_ONCE
-        found = np.empty_like(x)
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
-            units = x[part]
-            if weight is not None:
-                units = backend.stage_forward(replace(spec, stages=(first,), output=Output.IDENTITY), units)
-            stage = Stage(StageKind.AFFINE, units.shape[0], units.shape[1], weight=units)
-            moved = replace(
-                spec, stages=(stage, *(spec.stages if weight is None else spec.stages[1:])), weight_decay=0.0
-            )
-            eye = np.eye(len(units), dtype=self.dtype)
-            if chosen == "loop":
-                d = backend.stage_loop(moved, eye, t[part], h, np.arange(units.size)).reshape(units.shape)
-            else:
-                d = backend.stage_differences(moved, eye, t[part], h, chosen == "nodal")[0][0]
-            found[part] = d if weight is None else active().matmul(d, weight, transpose_b=True)
-            found[part] *= self.dtype.type(len(units) / len(x))
-        return found.reshape(rows.shape)
+        return numerical.numerical_input_gradient(spec, flat(rows), t, h, algorithm).reshape(rows.shape)
 
     def train(
         self,
@@ -176,13 +123,13 @@ class Staged(Layerwise):
         assert spec is not None
         assert spec_before is not None
         try:
-            backend.stage_train(spec, spec_before, batches, gradient, h, update, losses, done)
+            backend.train(spec, batches, gradient, h, update, losses, done, spec_before)
         finally:
             if done[0]:
                 self._keep(before, after)
 
 
-def describe_stages(spec: StageSpec) -> str:
+def describe_stages(spec: NetworkSpec) -> str:
     """The sizes of affine stages and convolutions, as in ``1×28×28-30×24×24-100-10``, and which other stages it has."""
     sizes, others = [str(spec.inputs)], []
     names = {
@@ -203,7 +150,3 @@ def describe_stages(spec: StageSpec) -> str:
             others.append(names[stage.kind])
     with_others = f" ({', '.join(dict.fromkeys(others))})" if others else ""
     return "-".join(sizes) + with_others
-
-
-def _backend() -> StageBackend:
-    return cast(StageBackend, active())  # `Network` has asked for one

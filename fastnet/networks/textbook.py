@@ -309,8 +309,8 @@ class SimpleNet(AffineChain):
         ValueError, TypeError
             If `x` has the wrong shape or does not hold real numbers.
         """
-        scores = replace(self._computation().spec, output=Output.IDENTITY)
-        return Chain(scores, self._layers).predict(x)
+        chain = self._computation()
+        return Chain(replace(chain.spec, output=Output.IDENTITY), chain.names).predict(x)
 
     def _answers_of(self, predicted: FloatArray) -> FloatArray:
         return active().softmax(predicted)

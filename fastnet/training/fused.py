@@ -65,11 +65,11 @@ class FusedTraining:
             raise NotFusible(f"the optimizer, {type(optimizer).__name__}, is not one of fastnet.optimizers")
         if gradient == "numerical" and algorithm not in NUMERICAL:
             raise NotFusible(f"the algorithm is {algorithm!r}")
-        if gradient == "numerical" and isinstance(computation, Chain) and not computation.spec.has_exact_difference:
-            raise NotFusible("the loss has no exact difference")
         spec = computation.spec_of(data.train.x)
         if spec is None:
             raise NotFusible("the layers do not fit each other")
+        if gradient == "numerical" and not spec.has_exact_difference:
+            raise NotFusible("the loss has no exact difference")
         in_place = {id(p) for p in net.params.values() if p.flags.writeable}
         if not all(id(p) in in_place for p in spec.parameters):
             raise NotFusible("a parameter is read-only, not contiguous, or in the byte order of another machine")

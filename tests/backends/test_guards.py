@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -21,15 +21,21 @@ from fastnet import _core
 
 T, V = TypeError, ValueError
 
-SPEC = NetworkSpec((np.ones((3, 4)), np.ones((4, 2))), (np.ones(4), None), (2, 0))
+SPEC = NetworkSpec.chain((np.ones((3, 4)), np.ones((4, 2))), (np.ones(4), None), (2, 0))
 X, LABELS, ROWS = np.ones((5, 3)), np.array([0, 1, 0, 1, 0]), np.ones((5, 2))
 ENTRIES = np.arange(24)
 BIG_ENDIAN = X.astype(">f8")
 MISALIGNED = np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(X.dtype).reshape(X.shape)
 
 
-def spec(**changes):
-    return dataclasses.replace(SPEC, **changes)
+W, B = SPEC.weights, [layer.bias for layer in SPEC.layers]
+
+
+def spec(weights=W, biases=B, activations=(2, 0), constants=(0.0, 0.0), **changes):
+    """What the extension reads of a spec, with mistakes that `NetworkSpec` itself would not make."""
+    attributes = {name: getattr(SPEC, name) for name in ("stages", "dtype", "output", "loss", "weight_decay")}
+    layers = tuple(zip(weights, biases, activations, constants, strict=True))
+    return types.SimpleNamespace(**attributes | {"layers": layers, "loss_constant": 1.0} | changes)
 
 
 def f4(a):
@@ -120,12 +126,12 @@ BATCHES = [  # what comes as x for a network of three inputs
     (X.tolist(), T, "x must be a NumPy array, not list"),
 ]
 
-W, B = SPEC.weights, SPEC.biases
 SPECS = [
-    (spec(weights=(), biases=(), activations=()), V, "a network has at least one layer"),
-    (spec(biases=(B[0],)), V, "a network has as many weights as biases, activations and constants"),
-    (spec(constants=(0.5,)), V, "a network has as many weights as biases, activations and constants"),
-    (spec(activations=(0, 0, 0)), V, "a network has as many weights as biases, activations and constants"),
+    (spec(layers=(), stages=()), V, "a network has at least one stage"),
+    (spec(layers=(), dtype=np.dtype(int)), V, "a network is float32 or float64, not int64"),
+    (spec(layers=((),)), V, "layer 1 has no weight"),
+    (spec(layers=((W[0], B[0], 2),)), V, "layer 1 must have four items"),
+    (spec(layers=((W[0], B[0], 2, 0.0, 0.0),)), V, "layer 1 must have four items"),
     (spec(weights=(W[0], W[0])), V, "weight 2 of shape (3, 4) does not fit the layer before it"),
     (spec(weights=(W[0][0].copy(), W[1])), V, "weight 1 must have 2 dimension(s), not shape (4,)"),
     (spec(weights=(np.ones((0, 4)), W[1])), V, "weight 1 of shape (0, 4) is empty"),
@@ -142,12 +148,14 @@ SPECS = [
     (spec(biases=(0.0, None)), T, "bias 1 must be a NumPy array, not float"),
     (spec(activations=(10, 0)), V, "there is no activation 10"),
     (spec(activations=(-1, 0)), V, "there is no activation -1"),
-    (spec(output=2), V, "unknown output or loss"),
-    (spec(loss=-1), V, "unknown output or loss"),
-    (spec(loss=5), V, "unknown output or loss"),
-    (spec(weights=3), T, "not iterable"),
-    (None, AttributeError, "weights"),
-    (object(), AttributeError, "weights"),
+    (spec(output=2), V, "there is no output 2"),
+    (spec(loss=-1), V, "there is no loss -1"),
+    (spec(loss=5), V, "there is no loss 5"),
+    (spec(layers=3), T, "not iterable"),
+    (spec(layers=(3, 4)), T, "not iterable"),
+    (spec(layers=(), stages=3), T, "not iterable"),
+    (None, AttributeError, "layers"),
+    (object(), AttributeError, "layers"),
 ]
 UNREADABLE = [  # what can't be cast to a number
     spec(activations=("relu", 0)),

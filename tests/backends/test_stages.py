@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 
 from fastnet import backends
-from fastnet.backends import StageBackend, StagePartBackend
-from fastnet.backends.spec import Activation, Loss, Output
-from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output, Stage, StageKind, Windows
 
 ROWS = 6
 
 
 @pytest.fixture
 def stages(backend):
-    assert isinstance(backend, StageBackend)
     return backend
+
+
+def differences(backend, spec, x, t, h, nodal=True):
+    """The gradient and its diagnostics by `nodal`, which the reference has not, or by `incremental`."""
+    compute = backend.nodal if nodal and "nodal" in backend.algorithms else backend.incremental
+    return compute(spec, x, t, h)
 
 
 def affine(rng, inputs, outputs, dtype="float64", bias=True):
@@ -70,7 +73,7 @@ def batch(rng, inputs, dtype="float64", rows=ROWS, classes=3):
 
 def identity(stage, dtype="float64"):
     """The stage alone: its answers are its units."""
-    return StageSpec((stage,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, np.dtype(dtype))
+    return NetworkSpec((stage,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, np.dtype(dtype))
 
 
 WINDOWS = [
@@ -111,7 +114,7 @@ def test_convolution_and_pooling_are_what_they_are_defined_as(stages, dtype):
         every = [convolution(rng, windows, filters, dtype, filters > 1) for filters in (1, 5)]
         every += [pooling(kind, windows) for kind in (StageKind.MAX_POOLING, StageKind.AVERAGE_POOLING)]
         for stage in every:
-            y = stages.stage_forward(identity(stage, dtype), x)
+            y = stages.forward(identity(stage, dtype), x)
             bound = 30 * np.finfo(dtype).eps
             np.testing.assert_allclose(y, by_definition(stage, x), rtol=0, atol=bound, err_msg=f"{windows}")
 
@@ -183,19 +186,19 @@ def off(found, expected):
 @pytest.mark.parametrize("answer", ANSWERS, ids=["softmax", "identity"])
 def test_backprop_and_every_difference_agree(stages, dtype, name, answer):
     rng = np.random.default_rng(1)
-    spec = StageSpec(networks(rng, dtype)[name], *answer, np.dtype(dtype), weight_decay=0.1)
+    spec = NetworkSpec(networks(rng, dtype)[name], *answer, np.dtype(dtype), weight_decay=0.1)
     x, t = batch(rng, 84, dtype)
     size, step = sum(p.size for p in spec.parameters), 1e-8 if dtype == "float64" else 1e-5
-    loss = stages.stage_loss(spec, x, t, training=True, counts=False)
-    incremental, loss_too, evaluations, *_ = stages.stage_differences(spec, x, t, step, nodal=False)
-    nodal, *_ = stages.stage_differences(spec, x, t, step, nodal=True)
-    coarse, *_ = stages.stage_differences(spec, x, t, 1e-3, nodal=True)
-    coarse_too, *_ = stages.stage_differences(spec, x, t, 1e-3, nodal=False)
+    loss = stages.loss(spec, x, t, training=True, counts=False)
+    incremental, told = stages.incremental(spec, x, t, step)
+    nodal, _ = differences(stages, spec, x, t, step)
+    coarse, _ = differences(stages, spec, x, t, 1e-3)
+    coarse_too, _ = stages.incremental(spec, x, t, 1e-3)
     entries = np.arange(0, size, max(size // 50, 1))
-    loop = stages.stage_loop(spec, x, t, 1e-3, entries)
-    base, backprop, d_x = stages.stage_loss_and_gradient(spec, x, t, inputs=True)
-    assert base == loss == loss_too
-    assert evaluations > 0
+    loop = stages.loop(spec, x, t, 1e-3, entries)
+    base, backprop, d_x = stages.loss_and_gradient(spec, x, t, inputs=True)
+    assert base == loss == told.loss
+    assert told.evaluations > 0
     assert d_x.shape == x.shape
     exact = 1e-13 if dtype == "float64" else 5e-6
     assert off(incremental, backprop) < exact
@@ -208,11 +211,11 @@ def test_backprop_and_every_difference_agree(stages, dtype, name, answer):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_with_respect_to_x(stages, name):
     rng = np.random.default_rng(1)
-    spec = StageSpec(networks(rng, "float64")[name], weight_decay=0.1)
+    spec = NetworkSpec(networks(rng, "float64")[name], weight_decay=0.1)
     x, t = batch(rng, 84)
     direction, h = rng.standard_normal(x.shape), 1e-5
-    above, below = (stages.stage_loss(spec, x + s * h * direction, t, training=True, counts=False) for s in (1, -1))
-    _, _, d_x = stages.stage_loss_and_gradient(spec, x, t, inputs=True)
+    above, below = (stages.loss(spec, x + s * h * direction, t, training=True, counts=False) for s in (1, -1))
+    _, _, d_x = stages.loss_and_gradient(spec, x, t, inputs=True)
     assert (d_x * direction).sum() == pytest.approx((above - below) / (2 * h), rel=1e-6, abs=1e-9)
 
 
@@ -222,29 +225,29 @@ def test_the_same_bits_on_any_number_of_threads(stages, dtype, name):
     for threads in (1, 2, 5):
         backends.set_num_threads(threads)
         rng = np.random.default_rng(1)
-        spec = StageSpec(networks(rng, dtype)[name], dtype=np.dtype(dtype))
+        spec = NetworkSpec(networks(rng, dtype)[name], dtype=np.dtype(dtype))
         x, t = batch(rng, 84, dtype, rows=140)
-        found = [*stages.stage_differences(spec, x, t, 1e-4, nodal=True)[0]]
-        loss, gradient, d_x = stages.stage_loss_and_gradient(spec, x, t, inputs=True)
-        found += [*gradient, d_x, stages.stage_forward(spec, x)]
+        found = [*differences(stages, spec, x, t, 1e-4)[0]]
+        loss, gradient, d_x = stages.loss_and_gradient(spec, x, t, inputs=True)
+        found += [*gradient, d_x, stages.forward(spec, x)]
         answers.append((loss, *(a.tobytes() for a in found)))
     assert answers[0] == answers[1] == answers[2]
 
 
 def test_a_pass_that_counts_changes_the_state(stages, dtype):
     rng = np.random.default_rng(1)
-    spec = StageSpec(networks(rng, dtype)["two norms"], dtype=np.dtype(dtype))
+    spec = NetworkSpec(networks(rng, dtype)["two norms"], dtype=np.dtype(dtype))
     norm, drop = spec.stages[1], spec.stages[3]
     x, t = batch(rng, 84, dtype)
-    stages.stage_loss(spec, x, t, training=True, counts=False)
+    stages.loss(spec, x, t, training=True, counts=False)
     assert norm.passes[0] == drop.random[2] == 0
     a = (x @ spec.stages[0].weight).astype(np.float64)
-    stages.stage_loss(spec, x, t, training=True, counts=True)
+    stages.loss(spec, x, t, training=True, counts=True)
     assert norm.passes[0] == drop.random[2] == 1
     tolerance = 1e-12 if dtype == "float64" else 1e-5
     np.testing.assert_allclose(norm.running_mean, a.mean(axis=0), rtol=0, atol=tolerance)  # of the first pass alone
     np.testing.assert_allclose(norm.running_var, a.var(axis=0), rtol=tolerance)
-    stages.stage_loss(spec, 3 * x, t, training=True, counts=True)
+    stages.loss(spec, 3 * x, t, training=True, counts=True)
     share = 0.1 / (1 - 0.9**2)
     np.testing.assert_allclose(norm.running_mean, (1 + 2 * share) * a.mean(axis=0), rtol=0, atol=tolerance * 10)
 
@@ -252,14 +255,14 @@ def test_a_pass_that_counts_changes_the_state(stages, dtype):
 def test_kinks_are_left_to_moves_one_by_one(stages, dtype):
     """A ReLU that changes its side: nodal gives what incremental gives."""
     rng = np.random.default_rng(2)
-    spec = StageSpec(
+    spec = NetworkSpec(
         (affine(rng, 84, 9, dtype), activation(9, Activation.RELU), dropout(9), affine(rng, 9, 3, dtype)),
         dtype=np.dtype(dtype),
     )
     x, t = batch(rng, 84, dtype, rows=20)
-    nodal, _, _, fallbacks, _ = stages.stage_differences(spec, x, t, 0.1, nodal=True)
-    one_by_one, *_ = stages.stage_differences(spec, x, t, 0.1, nodal=False)
-    assert (fallbacks > 0) == ("nodal" in stages.algorithms)
+    nodal, told = differences(stages, spec, x, t, 0.1)
+    one_by_one, _ = stages.incremental(spec, x, t, 0.1)
+    assert (told.fallbacks > 0) == ("nodal" in stages.algorithms)
     assert off(nodal, one_by_one) < (1e-12 if dtype == "float64" else 1e-5)
 
 
@@ -269,17 +272,19 @@ def test_kinks_are_told(stages, dtype):
     windows = Windows(1, 6, 6, 3, 3)
     conv = convolution(rng, windows, 2, dtype)
     pool = pooling(StageKind.MAX_POOLING, Windows(2, 4, 4, 2, 2, 2, 2))
-    spec = StageSpec(
+    spec = NetworkSpec(
         (conv, activation(conv.outputs, Activation.RELU), pool, affine(rng, 8, 3, dtype)), dtype=np.dtype(dtype)
     )
     x, t = batch(rng, 36, dtype, rows=2)
     h = 0.02
-    *_, (kinks, of_bias, *others) = stages.stage_differences(spec, x, t, h, nodal=False)
+    told = stages.incremental(spec, x, t, h)[1]
+    kinks, of_bias, *others = told.kinked
+    assert told.kinks == sum(array.sum() for array in told.kinked)
     assert not any(array.any() for array in others)
 
     def sides(weight, bias):
         moved = replace(conv, weight=weight, bias=bias)
-        a = stages.stage_forward(identity(moved, dtype), x).reshape(2, 2, 4, 4)
+        a = stages.forward(identity(moved, dtype), x).reshape(2, 2, 4, 4)
         windows = np.maximum(a, 0).reshape(2, 2, 2, 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(2, 2, 2, 2, 4)
         return a > 0, windows.argmax(axis=-1)
 
@@ -297,35 +302,28 @@ def test_kinks_are_told(stages, dtype):
     np.testing.assert_array_equal(of_bias, [crosses(index, 1) for index in range(2)])
 
 
-@pytest.fixture
-def parts(stages):
-    if not isinstance(stages, StagePartBackend):
-        pytest.skip(f"the {stages.name} backend computes no parts of networks")
-    return stages
-
-
 @pytest.mark.parametrize("name", networks(np.random.default_rng(0), "float64"))
-def test_a_part_of_a_network(parts, name, dtype):
+def test_a_part_of_a_network(stages, name, dtype):
     """With the derivative of the squared error at its units, a part has the gradient of a network with that error."""
     made, again = (networks(np.random.default_rng(1), dtype)[name] for _ in range(2))
-    whole = StageSpec(made, Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, np.dtype(dtype))
-    part = StageSpec(made, Output.SOFTMAX, Loss.CROSS_ENTROPY, np.dtype(dtype))  # neither of which plays a part
+    whole = NetworkSpec(made, Output.IDENTITY, Loss.MEAN_SQUARED_ERROR, np.dtype(dtype))
+    part = NetworkSpec(made, Output.SOFTMAX, Loss.CROSS_ENTROPY, np.dtype(dtype))  # neither of which plays a part
     x, _ = batch(np.random.default_rng(2), part.inputs, dtype)
     t = np.random.default_rng(3).standard_normal((len(x), part.classes)).astype(dtype)
 
-    def state(stages):
-        arrays = [(stage.running_mean, stage.running_var, stage.passes, stage.random) for stage in stages]
+    def state(list_of_stages):
+        arrays = [(stage.running_mean, stage.running_var, stage.passes, stage.random) for stage in list_of_stages]
         return [array.tobytes() for group in arrays for array in group if array is not None]
 
     before = state(made)
-    units = parts.stage_units(part, x, counts=False)
-    gradient, d_x = parts.stage_backward(part, x, (units - t) / np.dtype(dtype).type(len(x)), inputs=True)
-    assert parts.stage_backward(part, x, units, inputs=False)[1] is None
+    units = stages.units(part, x, counts=False)
+    gradient, d_x = stages.backward(part, x, (units - t) / np.dtype(dtype).type(len(x)), inputs=True)
+    assert stages.backward(part, x, units, inputs=False)[1] is None
     assert state(made) == before
-    loss, expected, of_x = parts.stage_loss_and_gradient(whole, x, t, inputs=True)
+    loss, expected, of_x = stages.loss_and_gradient(whole, x, t, inputs=True)
     assert 0.5 * np.square(units - t).sum(axis=1).mean() == pytest.approx(loss, rel=1e-5)
     assert off([*gradient, d_x], [*expected, of_x]) < 100 * np.finfo(dtype).eps
-    np.testing.assert_array_equal(parts.stage_units(replace(part, stages=again), x, counts=True), units)
+    np.testing.assert_array_equal(stages.units(replace(part, stages=again), x, counts=True), units)
     assert state(again) == state(made)
 
 
@@ -340,12 +338,12 @@ def test_a_part_of_a_network(parts, name, dtype):
         (lambda d: d.tolist(), TypeError, "d must be a NumPy array, not list"),
     ],
 )
-def test_a_derivative_that_does_not_fit_is_refused(parts, change, error, message):
-    if parts.name != "cpp":
+def test_a_derivative_that_does_not_fit_is_refused(stages, change, error, message):
+    if stages.name != "cpp":
         pytest.skip("the checks of the extension, which reads memory by pointers")
-    spec = StageSpec((affine(np.random.default_rng(0), 5, 3),))
+    spec = NetworkSpec((affine(np.random.default_rng(0), 5, 3),))
     with pytest.raises(error, match=message):
-        parts.stage_backward(spec, np.ones((6, 5)), change(np.ones((6, 3))), inputs=True)
+        stages.backward(spec, np.ones((6, 5)), change(np.ones((6, 3))), inputs=True)
 
 
 @pytest.mark.parametrize("output", Output)
@@ -353,21 +351,19 @@ def test_kinks_of_the_absolute_error_are_told(stages, dtype, output):
     """Which parameters take an answer across its target, as plain passes tell. The Huber loss has no kink."""
     rng = np.random.default_rng(3)
     first, last = affine(rng, 4, 5, dtype), affine(rng, 5, 3, dtype)
-    spec = StageSpec((first, activation(5), last), output, Loss.ABSOLUTE_ERROR, np.dtype(dtype))
+    spec = NetworkSpec((first, activation(5), dropout(5, 0.0), last), output, Loss.ABSOLUTE_ERROR, np.dtype(dtype))
     x, _ = batch(rng, 4, dtype, rows=3)
-    y, h = stages.stage_forward(spec, x), 2.0**-6
+    y, h = stages.forward(spec, x), 2.0**-6
     t = y + 1
     t[1, 2] = y[1, 2]  # at its target: no unit of another output moves it without softmax
     t[2, 0] = y[2, 0] + np.dtype(dtype).type(h / 8)
-    found = {nodal: stages.stage_differences(spec, x, t, h, nodal)[-1] for nodal in (False, True)}
+    found = {nodal: differences(stages, spec, x, t, h, nodal)[1].kinked for nodal in (False, True)}
 
     def crosses(place, index):
         for step in (h, -h):
             arrays = [a.copy() for a in spec.parameters]
             arrays[place][index] += np.dtype(dtype).type(step)
-            moved = (replace(first, weight=arrays[0], bias=arrays[1]), spec.stages[1])
-            moved = (*moved, replace(last, weight=arrays[2], bias=arrays[3]))
-            if np.any((stages.stage_forward(replace(spec, stages=moved), x) > t) != (y > t)):
+            if np.any((stages.forward(spec.with_parameters(arrays), x) > t) != (y > t)):
                 return True
         return False
 
@@ -377,4 +373,4 @@ def test_kinks_of_the_absolute_error_are_told(stages, dtype, output):
             np.testing.assert_array_equal(kinks[place], expected, err_msg=f"{place}, nodal={nodal}")
         assert expected.any()
     huber = replace(spec, loss=Loss.HUBER, loss_constant=h / 8)
-    assert not any(k.any() for k in stages.stage_differences(huber, x, t, h, nodal=True)[-1])
+    assert not any(k.any() for k in differences(stages, huber, x, t, h)[1].kinked)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -109,9 +107,9 @@ def test_nodal_is_incremental_with_the_losses_of_numbers(both, kinds, answer):
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
 def test_a_move_of_an_elu_across_0(both, alpha):
     """A kink unless α is 1; no polynomial goes across it in either case."""
-    spec = dataclasses.replace(chain((6, 9, 4), (E, I)), constants=(alpha, 0.0))
+    spec = chain((6, 9, 4), (E, I), constants=(alpha, 0.0))
     x = np.random.default_rng(3).standard_normal((12, 6))
-    spec.biases[0][:] = -(x[np.arange(9)] @ spec.weights[0]).diagonal() + 1e-6
+    spec.layers[0].bias[:] = -(x[np.arange(9)] @ spec.weights[0]).diagonal() + 1e-6
     difference, of_nodal, of_incremental = both(spec, x, np.arange(12) % 4, STEP["float64"])
     assert difference <= AGREEMENT["float64"]
     assert of_nodal.fallbacks >= 9

@@ -77,7 +77,7 @@ from fastnet.backends.spec import Activation, NetworkSpec
 
 rng = np.random.default_rng(0)
 widths = [784, *[100] * 6, 10]
-spec = NetworkSpec(
+spec = NetworkSpec.chain(
     tuple(rng.standard_normal(s) * np.sqrt(1 / s[0]) for s in zip(widths, widths[1:])),
     tuple(np.zeros(n) for n in widths[1:]),
     (Activation.RELU, Activation.SIGMOID) * 3 + (Activation.IDENTITY,),
@@ -107,10 +107,10 @@ def test_memory_is_bounded(run_python, name, algorithm):
 
     signal.signal(signal.SIGALRM, stop)
     compute, peaks = getattr(backend, "ALGORITHM"), []
-    small = NetworkSpec(
+    small = NetworkSpec.chain(
         tuple(np.ascontiguousarray(w[:5, :5]) for w in spec.weights),
-        tuple(b[:5].copy() for b in spec.biases),
-        spec.activations,
+        tuple(layer.bias[:5].copy() for layer in spec.layers),
+        tuple(layer.activation for layer in spec.layers),
     )
     for algorithm in ("nodal", "incremental"):  # Numba compiles, also what only a missed interpolation needs.
         for h in (1e-4, 0.5, 50.0):

@@ -191,7 +191,7 @@ def answers_and_moves(draw):
 @given(arrays=answers_and_moves())
 def test_differences_of_losses_in_the_reference(answer, arrays):
     z, dz, t = arrays
-    spec = NetworkSpec((np.zeros((1, z.shape[1]), z.dtype),), (None,), (Activation.IDENTITY,), *answer)
+    spec = NetworkSpec.chain((np.zeros((1, z.shape[1]), z.dtype),), (None,), (Activation.IDENTITY,), *answer)
     with mp.workdps(DEEP), np.errstate(all="ignore"):
         before, moved, target = ([mpf(float(v)) for v in row[0]] for row in (z, dz, t))
         after = [v + w for v, w in zip(before, moved, strict=True)]
@@ -205,7 +205,7 @@ def test_differences_of_losses_in_the_reference(answer, arrays):
 @functools.cache
 def one_unit(kind, a, h, dtype, slope):
     """A network of one unit at pre-activation a, its x and t, and the Entry of its weight."""
-    spec = NetworkSpec((np.array([[a]], dtype),), (None,), (kind,), *ANSWERS[2], constants=(slope,))
+    spec = NetworkSpec.chain((np.array([[a]], dtype),), (None,), (kind,), *ANSWERS[2], constants=(slope,))
     x, t = np.ones((1, 1), dtype), np.zeros((1, 1), dtype)
     with np.errstate(all="ignore"):
         (entry,) = bounded_gradient(spec, x, t, h)
@@ -237,7 +237,7 @@ def test_exact_differences_of_one_unit(backend, kind, a, h, dtype, slope):
 def test_a_loss_without_a_difference_is_refused(backend, dtype):
     """Carrying y + dy into a logarithm would lose the digits of an answer that falls: the loop does not."""
     weight = np.ones((2, 3), dtype)
-    spec = NetworkSpec((weight,), (None,), (Activation.SIGMOID,), Output.IDENTITY, Loss.CROSS_ENTROPY)
+    spec = NetworkSpec.chain((weight,), (None,), (Activation.SIGMOID,), Output.IDENTITY, Loss.CROSS_ENTROPY)
     x, t = np.ones((4, 2), dtype), np.array([0, 1, 2, 0])
     for algorithm in backend.algorithms:
         if algorithm != "loop":

@@ -35,7 +35,7 @@ def crossings(spec, x, h):
         return np.hstack(signs)
 
     before, found = sides(), []
-    for weight, bias in zip(spec.weights, spec.biases, strict=True):
+    for weight, bias, *_ in spec.layers:
         crossed = np.zeros((len(x), len(bias)), bool)
         for array in (weight, bias[None]):
             for (i, j), value in np.ndenumerate(array.copy()):

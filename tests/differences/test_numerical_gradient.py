@@ -102,7 +102,13 @@ def test_nan_gives_nan(backend, dtype, kinds, where):
     for answer in ANSWERS:
         spec = chain((6, 5, 4), kinds, dtype, answer)
         x, t = np.random.default_rng(0).random((9, 6)).astype(dtype), np.arange(9) % 4
-        arrays = {"W1": spec.weights[0], "b1": spec.biases[0], "W2": spec.weights[1], "b2": spec.biases[1], "x": x}
+        arrays = {
+            "W1": spec.weights[0],
+            "b1": spec.layers[0].bias,
+            "W2": spec.weights[1],
+            "b2": spec.layers[1].bias,
+            "x": x,
+        }
         for array in arrays.values() if where == "all" else [arrays[where]]:
             array.flat[1] = np.nan
             if where == "all":

@@ -43,7 +43,15 @@ def case(number):
     depth, h = 1 + number % 3, STEPS[number % len(STEPS)]
     other = Activation(number * 7 % 10) if number % 2 else kind
     spec = chain([3, *[3] * (depth - 1), 2], [*[kind] * (depth - 1), other if depth > 1 else kind], "float32", answer)
-    spec = NetworkSpec(spec.weights, spec.biases, spec.activations, *answer, 0.125 * (number % 2), (0.25,) * depth, 0.5)
+    spec = NetworkSpec.chain(
+        [layer.weight for layer in spec.layers],
+        [layer.bias for layer in spec.layers],
+        [layer.activation for layer in spec.layers],
+        *answer,
+        weight_decay=0.125 * (number % 2),
+        constants=[0.25] * depth,
+        loss_constant=0.5,
+    )
     rng = np.random.default_rng(number)
     x = rng.choice([0, 1, -0.5, 0.25, 0.8], (2, 3)).astype("float32")
     t = (
@@ -103,7 +111,7 @@ def test_fallbacks(backend):
 
 def test_kink():
     """At a kink it is what the definition says: half a unit's slope of each side, over h."""
-    spec = NetworkSpec((np.array([[0.0]]),), (None,), (Activation.RELU,), Output.IDENTITY, Loss.ABSOLUTE_ERROR)
+    spec = NetworkSpec.chain((np.array([[0.0]]),), (None,), (Activation.RELU,), Output.IDENTITY, Loss.ABSOLUTE_ERROR)
     for name in ("cpp", "numpy"):
         if name in backends.available():
             with fastnet.use_backend(name):

@@ -115,7 +115,7 @@ def test_loop_with_other_steps(backend, oracle, h):
 def test_extreme_pre_activations(backend, oracle, dtype, kind, output):
     """Scores of ±1000 and more: no overflow, and gradients that are numbers."""
     rng = np.random.default_rng(0)
-    spec = NetworkSpec(
+    spec = NetworkSpec.chain(
         ((rng.standard_normal((6, 5)) * 300).astype(dtype), (rng.standard_normal((5, 4)) * 3).astype(dtype)),
         (rng.standard_normal(5).astype(dtype), None),
         (kind, Activation.TANH),
@@ -135,7 +135,7 @@ def test_extreme_pre_activations(backend, oracle, dtype, kind, output):
 def wide_case(cases, dtype, rows=150, columns=300, zeros=0.8, seed=0):
     """A network of 300 inputs, more than one block of the inner dimension, and a batch: a third of it is dense."""
     rng = np.random.default_rng(seed)
-    spec = NetworkSpec(
+    spec = NetworkSpec.chain(
         (rng.standard_normal((columns, 13)).astype(dtype) / 8, rng.standard_normal((13, 10)).astype(dtype)),
         (rng.standard_normal(13).astype(dtype), rng.standard_normal(10).astype(dtype)),
         (Activation.SIGMOID, Activation.IDENTITY),
@@ -163,9 +163,10 @@ def test_a_row_does_not_depend_on_its_batch(core, cases, dtype, with_threads):
 def with_columns_of_zeros(case, columns):
     """The same network and batch, with more inputs that are always 0: then most of x is zeros."""
     weight = np.random.default_rng(5).standard_normal((columns, case.spec.weights[0].shape[1]))
-    weights = (np.concatenate([case.spec.weights[0], weight.astype(case.x.dtype)]), *case.spec.weights[1:])
+    first = np.concatenate([case.spec.weights[0], weight.astype(case.x.dtype)])
+    stage = dataclasses.replace(case.spec.stages[0], inputs=len(first), weight=first)
     x = np.concatenate([case.x, np.zeros((len(case.x), columns), case.x.dtype)], axis=1)
-    return type(case)(dataclasses.replace(case.spec, weights=weights), x, case.t)
+    return type(case)(dataclasses.replace(case.spec, stages=(stage, *case.spec.stages[1:])), x, case.t)
 
 
 @pytest.mark.parametrize("rows", [1, 65, 300])
@@ -263,7 +264,7 @@ def poisoned_cases(cases, dtype):
                 elif where == "first weight":
                     spec.weights[0][0, 0] = value
                 elif where == "bias":
-                    spec.biases[0][4] = value
+                    spec.layers[0].bias[4] = value
                 elif where == "last weight":
                     spec.weights[1][2, 5] = value
                 else:
@@ -295,7 +296,7 @@ def test_infinities_and_nan_go_through_as_in_numpy(backend, cases, dtype):
 def test_zero_times_an_infinite_weight_is_nan(backend, dtype, rows):
     weight = np.ones((20, 3), dtype)
     weight[5, 1] = np.inf
-    spec = NetworkSpec((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
+    spec = NetworkSpec.chain((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
     x, t = np.zeros((rows, 20), dtype), np.arange(rows) % 3
     x[:, 0] = 1
     np.testing.assert_array_equal(backend.forward(spec, x), np.array([[1, np.nan, 1]] * rows, dtype))
@@ -310,7 +311,7 @@ def test_zero_times_an_infinite_weight_is_nan(backend, dtype, rows):
 def test_zeros_of_x_times_an_infinite_derivative_are_nan(backend, dtype, rows):
     """With finite weights and an answer that is not: the sum over the batch skips no zero either."""
     weight = np.full((20, 3), np.finfo(dtype).max / 2, dtype)
-    spec = NetworkSpec((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
+    spec = NetworkSpec.chain((weight,), (None,), (Activation.IDENTITY,), Output.IDENTITY, Loss.MEAN_SQUARED_ERROR)
     x = np.zeros((rows, 20), dtype)
     x[0, :2] = 4
     gradient = backend.gradient(spec, x, np.arange(rows) % 3)[0]
@@ -323,7 +324,7 @@ def test_zeros_of_x_times_an_infinite_derivative_are_nan(backend, dtype, rows):
 
 def test_weight_decay_is_part_of_the_loss_and_of_both_gradients(backend, dtype):
     rng = np.random.default_rng(0)
-    spec = NetworkSpec(
+    spec = NetworkSpec.chain(
         (rng.standard_normal((3, 4)).astype(dtype), rng.standard_normal((4, 2)).astype(dtype)),
         (rng.standard_normal(4).astype(dtype), None),
         (Activation.RELU, Activation.IDENTITY),

@@ -24,7 +24,7 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_input_gradient(backend, dtype, name, monkeypatch):
     rows = 20
-    monkeypatch.setattr("fastnet.networks.chain.ROWS_AT_ONCE", 16)  # fewer than there are
+    monkeypatch.setattr("fastnet.networks.numerical.ROWS_AT_ONCE", 16)  # fewer than there are
     net, (x, t) = NETS[name](dtype), batch_of(rows)
     before = x.copy()
     gradient = net.input_gradient(x, t)

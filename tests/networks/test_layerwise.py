@@ -161,7 +161,7 @@ def test_layers_with_different_slopes(backend):
     """They are a chain: each layer has its own slope."""
     rng = np.random.default_rng(0)
     net = fastnet.Network([affine(rng, 6, 5), LeakyReLU(0.5), affine(rng, 5, 4), LeakyReLU(0.1)], IdentityWithLoss())
-    assert chain_of(net).spec.constants == (0.5, 0.1)
+    assert [layer.constant for layer in chain_of(net).spec.layers] == [0.5, 0.1]
     x, t = batch_of()
     z = x @ net.params["W1"] + net.params["b1"]
     y = np.where(z > 0, z, 0.5 * z) @ net.params["W2"] + net.params["b2"]
@@ -177,7 +177,7 @@ def test_losses_of_numbers(backend, loss):
     rng = np.random.default_rng(0)
     net = fastnet.Network([affine(rng, 6, 5), ELU(0.5), affine(rng, 5, 4), GELU(), affine(rng, 4, 1)], loss)
     x, t = rng.standard_normal((20, 6)), rng.integers(0, 2, 20)
-    assert chain_of(net).spec.constants == (0.5, 0.0, 0.0)
+    assert [layer.constant for layer in chain_of(net).spec.layers] == [0.5, 0.0, 0.0]
     assert fastnet.check_gradient(net, net.gradient, (x, t)).passed
     expected = loss.forward(net.predict(x), t)
     assert net.loss(x, t) == pytest.approx(expected, rel=1e-14)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet.backends import StagePartBackend
 from fastnet.layers import (
     BatchNorm,
     Convolution,
@@ -58,8 +57,6 @@ class OwnSquaredError(LossLayer):
 
 @pytest.fixture
 def parts(backend):
-    if not isinstance(backend, StagePartBackend):
-        pytest.skip(f"the {backend.name} backend computes such networks layer by layer")
     return backend
 
 

@@ -56,14 +56,17 @@ def assert_same_bits(gradients, expected):
         np.testing.assert_array_equal(gradient, wanted)
 
 
-def chain(widths, kinds, dtype="float64", answer=(Output.SOFTMAX, Loss.CROSS_ENTROPY), seed=0, biased=True):
+def chain(
+    widths, kinds, dtype="float64", answer=(Output.SOFTMAX, Loss.CROSS_ENTROPY), seed=0, biased=True, constants=()
+):
     """A network with weights that keep the size of what passes through."""
     rng = np.random.default_rng(seed)
-    return NetworkSpec(
+    return NetworkSpec.chain(
         tuple((rng.standard_normal(s) * np.sqrt(2 / s[0])).astype(dtype) for s in itertools.pairwise(widths)),
         tuple((0.1 * rng.standard_normal(n)).astype(dtype) if biased else None for n in widths[1:]),
         tuple(kinds),
         *answer,
+        constants=constants,
     )
 
 

@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
     def make(self):
         """The network, x and t."""
         rng = np.random.default_rng(self.seed)
-        spec = NetworkSpec(
+        spec = NetworkSpec.chain(
             tuple((rng.standard_normal(s) * self.scale).astype(self.dtype) for s in itertools.pairwise(self.sizes)),
             tuple(
                 (rng.standard_normal(n) * self.scale).astype(self.dtype) if biased else None
@@ -81,7 +81,7 @@ class Recipe(NamedTuple):
 
 def constants_of(spec):
     """The activations' constants as the network's dtype has them."""
-    return [float(spec.dtype.type(constant)) for constant in spec.constants]
+    return [float(spec.dtype.type(layer.constant)) for layer in spec.layers]
 
 
 # The definition, in many digits ---------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def exact_gradient(spec, x, t, h, digits, second=False):
     """
     with mp.workdps(digits):
         weights = [[[mpf(float(v)) for v in row] for row in w] for w in spec.weights]
-        biases = [None if b is None else [mpf(float(v)) for v in b] for b in spec.biases]
+        biases = [None if b is None else [mpf(float(v)) for v in b] for _, b, *_ in spec.layers]
         step, slopes = mpf(float(spec.dtype.type(h))), [mpf(c) for c in constants_of(spec)]
         delta = oracle.loss_constant(spec)
         if t.ndim == 1:
@@ -160,7 +160,7 @@ def exact_gradient(spec, x, t, h, digits, second=False):
             """Each layer's inputs and pre-activations, from layer at's pre-activations a on, and the last units."""
             passed = []
             for layer in range(at, len(weights)):
-                z = [mp_activation(spec.activations[layer], v, slopes[layer]) for v in a]
+                z = [mp_activation(spec.layers[layer].activation, v, slopes[layer]) for v in a]
                 passed.append(z)
                 if layer + 1 < len(weights):
                     a = affine(z, layer + 1)
@@ -190,7 +190,7 @@ def exact_gradient(spec, x, t, h, digits, second=False):
                             total[i, j] += (losses[0] - 2 * base + losses[1]) / (step**2 * len(x))
                         else:
                             total[i, j] += (losses[0] - losses[1]) / (2 * step * len(x))
-                z = [mp_activation(spec.activations[layer], v, slopes[layer]) for v in a]
+                z = [mp_activation(spec.layers[layer].activation, v, slopes[layer]) for v in a]
         for p, total in zip(spec.parameters, sums, strict=True):
             if p.ndim == 2:
                 total += mpf(spec.weight_decay) * (
@@ -435,7 +435,7 @@ def bounded_gradient(spec, x, t, h):
     inputs = [oracle.Bounded.exact(x, spec.dtype), *after]
     targets, last, slopes = oracle.one_hot(t, spec.classes), len(before) - 1, constants_of(spec)
     step, rows, entries = Long(spec.dtype.type(h)), len(x), []
-    for layer, (weight, bias) in enumerate(zip(spec.weights, spec.biases, strict=True)):
+    for layer, (weight, bias, *_) in enumerate(spec.layers):
         from_ = inputs[layer]
         if bias is not None:
             ones = np.ones((rows, 1), Long)
@@ -450,10 +450,10 @@ def bounded_gradient(spec, x, t, h):
             for at in range(layer, last + 1):
                 a = before[at][n]
                 end = a + d
-                dz = difference(spec.activations[at], a, d, slopes[at])
+                dz = difference(spec.layers[at].activation, a, d, slopes[at])
                 if at < last:
                     d = dz @ oracle.Bounded.exact(spec.weights[at + 1], spec.dtype)
-            end = value_at(spec.activations[last], end, slopes[last])
+            end = value_at(spec.layers[last].activation, end, slopes[last])
             changes.append(loss_change(spec, after[last][n], dz, end, targets[n]))
         odd = changes[0] - changes[1]
         odd = oracle.Bounded(odd.value.reshape(shape), odd.error.reshape(shape), spec.dtype)

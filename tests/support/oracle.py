@@ -254,8 +254,7 @@ def softmax(a: Bounded) -> Bounded:
 
 def _layers(spec: NetworkSpec) -> Any:
     """Each layer's weight, bias, activation, and the activation's constant as the dtype has it."""
-    constants = [float(spec.dtype.type(constant)) for constant in spec.constants]
-    return zip(spec.weights, spec.biases, spec.activations, constants, strict=True)
+    return [layer._replace(constant=float(spec.dtype.type(layer.constant))) for layer in spec.layers]
 
 
 def _units(spec: NetworkSpec, x: Any, begin: int = 0, end: int | None = None) -> tuple[list[Bounded], list[Bounded]]:
@@ -478,7 +477,7 @@ def case(number: int, dtype: str) -> Case:
         kinds[0] = Activation.STEP  # rarely: no gradient passes it
     if (output, loss) == (Output.IDENTITY, Loss.CROSS_ENTROPY):
         kinds[-1] = Activation.SIGMOID  # answers must be positive
-    spec = NetworkSpec(
+    spec = NetworkSpec.chain(
         weights=tuple(
             (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[0])).astype(dtype) for shape in itertools.pairwise(widths)
         ),

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from fastnet import backends, optimizers
-from fastnet.backends.spec import Activation, Batches, GradientKind, Loss, NetworkSpec, Output, Rule, Update
+from fastnet.backends.spec import (
+    Activation,
+    Batches,
+    GradientKind,
+    Loss,
+    NetworkSpec,
+    Output,
+    Rule,
+    Stage,
+    StageKind,
+    Update,
+)
 
 if not backends.has_extension():
     pytest.skip("fastnet was installed without its extension", allow_module_level=True)
@@ -21,13 +32,13 @@ KINDS = {GradientKind.BACKPROP: "backprop", GradientKind.INCREMENTAL: "increment
 STEP = {"float32": 1e-2, "float64": 1e-4}
 
 
-def network(dtype, sizes=(33, 17, 20, 5), **changes):
+def network(dtype, sizes=(33, 17, 20, 5), biased=True, **changes):
     rng = np.random.default_rng(0)
     weights = [rng.standard_normal(shape) / np.sqrt(shape[0]) for shape in itertools.pairwise(sizes)]
     kinds = [Activation.SIGMOID, Activation.LEAKY_RELU, Activation.IDENTITY][-len(weights) :]
-    spec = NetworkSpec(
+    spec = NetworkSpec.chain(
         tuple(w.astype(dtype) for w in weights),
-        tuple(rng.standard_normal(w.shape[1]).astype(dtype) for w in weights),
+        tuple(rng.standard_normal(w.shape[1]).astype(dtype) if biased else None for w in weights),
         tuple(kinds),
     )
     return dataclasses.replace(spec, **changes)
@@ -60,7 +71,7 @@ def train_by_steps(spec, x, t, order, batch_size, kind, optimizer):
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
         if kind == GradientKind.BACKPROP:
-            loss, gradients = _core.loss_and_gradient(spec, x[rows], t[rows])
+            loss, gradients, _ = _core.loss_and_gradient(spec, x[rows], t[rows])
         else:
             compute = _core.nodal if kind == GradientKind.NODAL else _core.incremental
             gradients, (loss, *_) = compute(spec, x[rows], t[rows], STEP[spec.dtype.name])
@@ -119,7 +130,7 @@ def test_rows_of_every_length(core, dtype, columns):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"biases": (None, None, None)},
+        {"biased": False},
         {"weight_decay": 0.1},
         {"loss": Loss.MEAN_SQUARED_ERROR},
         {"loss": Loss.MEAN_SQUARED_ERROR, "output": Output.IDENTITY},
@@ -195,8 +206,12 @@ def read_only(a):
 
 
 F32 = network("float32")
+DROPS = Stage(StageKind.DROPOUT, 33, 33, ratio=0.5, random=np.zeros(3, np.uint64))
+WITH_STATE = network("float64")
+WITH_STATE = dataclasses.replace(WITH_STATE, stages=(DROPS, *WITH_STATE.stages))
 SLOTS = tuple(np.zeros_like(p) for p in network("float64").parameters)
 MISTAKES = [
+    ({"spec": WITH_STATE}, V, "a network that is not a chain needs `before`"),
     ({"data": _core.Dataset(np.ones((5, 33), "f4"))}, T, "x must be float64, not float32"),
     ({"data": _core.Dataset(np.ones((5, 32)))}, V, "x has 32 columns for a network of 33 inputs"),
     ({"data": np.ones((150, 33))}, T, "data must be a Dataset, not ndarray"),
@@ -239,7 +254,7 @@ def test_mistakes(changes, error, message):
 
 def test_read_only_parameters_are_refused():
     spec = network("float64")
-    read_only(spec.biases[1])
+    read_only(spec.layers[1].bias)
     with pytest.raises(ValueError, match="parameter 4 is read-only"):
         _core.train(**arguments(spec=spec))
 

@@ -71,9 +71,9 @@ class Layout(NamedTuple):
 
 
 def layout(spec: NetworkSpec) -> Layout:
-    shapes = tuple(weight.shape for weight in spec.weights)
+    shapes = tuple(layer.weight.shape for layer in spec.layers)
     kinds = tuple((kind, float(spec.dtype.type(constant))) for _, _, kind, constant in spec.layers)
-    return _layout(shapes, tuple(bias is not None for bias in spec.biases), kinds, spec.loss)
+    return _layout(shapes, tuple(layer.bias is not None for layer in spec.layers), kinds, spec.loss)
 
 
 @lru_cache(maxsize=16)
@@ -125,7 +125,7 @@ def describe(spec: NetworkSpec, h: float, batch: int) -> Net:
         output=int(spec.output),
         loss=int(spec.loss),
         loss_constant=float(spec.dtype.type(spec.loss_constant)),
-        smooth=any(activations.is_smooth(int(kind)) for kind in spec.activations),
+        smooth=any(activations.is_smooth(int(kind)) for _, _, kind, _ in spec.layers),
         steepest=float(np.abs(last).max(initial=0)) if behind_hidden else 0.0,
         effects=effects,
         small=activations.small_move(spec.dtype),

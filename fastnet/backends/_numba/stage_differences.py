@@ -21,7 +21,7 @@ from fastnet.backends._numba.elementary import LANES
 from fastnet.backends._numba.jit import borrowed, jit
 from fastnet.backends._numba.stage_moves import Base, Work, carry, change_losses, new_work
 from fastnet.backends._numba.stage_network import Pass
-from fastnet.backends.stages import Stage, StageKind, StageSpec
+from fastnet.backends.spec import NetworkSpec, Stage, StageKind
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -203,7 +203,7 @@ def interpolate(begin: int, end: int, number: int, at: Pass, base: Base, to: Nod
 class Differences:
     """The finite-difference gradient of a network of stages in the making."""
 
-    def __init__(self, spec: StageSpec, work: Pass, t: FloatArray | IntArray, h: float) -> None:
+    def __init__(self, spec: NetworkSpec, work: Pass, t: FloatArray | IntArray, h: float) -> None:
         self.spec, self.at = spec, work
         self.h = float(spec.dtype.type(h))
         self.evaluations = self.fallbacks = 0

@@ -11,8 +11,7 @@ from fastnet.backends._numba import losses, products
 from fastnet.backends._numba.jit import borrowed, jit
 from fastnet.backends._numba.stage_network import Pass
 from fastnet.backends._numba.stage_pass import forward_stage
-from fastnet.backends.spec import Output
-from fastnet.backends.stages import StageKind
+from fastnet.backends.spec import Output, StageKind
 
 
 class Loop(NamedTuple):

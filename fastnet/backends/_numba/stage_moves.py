@@ -16,8 +16,7 @@ from fastnet.backends._numba.elementary import LANES
 from fastnet.backends._numba.jit import jit
 from fastnet.backends._numba.losses import Answer
 from fastnet.backends._numba.stage_network import Pass
-from fastnet.backends.spec import Loss, Output
-from fastnet.backends.stages import StageKind
+from fastnet.backends.spec import Loss, Output, StageKind
 
 
 class Base(NamedTuple):

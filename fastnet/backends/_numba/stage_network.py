@@ -14,8 +14,7 @@ import numpy as np
 from fastnet._tools.types import FloatArray
 from fastnet.backends._numba import threads
 from fastnet.backends._numba.jit import plain
-from fastnet.backends.spec import NetworkSpec
-from fastnet.backends.stages import Stage, StageKind, StageSpec, Windows
+from fastnet.backends.spec import NetworkSpec, Stage, StageKind, Windows
 
 PARTS = 16  # of a convolution's positions, whose shares of the gradient are added in one order
 
@@ -38,7 +37,7 @@ STAGE = np.dtype(
 class Pass(NamedTuple):
     """A batch on its way through the stages."""
 
-    theta: FloatArray  # every parameter, in the order of StageSpec.parameters
+    theta: FloatArray  # every parameter, in the order of NetworkSpec.parameters
     stages: Any  # (depth,) records: STAGE
     rows: int
     training: bool
@@ -59,7 +58,7 @@ class Layout(NamedTuple):
     columns: int
 
 
-def layout(spec: StageSpec) -> Layout:
+def layout(spec: NetworkSpec) -> Layout:
     return _layout(tuple(_described(stage, spec.dtype) for stage in spec.stages))
 
 
@@ -105,7 +104,7 @@ def _layout(described: tuple[tuple[Any, ...], ...]) -> Layout:
     return Layout(stages, end, kept, columns)
 
 
-def new_pass(spec: StageSpec, x: FloatArray, training: bool, slopes: bool, masks: list[FloatArray]) -> Pass:
+def new_pass(spec: NetworkSpec, x: FloatArray, training: bool, slopes: bool, masks: list[FloatArray]) -> Pass:
     """Return a pass of rows x, shape (batch, inputs), that is still to be made.
 
     `masks` are those of the dropout stages in training, shape (batch, units). It has the dtype of `x`.

@@ -12,8 +12,7 @@ from fastnet.backends._numba.affine import affine
 from fastnet.backends._numba.jit import borrowed, jit
 from fastnet.backends._numba.stage_network import NORM_EPSILON, PARTS, Pass
 from fastnet.backends._numpy import functions
-from fastnet.backends.spec import Output
-from fastnet.backends.stages import StageKind, StageSpec
+from fastnet.backends.spec import NetworkSpec, Output, StageKind
 
 
 @jit()
@@ -164,12 +163,12 @@ def forward_one(number: int, work: Pass) -> None:
     threads.share(forward_stage, (number, work), int(stage.tasks), work.rows * float(stage.products), multiple=4)
 
 
-def last_units(work: Pass, spec: StageSpec) -> FloatArray:
+def last_units(work: Pass, spec: NetworkSpec) -> FloatArray:
     """The last stage's units, shape (batch, classes)."""
     return np.ascontiguousarray(work.units[-spec.classes * work.rows :].reshape(spec.classes, work.rows).T)
 
 
-def answer(work: Pass, spec: StageSpec) -> FloatArray:
+def answer(work: Pass, spec: NetworkSpec) -> FloatArray:
     """The network's answer, shape (batch, classes), after the pass."""
     y = last_units(work, spec)
     if spec.output == Output.SOFTMAX:
@@ -177,7 +176,7 @@ def answer(work: Pass, spec: StageSpec) -> FloatArray:
     return y
 
 
-def derivative(spec: StageSpec, t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
+def derivative(spec: NetworkSpec, t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
     """Return the derivative of the loss with respect to the last stage's units, shape (batch, classes)."""
     dy = functions.loss_derivative(spec.loss, y, functions.target_rows(t, y), spec.loss_constant)
     dy = losses.softmax_backward(y, dy) if spec.output == Output.SOFTMAX else dy
@@ -186,7 +185,7 @@ def derivative(spec: StageSpec, t: FloatArray | IntArray, y: FloatArray) -> Floa
 
 
 def backward(
-    work: Pass, spec: StageSpec, d_last: FloatArray, inputs: bool
+    work: Pass, spec: NetworkSpec, d_last: FloatArray, inputs: bool
 ) -> tuple[list[FloatArray], FloatArray | None]:
     """Return the gradient without that of the penalty, and that with respect to x if `inputs`, after the pass.
 

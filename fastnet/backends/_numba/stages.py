@@ -1,34 +1,33 @@
-"""Networks of stages: the functions that `StageBackend` asks for."""
+"""Networks of any stages: the functions that `Backend` asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import _numpy
-from fastnet.backends._numba import backend, losses, stage_pass, threads
+from fastnet.backends._numba import functions, losses, stage_pass, threads
 from fastnet.backends._numba.jit import plain
 from fastnet.backends._numba.stage_differences import Differences
 from fastnet.backends._numba.stage_loop import Loop, perturb
 from fastnet.backends._numba.stage_network import Pass, layout, new_pass
 from fastnet.backends._numpy.stage_kinds import mask_of
 from fastnet.backends._numpy.stages import count_pass
-from fastnet.backends.stages import StageKind, StageSpec
+from fastnet.backends.spec import Diagnostics, NetworkSpec, StageKind
 
 PASS_BYTES = 16 << 20  # of the units of rows that go through together in inference
 
 
-def training_pass(spec: StageSpec, x: FloatArray, slopes: bool) -> Pass:
+def training_pass(spec: NetworkSpec, x: FloatArray, slopes: bool) -> Pass:
     """A pass in training that is still to be made."""
     drops = (stage for stage in spec.stages if stage.kind == StageKind.DROPOUT)
     masks = [mask_of(stage, (len(x), stage.outputs), spec.dtype) for stage in drops]
     return new_pass(spec, x, True, slopes, masks)
 
 
-def _count(spec: StageSpec, work: Pass) -> None:
+def _count(spec: NetworkSpec, work: Pass) -> None:
     """Change the state as the pass does that was made."""
     moments: dict[int, tuple[FloatArray, FloatArray]] = {}
     for number, (stage, record) in enumerate(zip(spec.stages, work.stages, strict=True)):
@@ -38,7 +37,7 @@ def _count(spec: StageSpec, work: Pass) -> None:
     count_pass(spec, moments)
 
 
-def _inference(spec: StageSpec, x: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+def _inference(spec: NetworkSpec, x: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
     """Blocks of rows and their answers."""
     most = max(PASS_BYTES // (layout(spec).units * x.itemsize), threads.BLOCK_ROWS)
     for first in range(0, len(x), most):
@@ -48,20 +47,20 @@ def _inference(spec: StageSpec, x: FloatArray) -> Iterator[tuple[slice, FloatArr
         yield at, stage_pass.answer(work, spec)
 
 
-def _loss_of(spec: StageSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
-    return backend.mean_loss(spec.loss, y, t, spec.loss_constant) + _numpy.penalty(spec)
+def _loss_of(spec: NetworkSpec, y: FloatArray, t: FloatArray | IntArray) -> float:
+    return functions.mean_loss(spec.loss, y, t, spec.loss_constant) + _numpy.penalty(spec)
 
 
-def stage_forward(spec: StageSpec, x: FloatArray) -> FloatArray:
+def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
     """Return the network's answer in inference, shape (batch, classes)."""
     return np.concatenate([y for _, y in _inference(spec, x)])
 
 
 @_numpy.quietly
-def stage_loss(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool) -> float:
+def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool) -> float:
     """Return the loss in training or inference; `counts` says whether a training pass changes the state."""
     if not training:
-        return _loss_of(spec, stage_forward(spec, x), t)
+        return _loss_of(spec, forward(spec, x), t)
     work = training_pass(spec, x, slopes=False)
     stage_pass.forward(work)
     if counts:
@@ -70,8 +69,8 @@ def stage_loss(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, trainin
 
 
 @_numpy.quietly
-def stage_loss_and_gradient(
-    spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
+def loss_and_gradient(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
 ) -> tuple[float, list[FloatArray], FloatArray | None]:
     """Return the loss of a training pass that counts, its gradient by backprop, and that with respect to `x`."""
     work = training_pass(spec, x, slopes=True)
@@ -83,7 +82,7 @@ def stage_loss_and_gradient(
 
 
 @_numpy.quietly
-def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
+def units(spec: NetworkSpec, x: FloatArray, counts: bool) -> FloatArray:
     """Return the last stage's units in training, shape (batch, classes)."""
     work = training_pass(spec, x, slopes=False)
     stage_pass.forward(work)
@@ -93,8 +92,8 @@ def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
 
 
 @_numpy.quietly
-def stage_backward(
-    spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
+def backward(
+    spec: NetworkSpec, x: FloatArray, d: FloatArray, inputs: bool
 ) -> tuple[list[FloatArray], FloatArray | None]:
     """Return the gradient of a function of the last stage's units, whose derivative with respect to them is `d`."""
     work = training_pass(spec, x, slopes=True)
@@ -103,7 +102,7 @@ def stage_backward(
     return _numpy.stages.with_decays(spec, gradients), d_x
 
 
-def stage_loop(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
+def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
     """Return the central differences of the loss in training for `entries`, flat indices into ``spec.parameters``."""
     work = training_pass(spec, x, slopes=False)
     labels, targets = losses.labels_and_rows(t, spec.dtype)
@@ -123,12 +122,26 @@ def stage_loop(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: floa
     return loop.differences
 
 
+def incremental(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+) -> tuple[list[FloatArray], Diagnostics]:
+    """Return the central differences with respect to every parameter, each move evaluated by itself."""
+    return _differences(spec, x, t, h, nodal=False)
+
+
+def nodal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float) -> tuple[list[FloatArray], Diagnostics]:
+    """Return the same, from a few moves of each unit where that is possible."""
+    return _differences(spec, x, t, h, nodal=True)
+
+
 @_numpy.quietly
-def stage_differences(
-    spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
-) -> tuple[list[FloatArray], float, int, int, list[npt.NDArray[np.bool_]]]:
-    """Return the gradient by exact differences, the loss, the numbers of evaluations and fallbacks, and the kinks."""
-    loss = stage_loss(spec, x, t, training=True, counts=False)
+def _differences(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
+) -> tuple[list[FloatArray], Diagnostics]:
+    spec.check_differences()
+    base = loss(spec, x, t, training=True, counts=False)
     found = Differences(spec, training_pass(spec, x.astype(np.float64), slopes=False), t, h)
     gradients, kinks = found.run(nodal)
-    return _numpy.stages.with_decays(spec, gradients), loss, found.evaluations, found.fallbacks, kinks
+    met_kinks = sum(int(k.sum()) for k in kinks)
+    diagnostics = Diagnostics(base, found.evaluations, found.fallbacks, met_kinks, tuple(kinks))
+    return _numpy.stages.with_decays(spec, gradients), diagnostics

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import _numpy
-from fastnet.backends._numba import backend, differences, stages, threads
+from fastnet.backends._numba import backend, threads
 from fastnet.backends._numba.jit import jit
 from fastnet.backends.spec import Batches, GradientKind, NetworkSpec, Rule, Update
-from fastnet.backends.stages import StageSpec
 
 Computed: TypeAlias = tuple[float, list[FloatArray]]  # a batch's loss and gradient
 UPDATE_PRODUCTS = 5.0  # An element's update takes about as long as so many multiply-adds.
@@ -109,41 +108,26 @@ def train(
     update: Update,
     losses: FloatArray,
     done: IntArray,
+    before: NetworkSpec | None = None,
 ) -> None:
-    """Change the parameters of `spec` in place, batch after batch."""
+    """Change the parameters of `spec` in place, batch after batch.
+
+    `before`, which a chain does not need, holds the state from before the last step afterwards.
+    """
 
     def compute(x: FloatArray, t: Any) -> Computed:
         if gradient == GradientKind.BACKPROP:
-            return backend.loss_and_gradient(spec, x, t)
-        algorithm = differences.nodal if gradient == GradientKind.NODAL else differences.incremental
+            return backend.loss_and_gradient(spec, x, t)[:2]
+        algorithm = backend.nodal if gradient == GradientKind.NODAL else backend.incremental
         gradients, diagnostics = algorithm(spec, x, t, h)
-        return diagnostics.loss, gradients
-
-    _run(spec.parameters, compute, nullcontext, batches, update, losses, done)
-
-
-def stage_train(
-    spec: StageSpec,
-    before: StageSpec,
-    batches: Batches,
-    gradient: GradientKind,
-    h: float,
-    update: Update,
-    losses: FloatArray,
-    done: IntArray,
-) -> None:
-    """Train a network of stages likewise; `before` holds the state from before the last step afterwards."""
-
-    def compute(x: FloatArray, t: Any) -> Computed:
-        if gradient == GradientKind.BACKPROP:
-            return stages.stage_loss_and_gradient(spec, x, t, inputs=False)[:2]
-        nodal = gradient == GradientKind.NODAL
-        gradients, *_ = stages.stage_differences(spec, x, t, h, nodal)
-        return stages.stage_loss(spec, x, t, training=True, counts=True), gradients
+        if spec.layers:
+            return diagnostics.loss, gradients
+        return backend.loss(spec, x, t, training=True, counts=True), gradients
 
     @contextmanager
     def keeping() -> Iterator[None]:
         # A step that is not finished leaves the state as it was.
+        assert before is not None
         made = int(done[0])
         _copy(spec, before)
         try:
@@ -152,10 +136,10 @@ def stage_train(
             if done[0] == made:
                 _copy(before, spec)
 
-    _run(spec.parameters, compute, keeping, batches, update, losses, done)
+    _run(spec.parameters, compute, nullcontext if spec.layers else keeping, batches, update, losses, done)
 
 
-def _copy(one: StageSpec, other: StageSpec) -> None:
+def _copy(one: NetworkSpec, other: NetworkSpec) -> None:
     """Copy the state of one network to the other's arrays."""
     for from_, to in zip(one.stages, other.stages, strict=True):
         names = ("running_mean", "running_var", "passes", "random")

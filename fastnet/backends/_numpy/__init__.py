@@ -1,16 +1,20 @@
 """The reference backend: short, obvious and slow. The other backends are tested against it."""
 
-from fastnet.backends._numpy.backend import algorithms, get_num_threads, name, set_num_threads
-from fastnet.backends._numpy.chain import (
+from fastnet.backends._numpy.backend import (
+    algorithms,
+    backward,
     forward,
+    get_num_threads,
     gradient,
     incremental,
     loop,
     loss,
     loss_and_gradient,
-    penalty,
-    with_decay,
+    name,
+    set_num_threads,
+    units,
 )
+from fastnet.backends._numpy.chain import penalty, with_decay
 from fastnet.backends._numpy.functions import (
     EPSILON,
     activation,
@@ -28,15 +32,6 @@ from fastnet.backends._numpy.functions import (
     target_rows,
 )
 from fastnet.backends._numpy.native import evaluate
-from fastnet.backends._numpy.stages import (
-    stage_backward,
-    stage_differences,
-    stage_forward,
-    stage_loop,
-    stage_loss,
-    stage_loss_and_gradient,
-    stage_units,
-)
 
 __all__ = [
     "EPSILON",
@@ -45,6 +40,7 @@ __all__ = [
     "activation_difference",
     "add_bias",
     "algorithms",
+    "backward",
     "evaluate",
     "forward",
     "get_num_threads",
@@ -64,13 +60,7 @@ __all__ = [
     "set_num_threads",
     "softmax",
     "softmax_backward",
-    "stage_backward",
-    "stage_differences",
-    "stage_forward",
-    "stage_loop",
-    "stage_loss",
-    "stage_loss_and_gradient",
-    "stage_units",
     "target_rows",
+    "units",
     "with_decay",
 ]

@@ -20,7 +20,6 @@ from fastnet.backends._numpy.functions import (
     target_rows,
 )
 from fastnet.backends.spec import Diagnostics, Loss, NetworkSpec, Output
-from fastnet.backends.stages import StageSpec
 
 ROWS_AT_ONCE = 4096  # that `incremental` computes with: they fit in the processor's cache
 
@@ -35,13 +34,13 @@ def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
 
 
 @quietly
-def penalty(spec: NetworkSpec | StageSpec) -> float:
+def penalty(spec: NetworkSpec) -> float:
     if spec.weight_decay == 0:
         return 0.0
     return 0.5 * spec.weight_decay * sum(float(np.sum(np.square(w, dtype=np.float64))) for w in spec.weights)
 
 
-def with_decay(spec: NetworkSpec | StageSpec, gradient: FloatArray, weight: FloatArray) -> FloatArray:
+def with_decay(spec: NetworkSpec, gradient: FloatArray, weight: FloatArray) -> FloatArray:
     """Add to a weight's gradient that of the penalty: λW, by derivative and by central difference alike."""
     return gradient if spec.weight_decay == 0 else gradient + weight.dtype.type(spec.weight_decay) * weight
 
@@ -76,10 +75,6 @@ def loss_and_gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray
         dz = da @ weight.T
     loss = mean_loss(spec.loss, y, t, spec.loss_constant) + penalty(spec)
     return loss, reversed_gradients[::-1]
-
-
-def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:
-    return loss_and_gradient(spec, x, t)[1]
 
 
 @quietly
@@ -130,10 +125,10 @@ def incremental(
         moves, rows = len(d), d.ravel()
 
         def difference(at: int, a: FloatArray, da: FloatArray) -> FloatArray:
-            kind = spec.activations[at]
-            if has_kink(kind, spec.constants[at]):
+            kind = spec.layers[at].activation
+            if has_kink(kind, spec.layers[at].constant):
                 kinked[layer][unit] |= ((a > 0) != (a + da > 0)).any()
-            return activation_difference(kind, a, da, spec.constants[at])
+            return activation_difference(kind, a, da, spec.layers[at].constant)
 
         of_unit = difference(layer, np.tile(before[layer][:, unit], moves), rows)
         if layer == last:
@@ -153,7 +148,7 @@ def incremental(
 
     gradients: list[FloatArray] = []
     moves = max(1, ROWS_AT_ONCE // len(x))
-    for layer, (weight, bias) in enumerate(zip(spec.weights, spec.biases, strict=True)):
+    for layer, (weight, bias, *_) in enumerate(spec.layers):
         inputs = after[layer] if bias is None else np.column_stack([after[layer], np.ones_like(x[:, 0])])
         differences = np.empty((inputs.shape[1], weight.shape[1]), dtype=spec.dtype)
         for unit in range(weight.shape[1]):

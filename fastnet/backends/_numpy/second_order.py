@@ -55,7 +55,7 @@ def hessian_diagonal(
         moves = len(d)
 
         def carry(at: int, a: FloatArray, pair: Pair) -> Pair:
-            kind, constant = spec.activations[at], spec.constants[at]
+            _, _, kind, constant = spec.layers[at]
             if has_kink(kind, constant):
                 for end in (a + (pair[0] + pair[1]), a + (pair[0] - pair[1])):
                     kinked[layer][unit] |= ((a > 0) != (end > 0)).any()
@@ -82,7 +82,7 @@ def hessian_diagonal(
 
     diagonal: list[FloatArray] = []
     moves = max(1, chain.ROWS_AT_ONCE // len(x))
-    for layer, (weight, bias) in enumerate(zip(spec.weights, spec.biases, strict=True)):
+    for layer, (weight, bias, *_) in enumerate(spec.layers):
         inputs = after[layer] if bias is None else np.column_stack([after[layer], np.ones_like(x[:, 0])])
         differences = np.empty((inputs.shape[1], weight.shape[1]), dtype=spec.dtype)
         for unit in range(weight.shape[1]):
@@ -256,7 +256,7 @@ def hessian_vector_product(
     z: FloatArray = x
     r_z: FloatArray = np.zeros_like(x)
     passed: list[tuple[FloatArray, ...]] = []  # each layer's inputs, their R, its pre-activations and theirs
-    for (weight, bias, kind, constant), r_weight, r_bias in zip(spec.layers, along.weights, along.biases, strict=True):
+    for (weight, bias, kind, constant), (r_weight, r_bias, *_) in zip(spec.layers, along.layers, strict=True):
         a: FloatArray = z @ weight if bias is None else z @ weight + bias
         r_a: FloatArray = z @ r_weight if r_bias is None else z @ r_weight + r_bias
         if passed:

@@ -20,7 +20,7 @@ from fastnet.backends._numpy.functions import (
     has_kink,
 )
 from fastnet.backends._numpy.windows import add_patches, elements, patches
-from fastnet.backends.stages import Stage, StageKind, Windows
+from fastnet.backends.spec import Stage, StageKind, Windows
 
 NORM_EPSILON = 1e-6  # Added to the variance, so that a constant column is not divided by 0.
 

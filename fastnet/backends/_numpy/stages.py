@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
@@ -20,13 +18,12 @@ from fastnet.backends._numpy.functions import (
     target_rows,
 )
 from fastnet.backends._numpy.stage_kinds import KINDS, ParameterStep, Step
-from fastnet.backends.spec import Loss, Output
-from fastnet.backends.stages import Stage, StageKind, StageSpec
+from fastnet.backends.spec import Diagnostics, Loss, NetworkSpec, Output, StageKind
 
 NUMBERS_AT_ONCE = 2**20  # in the moves that go through a stage together: 8 MB in float64
 
 
-def run(spec: StageSpec, x: FloatArray, training: bool) -> list[Step]:
+def run(spec: NetworkSpec, x: FloatArray, training: bool) -> list[Step]:
     """Take rows x, shape (batch, inputs), through all stages, and keep what each has done."""
     steps: list[Step] = []
     for stage in spec.stages:
@@ -34,7 +31,7 @@ def run(spec: StageSpec, x: FloatArray, training: bool) -> list[Step]:
     return steps
 
 
-def count_pass(spec: StageSpec, moments: dict[int, tuple[FloatArray, FloatArray]]) -> None:
+def count_pass(spec: NetworkSpec, moments: dict[int, tuple[FloatArray, FloatArray]]) -> None:
     """Change the state in place as a training pass does; `moments` are each batch normalisation's, by its number.
 
     The running statistics are averages of those of all passes, with weights that forget old passes at the rate of
@@ -58,22 +55,22 @@ def _moments(steps: list[Step]) -> dict[int, tuple[FloatArray, FloatArray]]:
     return {number: step.moments for number, step in enumerate(steps) if step.moments is not None}
 
 
-def _answer(spec: StageSpec, steps: list[Step]) -> FloatArray:
+def _answer(spec: NetworkSpec, steps: list[Step]) -> FloatArray:
     return softmax(steps[-1].y) if spec.output == Output.SOFTMAX else steps[-1].y
 
 
-def _loss(spec: StageSpec, steps: list[Step], t: FloatArray | IntArray) -> float:
+def _loss(spec: NetworkSpec, steps: list[Step], t: FloatArray | IntArray) -> float:
     return mean_loss(spec.loss, _answer(spec, steps), t, spec.loss_constant) + penalty(spec)
 
 
 @quietly
-def stage_forward(spec: StageSpec, x: FloatArray) -> FloatArray:
+def forward(spec: NetworkSpec, x: FloatArray) -> FloatArray:
     """Return the network's answer in inference, shape (batch, classes)."""
     return _answer(spec, run(spec, x, training=False))
 
 
 @quietly
-def stage_loss(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool) -> float:
+def loss(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, training: bool, counts: bool) -> float:
     """Return the loss in training or inference; `counts` says whether a training pass changes the state."""
     steps = run(spec, x, training)
     if training and counts:
@@ -82,8 +79,8 @@ def stage_loss(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, trainin
 
 
 @quietly
-def stage_loss_and_gradient(
-    spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
+def loss_and_gradient(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, inputs: bool
 ) -> tuple[float, list[FloatArray], FloatArray | None]:
     """Return the loss of a training pass that counts, its gradient by backprop, and that with respect to `x`."""
     steps = run(spec, x, training=True)
@@ -95,7 +92,7 @@ def stage_loss_and_gradient(
 
 
 def _backward(
-    spec: StageSpec, steps: list[Step], d: FloatArray, inputs: bool
+    spec: NetworkSpec, steps: list[Step], d: FloatArray, inputs: bool
 ) -> tuple[list[FloatArray], FloatArray | None]:
     gradients: list[FloatArray] = []
     for step in reversed(steps):
@@ -105,7 +102,7 @@ def _backward(
 
 
 @quietly
-def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
+def units(spec: NetworkSpec, x: FloatArray, counts: bool) -> FloatArray:
     """Return the last stage's units in training, shape (batch, classes)."""
     steps = run(spec, x, training=True)
     if counts:
@@ -114,36 +111,25 @@ def stage_units(spec: StageSpec, x: FloatArray, counts: bool) -> FloatArray:
 
 
 @quietly
-def stage_backward(
-    spec: StageSpec, x: FloatArray, d: FloatArray, inputs: bool
+def backward(
+    spec: NetworkSpec, x: FloatArray, d: FloatArray, inputs: bool
 ) -> tuple[list[FloatArray], FloatArray | None]:
     """Return the gradient of a function of the last stage's units, whose derivative with respect to them is `d`."""
     return _backward(spec, run(spec, x, training=True), d, inputs)
 
 
-def with_decays(spec: StageSpec, gradients: list[FloatArray]) -> list[FloatArray]:
+def with_decays(spec: NetworkSpec, gradients: list[FloatArray]) -> list[FloatArray]:
     """Add to the gradients of weights that of the penalty."""
     decayed = {id(weight) for weight in spec.weights}
     pairs = zip(gradients, spec.parameters, strict=True)
     return [with_decay(spec, g, p) if id(p) in decayed else g for g, p in pairs]
 
 
-def with_parameters(spec: StageSpec, parameters: list[FloatArray]) -> StageSpec:
-    """The same network with other parameter arrays, in the order of ``spec.parameters``."""
-    rest = iter(parameters)
-
-    def other(stage: Stage) -> Stage:
-        weight = None if stage.weight is None else next(rest)
-        return replace(stage, weight=weight, bias=None if stage.bias is None else next(rest))
-
-    return replace(spec, stages=tuple(map(other, spec.stages)))
-
-
 @quietly
-def stage_loop(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
+def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
     """Return the central differences of the loss in training for `entries`, flat indices into ``spec.parameters``."""
-    parameters = [p.copy() for p in spec.parameters]
-    spec = with_parameters(spec, parameters)
+    spec = spec.copy()
+    parameters = spec.parameters
     ends = np.cumsum([p.size for p in parameters])
     differences = np.empty(len(entries), spec.dtype)
     for k, entry in enumerate(entries):
@@ -161,13 +147,11 @@ def stage_loop(spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: floa
 
 
 @quietly
-def stage_differences(
-    spec: StageSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodal: bool
-) -> tuple[list[FloatArray], float, int, int, list[npt.NDArray[np.bool_]]]:
-    """Return the gradient by exact differences, the loss, the numbers of evaluations and fallbacks, and the kinks.
-
-    Each parameter is moved by itself, whatever `nodal` says: both algorithms have one result.
-    """
+def incremental(
+    spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float
+) -> tuple[list[FloatArray], Diagnostics]:
+    """Return the central difference with respect to every parameter, each moved by itself."""
+    spec.check_differences()
     steps = run(spec, x, training=True)
     targets, size = target_rows(t, steps[-1].y), float(spec.dtype.type(h))
     gradients, kinks, evaluations = [], [], 0
@@ -207,7 +191,8 @@ def stage_differences(
                 met[column, part] = kinked_above | kinked_below
         gradients += step.as_parameters(found)
         kinks += step.as_parameters(met)
-    return with_decays(spec, gradients), _loss(spec, steps, t), evaluations, 0, kinks
+    met_kinks = sum(int(k.sum()) for k in kinks)
+    return with_decays(spec, gradients), Diagnostics(_loss(spec, steps, t), evaluations, 0, met_kinks, tuple(kinks))
 
 
 def spread(moves: FloatArray, first: int, units: int) -> FloatArray:

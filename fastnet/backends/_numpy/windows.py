@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray
-from fastnet.backends.stages import Windows
+from fastnet.backends.spec import Windows
 
 
 def patches(w: Windows, units: FloatArray, border: Literal["constant", "edge"] = "constant") -> FloatArray:
