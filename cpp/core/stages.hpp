@@ -7,7 +7,7 @@
 
 namespace fastnet {
 
-// The numbers are those of `fastnet.backends.stages`.
+// The numbers are those of `fastnet.backends.spec`.
 enum class StageKind : int {
     affine = 0,
     activation = 1,
