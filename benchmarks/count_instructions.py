@@ -20,7 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SETUP = """
+import gc
 import numpy as np, fastnet
+gc.disable()  # a collection that falls between two counts is millions of instructions
 fastnet.set_num_threads(1)
 rng = np.random.default_rng(0)
 dtype = "{dtype}"
