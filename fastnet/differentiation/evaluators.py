@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -148,9 +149,8 @@ class InPlace:
     def _place(self, entry: int) -> tuple[Any, int]:
         if self.point.is_one:
             return self._flat[0], entry
-        starts = self.point.layout.starts
-        which = int(np.searchsorted(starts, entry, side="right")) - 1
-        return self._flat[which], entry - int(starts[which])
+        which = bisect.bisect_right(self.point.starts, entry) - 1
+        return self._flat[which], entry - self.point.starts[which]
 
 
 class Stacked:
@@ -232,4 +232,4 @@ class Stacked:
 
 def named_steps(point: Point, steps: Any) -> dict[Any, npt.NDArray[Any]]:
     """Return steps by flat number as arrays of the shapes of x's, by their keys."""
-    return arrays_of(point.split(np.asarray(steps), dtypes=False))
+    return arrays_of(point.split(steps, dtypes=False))

@@ -93,9 +93,12 @@ def with_steps(
     for multiple in multiples:
         scheme.add(multiple * steps, quotients.take(which, multiple * steps))
     value, noise = scheme.row[-1]
-    least = np.broadcast_to(expanded(multiples[-1] * steps, value.ndim), value.shape)
+    least = np.empty(value.shape)
+    least[...] = expanded(multiples[-1] * steps, value.ndim)
+    error = np.empty(value.shape)
     if not wants_error:
-        return Found(value, np.full(value.shape, np.nan), least)
+        error.fill(np.nan)
+        return Found(value, error, least)
     halved = multiples[-1] / 2 * steps
     scheme.add(halved, quotients.take(which, halved))
     with np.errstate(all="ignore"):

@@ -45,17 +45,31 @@ class NativeFunction(NamedTuple):
     owner: object
 
 
-def as_native(f: Any, point: Point) -> NativeFunction | None:
-    """Return `f` as a native function, or None if it is one of Python.
+def as_native(f: Any, point: Point, scalar: bool, apart: str | None) -> NativeFunction | None:
+    """Return `f` as a native function, or None if it is to be called by Python.
+
+    Parameters
+    ----------
+    f : object
+    point : Point
+    scalar : bool
+        Whether one number is needed. A native function returns nothing else.
+    apart : str, optional
+        The name of an argument that asks for another way to evaluate f.
 
     Raises
     ------
     TypeError
-        If it is native but has another signature, as far as that can be known, or x is not float64.
+        If it is native but has another signature, as far as that can be known, x is not float64, or it can't be
+        evaluated as it is asked for.
     """
-    found = _of_ctypes(f) or _of_scipy(f) or _of_cfunc(f)
+    found = _pointer(f)
     if found is None:
-        return _of_jitted(f, point)
+        return _of_jitted(f, point) if scalar and apart is None else None
+    if not scalar:
+        raise TypeError("a native function returns one number: use numerical_gradient or numerical_hessian")
+    if apart is not None:
+        raise TypeError(f"a native function is evaluated by the backend's threads: leave out {apart}")
     for array, name in zip(point.arrays, point.names, strict=True):
         if array.dtype.newbyteorder("=") != np.float64:
             raise TypeError(f"a native function takes float64, but {name} is {array.dtype}: pass {name}.astype(float)")
@@ -64,7 +78,11 @@ def as_native(f: Any, point: Point) -> NativeFunction | None:
 
 def is_native(f: Any) -> bool:
     """Whether `f` is a pointer to compiled code, which Python cannot call as a function of x."""
-    return (_of_ctypes(f) or _of_scipy(f) or _of_cfunc(f)) is not None
+    return _pointer(f) is not None
+
+
+def _pointer(f: Any) -> NativeFunction | None:
+    return _of_ctypes(f) or _of_scipy(f) or _of_cfunc(f)
 
 
 def _refused(what: str, signature: object) -> TypeError:
@@ -215,13 +233,3 @@ class Native:
         if self._native.python is not None and not guarded and np.isnan(found).any():
             self._native.python(self.point.at(moves, int(np.argmax(np.isnan(found)))))  # raises what was lost, if any
         return found
-
-
-def check_kind(f: object, scalar: bool, apart: str | None) -> None:
-    """Raise TypeError if `f` is native and differentiated as no native function can be; `apart` names an argument."""
-    if not is_native(f):
-        return
-    if not scalar:
-        raise TypeError("a native function returns one number: use numerical_gradient or numerical_hessian")
-    if apart is not None:
-        raise TypeError(f"a native function is evaluated by the backend's threads: leave out {apart}")
