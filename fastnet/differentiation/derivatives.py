@@ -176,7 +176,9 @@ def numerical_gradient(
         Whether `f` takes a stack of points, shape (points, *x.shape), and returns the values, shape (points,).
     executor : concurrent.futures.Executor, optional
         What evaluates `f`, in chunks: threads, processes, `mpi4py.futures.MPIPoolExecutor`, or the workers of
-        `dask.distributed` through ``client.get_executor()``. Each has its own copy of `x`.
+        `dask.distributed` through ``client.get_executor()``. Each has its own copy of `x`. What a lost worker of Dask
+        had is done by another one. While there is none, the call waits until one comes, or for Dask's setting
+        ``distributed.scheduler.no-workers-timeout``, and then raises Dask's `NoWorkerError`.
     progress : bool, optional
         Whether to show a progress bar on stderr after a second, if tqdm is installed. By default it is shown if stderr
         is a terminal.

@@ -19,7 +19,7 @@ from fastnet.differentiation.calling import (
 )
 from fastnet.differentiation.points import Moves, Point
 
-STACK_ELEMENTS = 1 << 15  # numbers in a stack of points: so few that what f computes of them stays in the cache
+STACK_ELEMENTS = 15_000  # numbers in a stack of points: below 128 KB, from where on temporaries of f get new pages
 
 Tick = Callable[[int], None]
 
@@ -59,9 +59,10 @@ class Evaluator(Protocol):
 
 def noted(error: BaseException, point: Point, moves: Moves, k: int) -> None:
     """Add to an exception at which of the points it was raised."""
-    entries, values = moves.entries[k], moves.values[k]
+    entries = moves.entries[k].tolist()
     if len(entries) <= 2:
-        at = ", ".join(f"{point.where(int(e))} = {v}" for e, v in zip(entries, values.tolist(), strict=True))
+        moved = dict(zip(entries, moves.values[k].tolist(), strict=True))
+        at = ", ".join(f"{point.where(entry)} = {value}" for entry, value in moved.items())
         note = f"f was evaluated with {at}"
     else:
         note = f"f was evaluated with {len(entries)} elements of x moved"
@@ -156,7 +157,8 @@ class InPlace:
 class Stacked:
     """Calls f with stacks of points: it takes arrays of shape (points, …) and returns a value for each point.
 
-    The arguments are those of `InPlace`.
+    All stacks have the same memory, which stays in the cache and is filled again for each. The arguments are those of
+    `InPlace`.
     """
 
     def __init__(self, f: Function, point: Point, scalar: bool, tick: Tick) -> None:
@@ -164,6 +166,7 @@ class Stacked:
         self.call = Caller(f, scalar=False)
         self.evaluations = 0
         self._shape: tuple[int, ...] | None = () if scalar else None
+        self._memory = np.empty((0, point.size))
         self._base: Values | None = None
 
     @property
@@ -209,7 +212,10 @@ class Stacked:
 
     def _evaluate(self, moves: Moves, guarded: bool) -> npt.NDArray[Any]:
         self.call.expect(None)
-        count, stack = len(moves.entries), self.point.stack(moves)
+        count, dtype = len(moves.entries), self.point.stacked_dtype(moves)
+        if len(self._memory) < count or self._memory.dtype != dtype:
+            self._memory = np.empty((count, self.point.size), dtype)
+        stack = self.point.stack(moves, self._memory[:count])
         if moves.values.dtype.kind == "c":
             values: npt.NDArray[Any] = self.call.complex_value(stack)
         else:

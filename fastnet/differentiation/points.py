@@ -140,13 +140,17 @@ class Point:
         """Return a copy of x, with arrays that are contiguous and native."""
         return self.like(lambda k: np.array(self.arrays[k], _native(self.arrays[k]), order="C"))
 
-    def stack(self, moves: Moves) -> Any:
-        """Return the points of `moves` as a container like x, of arrays of shape (points, …); complex if they are."""
+    def stack(self, moves: Moves, flat: Array | None = None) -> Any:
+        """Return the points of `moves` as a container like x, of arrays of shape (points, …); complex if they are.
+
+        They may be views of `flat`, shape (points, size), which is overwritten if it is given.
+        """
         is_complex = moves.values.dtype.kind == "c"
         count = len(moves.entries)
-        flat = np.empty((count, self.size), np.result_type(self.dtype, moves.values.dtype))
+        if flat is None:
+            flat = np.empty((count, self.size), self.stacked_dtype(moves))
         flat[...] = self.numbers()
-        np.put_along_axis(flat, moves.entries, moves.values, axis=1)
+        flat[np.arange(count)[:, None], moves.entries] = moves.values
 
         def part(k: int) -> Array:
             array, columns = self.arrays[k], flat[:, self.starts[k] : self.starts[k + 1]]
@@ -154,6 +158,9 @@ class Point:
             return np.ascontiguousarray(columns, kind).reshape(count, *array.shape)
 
         return self.like(part)
+
+    def stacked_dtype(self, moves: Moves) -> np.dtype[Any]:
+        return np.result_type(self.dtype, moves.values.dtype)
 
     def at(self, moves: Moves, k: int) -> Any:
         """Return one of the points of `moves` as a container like x."""
