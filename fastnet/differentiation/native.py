@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import time
 import weakref
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from fastnet.differentiation.evaluators import Tick
 from fastnet.differentiation.points import Moves, Point
 
 SIGNATURE = "double f(intptr_t n, const double *x, void *data)"
-PIECE = 1 << 14  # points between two movements of a progress bar
+PIECE_SECONDS = 0.1  # of work between two movements of a progress bar, and two looks for Ctrl-C
+LEAST_PIECE = 8  # points of it, so that all threads have some
 _INTEGERS = (ctypes.c_ssize_t, ctypes.c_longlong)  # of 64 bits; c_long is one of them where it has as many
 _CTYPES_FUNCTION = ctypes.CFUNCTYPE(None).__mro__[1]  # the class of all of them, which has no public name
 _POINTERS = (ctypes.POINTER(ctypes.c_double), ctypes.c_void_p)
@@ -198,6 +200,7 @@ class Native:
     def __init__(self, native: NativeFunction, point: Point, tick: Tick) -> None:
         self.point, self._native, self._tick = point, native, tick
         self.evaluations = 0
+        self._piece = LEAST_PIECE
         self._base: Values | None = None
 
     def check(self, steps: Any) -> None:
@@ -217,10 +220,10 @@ class Native:
         if moves.values.dtype.kind == "c":
             raise TypeError("method='complex' needs a function that takes complex numbers: a native one takes double")
         backend, x = backends.active(), np.ascontiguousarray(self.point.numbers())
-        found = np.empty(len(moves.entries))
-        for begin in range(0, len(found), PIECE):
-            entries, values = moves.part(begin, begin + PIECE)
-            part = slice(begin, begin + len(entries))
+        found, done = np.empty(len(moves.entries)), 0
+        while done < len(found):
+            entries, values = moves.part(done, done + self._piece)
+            part, started = slice(done, done + len(entries)), time.perf_counter()
             found[part] = backend.evaluate(
                 self._native.address,
                 self._native.data,
@@ -229,6 +232,8 @@ class Native:
                 np.ascontiguousarray(values),
             )
             self._tick(len(entries))
+            done += len(entries)
+            self._piece = max(LEAST_PIECE, int(len(entries) * PIECE_SECONDS / (time.perf_counter() - started)))
         self.evaluations += len(found)
         if self._native.python is not None and not guarded and np.isnan(found).any():
             self._native.python(self.point.at(moves, int(np.argmax(np.isnan(found)))))  # raises what was lost, if any
