@@ -236,6 +236,7 @@ def _digits(dtype: np.dtype[Any]) -> int:
     return int(np.finfo(dtype).nmant)
 
 
+@functools.cache
 def narrowest(*dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
     """Return the floating-point dtype with the fewest digits; float64 if there is none."""
     return min((dtype for dtype in dtypes if dtype is not None), key=_digits, default=np.dtype(np.float64))

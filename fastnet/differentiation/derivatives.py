@@ -173,7 +173,8 @@ def numerical_gradient(
         dict like `x`, or None. Where a step would leave them, the difference is one-sided and of the same order (of
         order 4 where the method's is higher), and the step is shorter where it has no room on either side.
     vectorized : bool, default False
-        Whether `f` takes a stack of points, shape (points, *x.shape), and returns the values, shape (points,).
+        Whether `f` takes a stack of points, shape (points, *x.shape), and returns the values, shape (points,). The next
+        stack has the same memory.
     executor : concurrent.futures.Executor, optional
         What evaluates `f`, in chunks: threads, processes, `mpi4py.futures.MPIPoolExecutor`, or the workers of
         `dask.distributed` through ``client.get_executor()``. Each has its own copy of `x`. What a lost worker of Dask
@@ -279,7 +280,7 @@ def _of_entries(
         evaluator = evaluator_of(f, point, scalar, vectorized, executor, tick)
         steps = Steps(None if auto else h, point)
         evaluator.check(inward(steps(point.dtype), point, limits))
-        if auto or not scalar:
+        if auto:  # f is called at x itself before it is at points where it may not be defined
             evaluator.base()
         lanes = Entries(evaluator)
         unknown = auto or (how == "complex" and h is None)

@@ -52,7 +52,7 @@ class Scheme:
     """
 
     def __init__(self, powers: IntArray) -> None:
-        self._powers = powers.astype(np.float64)
+        self._powers = powers
         self._steps: list[FloatArray] = []
         self.row: list[Quotient] = []
         self.before: list[Quotient] = []
@@ -64,7 +64,7 @@ class Scheme:
         for column in range(1, min(len(self._steps), COLUMNS + 1)):
             coarse, fine = self.before[column - 1], self.row[column - 1]
             with np.errstate(all="ignore"):
-                ratio = (self._steps[-1 - column] / steps) ** self._powers
+                ratio = (self._steps[-1 - column] / steps) ** self._powers.astype(np.float64)
                 weight = expanded(1 / (ratio - 1), quotient.slopes.ndim)
                 slopes = fine.slopes + (fine.slopes - coarse.slopes) * weight
                 noise = np.hypot(fine.noise * (1 + weight), coarse.noise * weight)

@@ -186,4 +186,4 @@ def noise_at(noise: Array | None, eps: float, values: Array, which: IntArray) ->
 
 def expanded(values: Array, ndim: int) -> Array:
     """Return one value for each lane as an array that broadcasts to (lanes, *shape)."""
-    return values.reshape(-1, *[1] * (ndim - 1))
+    return values if ndim == 1 else values.reshape(-1, *[1] * (ndim - 1))
