@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import mpmath
 import numba
 import numpy as np
-from _measure import Effort, FloatArray, Row, Side, check, faster, interleave, main, power_of_ten, skipped
+from _measure import Effort, FloatArray, Row, Side, check, faster, interleave, main, power_of_ten, skipped, slower
 
 import fastnet
 
@@ -29,6 +29,7 @@ PEERS = ("scipy", "numdifftools", "jacobi")
 ELEMENTS = 1000
 SECONDS = 0.05  # of one call of the function that is evaluated by Dask
 PARAMETERS = 200
+STACK = 10  # points, for which f's temporaries stay in the cache
 
 
 def _poly(x: Any) -> Any:
@@ -194,7 +195,7 @@ def rosenbrock_accuracy(size: int) -> tuple[Outcome, dict[str, Outcome]]:
 
         theirs["scipy"] = Outcome(error(np.ravel(jacobian(columns, x).df)), count)
     for peer in ("numdifftools", "jacobi"):
-        if has(peer) and (size <= 100 or peer == "jacobi"):
+        if has(peer):
             counted = Counted(rosenbrock)
             found = _gradient_by(peer, counted, x)
             theirs[peer] = Outcome(error(np.ravel(found)), counted.points // size)
@@ -272,6 +273,15 @@ def speed_rows(effort: Effort) -> Iterator[Row]:
             yield faster(f"{what}: vectorized, {peer}", *timings, target)
         else:
             yield skipped(f"{what}: vectorized, {peer}", f"{peer} is missing")
+    rows_at_once = np.tile(x, (STACK, 1))
+
+    def alone() -> None:
+        for _ in range(2 * ELEMENTS // STACK):
+            rosenbrock_of_rows(rows_at_once)
+
+    yield slower(
+        f"{what}: vectorized, against f alone at as many points", *interleave(effort, calls["vectorized"], alone)
+    )
     two, one = interleave(effort, Side(calls["cfunc"], threads=2), Side(calls["cfunc"], threads=1))
     yield faster(f"{what}: Numba cfunc, 2 threads against 1", two, one, 1.8)
 

@@ -112,7 +112,7 @@ class Caller:
 
     def value_of(self, returned: Any) -> Values:
         """Return what f returned as float64, if it is what f must return."""
-        if self._scalar and type(returned) is float:
+        if type(returned) is float:
             return np.array(returned)
         wanted = "one real number" if self._scalar else "a real number or an array of real numbers"
         if returned is None:
@@ -142,7 +142,7 @@ class Caller:
 def check_repeatable(f: Callable[[], Any]) -> Values:
     """Return f(); ValueError if two calls differ by more than rounding may, which is about the root of eps."""
     first, second = np.asarray(f()), np.asarray(f())
-    if first.shape != second.shape:  # reported by the caller
+    if first.shape != second.shape or first.tobytes() == second.tobytes():  # other shapes are reported by the caller
         return second
     with np.errstate(invalid="ignore"):
         differ, size = np.abs(first - second), np.maximum(np.abs(first), np.abs(second))
@@ -223,6 +223,8 @@ def _check_unchanged(arrays: dict[Any, npt.NDArray[Any]], before: dict[Any, byte
 
 def _close(one: Values, other: Values, dtype: np.dtype[Any] | None) -> bool:
     """Return whether two values are equal but for rounding, or not finite."""
+    if one.tobytes() == other.tobytes():
+        return True
     eps = float(np.finfo(narrowest(dtype)).eps)
     with np.errstate(invalid="ignore"):
         far = np.abs(one - other) > 1e3 * eps * np.maximum(np.abs(one), np.abs(other))
@@ -234,6 +236,7 @@ def _digits(dtype: np.dtype[Any]) -> int:
     return int(np.finfo(dtype).nmant)
 
 
+@functools.cache
 def narrowest(*dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
     """Return the floating-point dtype with the fewest digits; float64 if there is none."""
     return min((dtype for dtype in dtypes if dtype is not None), key=_digits, default=np.dtype(np.float64))

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet.differentiation.calling import Caller, Function, Values, narrowest
 from fastnet.differentiation.engine import (
-    Steps,
     as_method,
     at_center,
     check_found,
@@ -20,12 +19,11 @@ from fastnet.differentiation.engine import (
     progress_of,
 )
 from fastnet.differentiation.evaluators import Evaluator, InPlace
-from fastnet.differentiation.extrapolation import Found
 from fastnet.differentiation.lanes import Direction, Elements, Entries
 from fastnet.differentiation.methods import as_bounds, inward
 from fastnet.differentiation.points import Bounds, Point
 from fastnet.differentiation.result import DerivativeResult
-from fastnet.differentiation.steps import as_steps, is_auto, steps_at
+from fastnet.differentiation.steps import Steps, as_steps, is_auto
 
 ANALYTIC = 1e-3  # what a complex step and a difference may differ by, relative to the terms of the sum
 
@@ -69,8 +67,8 @@ def derivative(
     TypeError
         If `f` is not callable or does not return real numbers, or `x` or `h` are not real numbers.
     ValueError
-        If `h` is not positive and finite, is lost in rounding beside `x`, `f` changes its argument, or is not finite
-        near `x` with ``h="auto"``.
+        If `x` has no elements, `h` is not positive and finite or is lost in rounding beside `x`, `f` changes its
+        argument or is NaN where it is evaluated, or, with ``h="auto"``, is not finite near `x`.
 
     Examples
     --------
@@ -86,14 +84,14 @@ def derivative(
     given = checks.as_floating(x, "x")
     point = Point(given)
     auto, limits = is_auto(h, x), as_bounds(bounds, point)
-    lanes = Elements(call, given)
-    small = as_steps(None if auto else h, given, given.dtype).ravel()
-    lanes.check(inward(small, lanes.centers.astype(np.float64), limits))
+    lanes = Elements(call, point)
+    steps = Steps(None if auto else h, point)
+    lanes.check(inward(steps(point.dtype), point, limits))
     if auto and how != "complex":
         lanes.base(np.arange(1))  # f is called at x itself before it is at points where it may not be defined
-    steps = None if auto or (how == "complex" and h is None) else lambda digits: as_steps(h, given, digits).ravel()
-    found = first_derivatives(lanes, given.dtype, steps, how, limits, wants_all)
-    if auto and given.size:
+    unknown = auto or (how == "complex" and h is None)
+    found = first_derivatives(lanes, point.dtype, None if unknown else steps, how, limits, wants_all)
+    if auto:
         check_found(found, at_center(lanes))
 
     def shaped(values: Values) -> Any:
@@ -175,10 +173,13 @@ def numerical_gradient(
         dict like `x`, or None. Where a step would leave them, the difference is one-sided and of the same order (of
         order 4 where the method's is higher), and the step is shorter where it has no room on either side.
     vectorized : bool, default False
-        Whether `f` takes a stack of points, shape (points, *x.shape), and returns the values, shape (points,).
+        Whether `f` takes a stack of points, shape (points, *x.shape), and returns the values, shape (points,). The next
+        stack has the same memory.
     executor : concurrent.futures.Executor, optional
         What evaluates `f`, in chunks: threads, processes, `mpi4py.futures.MPIPoolExecutor`, or the workers of
-        `dask.distributed` through ``client.get_executor()``. Each has its own copy of `x`.
+        `dask.distributed` through ``client.get_executor()``. Each has its own copy of `x`. What a lost worker of Dask
+        had is done by another one. While there is none, the call waits until one comes, or for Dask's setting
+        ``distributed.scheduler.no-workers-timeout``, and then raises Dask's `NoWorkerError`.
     progress : bool, optional
         Whether to show a progress bar on stderr after a second, if tqdm is installed. By default it is shown if stderr
         is a terminal.
@@ -196,8 +197,8 @@ def numerical_gradient(
         If `f` is not callable (for example, its value was passed), if it returns anything but one real number, or
         if `x` is not an array of floating-point numbers.
     ValueError
-        If `h` is not positive and finite, or lost in rounding beside an element, `x` is read-only, `f` changes it, or
-        `bounds` exclude it.
+        If `x` has no elements, `h` is not positive and finite or is lost in rounding beside an element, `x` is
+        read-only, `f` changes it or is NaN where it is evaluated, or `bounds` exclude `x`.
 
     Examples
     --------
@@ -245,8 +246,8 @@ def numerical_jacobian(
     TypeError
         If `f` is not callable or returns anything but real numbers, or `x` is not an array of floating-point numbers.
     ValueError
-        If `h` is not positive and finite, or lost in rounding beside an element, `x` is read-only, `f` changes it,
-        `f` returns arrays of different shapes, or `bounds` exclude `x`.
+        If `x` has no elements, `h` is not positive and finite or is lost in rounding beside an element, `x` is
+        read-only, `f` changes it, returns arrays of different shapes or NaN, or `bounds` exclude `x`.
 
     Examples
     --------
@@ -277,34 +278,22 @@ def _of_entries(
     total = 0 if auto else 2 * point.size
     with progress_of(progress, "gradient" if scalar else "Jacobian", total) as tick:
         evaluator = evaluator_of(f, point, scalar, vectorized, executor, tick)
-        if point.size:
-            small = steps_at(None if auto else h, point, point.dtype)
-            evaluator.check(inward(small, point.numbers().astype(np.float64), limits))
-        if auto or not scalar:
+        steps = Steps(None if auto else h, point)
+        evaluator.check(inward(steps(point.dtype), point, limits))
+        if auto:  # f is called at x itself before it is at points where it may not be defined
             evaluator.base()
-        steps = None if auto or (how == "complex" and h is None) else lambda digits: steps_at(h, point, digits)
-        found = _all_entries(evaluator, steps, how, limits, wants_all, scalar)
-        if how == "complex" and point.size:
+        lanes = Entries(evaluator)
+        unknown = auto or (how == "complex" and h is None)
+        found = first_derivatives(lanes, point.dtype, None if unknown else steps, how, limits, wants_all)
+        if how == "complex":
             _check_analytic(evaluator, found.value, limits)
+        elif auto:
+            check_found(found, at_center(lanes))
     value = point.split(found.value)
     if not wants_all:
         return value
     error, step = point.split(found.error, dtypes=False), point.split(found.step, dtypes=False)
     return DerivativeResult(value, error, step, evaluator.evaluations)
-
-
-def _all_entries(
-    evaluator: Evaluator, steps: Steps | None, method: str, bounds: Bounds | None, wants_error: bool, scalar: bool
-) -> Found:
-    point = evaluator.point
-    if point.size == 0:
-        empty = np.empty((0, *(() if scalar else evaluator.base().shape)))
-        return Found(empty, empty, empty)
-    lanes = Entries(evaluator)
-    found = first_derivatives(lanes, point.dtype, steps, method, bounds, wants_error)
-    if steps is None and method != "complex":
-        check_found(found, at_center(lanes))
-    return found
 
 
 def _check_analytic(evaluator: Evaluator, slopes: Values, bounds: Bounds | None) -> None:
@@ -315,7 +304,7 @@ def _check_analytic(evaluator: Evaluator, slopes: Values, bounds: Bounds | None)
     point = evaluator.point
     numbers = point.numbers().astype(np.float64)
     size = 1e-6 * np.maximum(np.abs(numbers), 1.0) * np.random.default_rng(0).uniform(0.5, 1.0, point.size)
-    step = inward(size, numbers, bounds)
+    step = inward(size, point, bounds)
     values = Direction(evaluator, step).values(np.zeros(1, np.int64), np.array([[1.0, 0.0]]), False)[0]
     terms = np.tensordot(step, slopes, 1), np.tensordot(np.abs(step), np.abs(slopes), 1)
     eps = float(np.finfo(narrowest(evaluator.dtype, point.dtype)).eps)
@@ -361,6 +350,7 @@ def numerical_gradient_2d(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | N
     """
     checks.check_function(f)
     checks.check_perturbable(x)
+    Point(x)  # which refuses one without elements
     if x.ndim not in (1, 2):
         raise ValueError(f"x must have shape (points, n) or (n,), not {x.shape}")
     if x.ndim == 1:
@@ -375,6 +365,6 @@ def numerical_gradient_2d(f: Function, x: npt.NDArray[Any], h: npt.ArrayLike | N
 def gradient_of(evaluator: InPlace) -> npt.NDArray[Any]:
     """The gradient by central differences of a function that `InPlace.check` has seen."""
     point = evaluator.point
-    found = _all_entries(evaluator, lambda digits: steps_at(None, point, digits), "central", None, False, True)
+    found = first_derivatives(Entries(evaluator), point.dtype, Steps(None, point), "central", None, False)
     gradient: npt.NDArray[Any] = point.split(found.value)
     return gradient

@@ -55,7 +55,8 @@ def gradient_descent(
     TypeError
         If `f` is not callable or returns anything but one real number, or an argument has the wrong type.
     ValueError
-        If `lr` is not positive and finite, or `step_num` is negative.
+        If `init_x` has no elements, `lr` is not positive and finite, `step_num` is negative, or `f` is NaN where it is
+        evaluated, as where too large a rate leads to infinity.
 
     Examples
     --------
@@ -69,8 +70,8 @@ def gradient_descent(
     steps = checks.as_count(step_num, "step_num", least=0)
     wants_history = checks.as_flag(history, "history")
     x: npt.NDArray[Any] = checks.as_floating(init_x, "init_x").copy()
-    evaluator = InPlace(f, Point(x), True, lambda new: None)
-    if steps and x.size:
+    evaluator = InPlace(f, Point(x, "init_x"), True, lambda new: None)
+    if steps:
         evaluator.check(as_steps(None, x, x.dtype).ravel())
     points = [x.copy()]
     for _ in range(steps):

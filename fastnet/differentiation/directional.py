@@ -23,7 +23,7 @@ from fastnet.differentiation.methods import as_bounds, inward
 from fastnet.differentiation.native import is_native
 from fastnet.differentiation.points import Bounds, Point
 from fastnet.differentiation.result import DerivativeResult
-from fastnet.differentiation.steps import is_auto, steps_at
+from fastnet.differentiation.steps import Steps, is_auto
 
 
 def directional_derivative(
@@ -74,6 +74,7 @@ def directional_derivative(
     point = Point(x)
     auto = is_auto(h, x)
     given = None if auto or h is None else checks.as_positive(h, "h")
+    steps = Steps(None, point)
     direction = _as_direction(v, point)
     largest = float(np.abs(direction).max(initial=0.0))
     if not 0 < largest < np.inf:
@@ -82,13 +83,13 @@ def directional_derivative(
     def steps_in(digits: np.dtype[Any]) -> FloatArray:
         if given is not None:
             return np.array([given])
-        return np.array([float(steps_at(None, point, digits).max()) / largest])
+        return np.array([float(steps(digits).max()) / largest])
 
     limits = as_bounds(bounds, point)
     room = _room_along(limits, point, direction)
     with progress_of(progress, "derivative", 0) as tick:
         evaluator = evaluator_of(f, point, is_native(f), vectorized, executor, tick)
-        evaluator.check(inward(steps_at(None, point, point.dtype), point.numbers().astype(np.float64), limits))
+        evaluator.check(inward(steps(point.dtype), point, limits))
         evaluator.base()
         lanes = Direction(evaluator, direction)
         unknown = auto or (how == "complex" and h is None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,11 @@ from fastnet.differentiation.methods import (
     plan_search,
     plan_steps,
 )
-from fastnet.differentiation.native import Native, as_native, check_kind
+from fastnet.differentiation.native import Native, as_native
 from fastnet.differentiation.points import Bounds, Point
-from fastnet.differentiation.quotients import ComplexStep, First, Quotients
+from fastnet.differentiation.quotients import DOMAIN, ComplexStep, First, Quotients
 
 BLOCK_NUMBERS = 1 << 20  # values of f that are held at once
-
-Array = npt.NDArray[Any]
-Steps = Callable[[np.dtype[Any]], FloatArray]  # by the dtype that has the digits of the values
 
 
 def as_method(method: object) -> str:
@@ -40,34 +38,26 @@ def as_method(method: object) -> str:
 
 def evaluator_of(f: Function, point: Point, scalar: bool, vectorized: object, executor: Any, tick: Tick) -> Evaluator:
     """Return the way to evaluate f that its kind and the arguments ask for."""
-    stacked = checks.as_flag(vectorized, "vectorized")
-    check_kind(f, scalar, "vectorized" if stacked else "executor" if executor is not None else None)
-    if stacked and executor is not None:
+    stacked, apart = checks.as_flag(vectorized, "vectorized"), executor is not None
+    if stacked and apart:
         raise ValueError("vectorized=True evaluates all points in a few calls: leave out executor")
-    if executor is not None:
-        return Shared(f, point, scalar, executor, tick)
-    if stacked:
-        checks.check_function(f)
-        return Stacked(f, point, scalar, tick)
-    native = as_native(f, point) if scalar else None
+    native = as_native(f, point, scalar, "vectorized" if stacked else "executor" if apart else None)
     if native is not None:
         return Native(native, point, tick)
-    checks.check_function(f)
-    return InPlace(f, point, scalar, tick)
+    if apart:
+        return Shared(f, point, scalar, executor, tick)
+    return (Stacked if stacked else InPlace)(f, point, scalar, tick)
 
 
-@contextlib.contextmanager
-def progress_of(progress: object, name: str, total: int) -> Iterator[Tick]:
-    """Yield what is called with the number of points that are done; on a terminal a bar appears after a second."""
-    wanted = None if progress is None else checks.as_flag(progress, "progress")
-    with late_progress(wanted, name, total) as tick:
-        yield tick
+def progress_of(progress: object, name: str, total: int) -> contextlib.AbstractContextManager[Tick]:
+    """Give what is called with the number of points that are done; on a terminal a bar appears after a second."""
+    return late_progress(None if progress is None else checks.as_flag(progress, "progress"), name, total)
 
 
 def first_derivatives(
     lanes: Lanes,
     dtype: np.dtype[Any],
-    steps: Steps | None,
+    steps: Callable[[np.dtype[Any]], FloatArray] | None,
     method: str,
     bounds: Bounds | None,
     wants_error: bool,
@@ -81,7 +71,7 @@ def first_derivatives(
     dtype : numpy.dtype
         That of x.
     steps : callable, optional
-        Gives the step of each lane; None to find them.
+        Gives the step of each lane, by the dtype that has the digits of the values; None to find them.
     method : str
         One of `METHODS`.
     bounds : tuple of ndarray or None
@@ -105,8 +95,7 @@ def first_derivatives(
         return in_blocks(count, lambda which: automatic(quotients, which, plan.steps[which], most[which]))
     plan = plan_steps(how, centers, steps(digits), bounds)
     quotients = First(lanes, plan.sides, eps, noise, bounds)
-    turned = plan.sides != how.side
-    if not turned.any():
+    if bounds is None or not (turned := plan.sides != how.side).any():
         return in_blocks(
             count, lambda which: with_steps(quotients, which, plan.steps[which], how.multiples, wants_error)
         )
@@ -148,7 +137,7 @@ def in_blocks(count: int, differentiate: Callable[[IntArray], Found]) -> Found:
         found.append(differentiate(np.arange(done, min(done + block, count))))
         done += block
         value = found[0].value
-        block = max(1, BLOCK_NUMBERS // max(1, int(np.prod(value.shape[1:]))))
+        block = max(1, BLOCK_NUMBERS // max(1, math.prod(value.shape[1:])))
     return found[0] if len(found) == 1 else Found(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
@@ -158,11 +147,10 @@ def check_found(found: Found, where: Callable[[int], str]) -> None:
     if missing.any():
         raise ValueError(
             f"h='auto' found no step at {where(int(np.argwhere(missing)[0][0]))} for which f is finite on both sides: "
-            f"where x is the end of the domain, say so by bounds=, or differentiate from one side by method='forward' "
-            f"or 'backward'"
+            f"{DOMAIN}"
         )
 
 
 def at_center(lanes: Lanes) -> Callable[[int], str]:
     """Return what writes where a lane is, and its centre."""
-    return lambda lane: f"{lanes.where(lane)} = {float(lanes.centers[lane]):g}"
+    return lambda lane: lanes.at(lane, lanes.centers[lane])

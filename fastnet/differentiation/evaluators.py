@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from fastnet.differentiation.calling import (
 )
 from fastnet.differentiation.points import Moves, Point
 
-STACK_ELEMENTS = 1 << 15  # numbers in a stack of points: so few that what f computes of them stays in the cache
+STACK_ELEMENTS = 15_000  # numbers in a stack of points: below 128 KB, from where on temporaries of f get new pages
 
 Tick = Callable[[int], None]
 
@@ -58,9 +59,10 @@ class Evaluator(Protocol):
 
 def noted(error: BaseException, point: Point, moves: Moves, k: int) -> None:
     """Add to an exception at which of the points it was raised."""
-    entries, values = moves.entries[k], moves.values[k]
+    entries = moves.entries[k].tolist()
     if len(entries) <= 2:
-        at = ", ".join(f"{point.where(int(e))} = {v}" for e, v in zip(entries, values.tolist(), strict=True))
+        moved = dict(zip(entries, moves.values[k].tolist(), strict=True))
+        at = ", ".join(f"{point.where(entry)} = {value}" for entry, value in moved.items())
         note = f"f was evaluated with {at}"
     else:
         note = f"f was evaluated with {len(entries)} elements of x moved"
@@ -148,15 +150,15 @@ class InPlace:
     def _place(self, entry: int) -> tuple[Any, int]:
         if self.point.is_one:
             return self._flat[0], entry
-        starts = self.point.layout.starts
-        which = int(np.searchsorted(starts, entry, side="right")) - 1
-        return self._flat[which], entry - int(starts[which])
+        which = bisect.bisect_right(self.point.starts, entry) - 1
+        return self._flat[which], entry - self.point.starts[which]
 
 
 class Stacked:
     """Calls f with stacks of points: it takes arrays of shape (points, …) and returns a value for each point.
 
-    The arguments are those of `InPlace`.
+    All stacks have the same memory, which stays in the cache and is filled again for each. The arguments are those of
+    `InPlace`.
     """
 
     def __init__(self, f: Function, point: Point, scalar: bool, tick: Tick) -> None:
@@ -164,6 +166,7 @@ class Stacked:
         self.call = Caller(f, scalar=False)
         self.evaluations = 0
         self._shape: tuple[int, ...] | None = () if scalar else None
+        self._memory = np.empty((0, point.size))
         self._base: Values | None = None
 
     @property
@@ -209,7 +212,10 @@ class Stacked:
 
     def _evaluate(self, moves: Moves, guarded: bool) -> npt.NDArray[Any]:
         self.call.expect(None)
-        count, stack = len(moves.entries), self.point.stack(moves)
+        count, dtype = len(moves.entries), self.point.stacked_dtype(moves)
+        if len(self._memory) < count or self._memory.dtype != dtype:
+            self._memory = np.empty((count, self.point.size), dtype)
+        stack = self.point.stack(moves, self._memory[:count])
         if moves.values.dtype.kind == "c":
             values: npt.NDArray[Any] = self.call.complex_value(stack)
         else:
@@ -232,4 +238,4 @@ class Stacked:
 
 def named_steps(point: Point, steps: Any) -> dict[Any, npt.NDArray[Any]]:
     """Return steps by flat number as arrays of the shapes of x's, by their keys."""
-    return arrays_of(point.split(np.asarray(steps), dtypes=False))
+    return arrays_of(point.split(steps, dtypes=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib
 import math
 import os
@@ -77,22 +78,19 @@ class Shared:
         count = len(moves.entries)
         if count == 0:
             return np.empty((0, *self.base().shape))
-        shape = self.base().shape if guarded else None
+        shape = () if self._scalar else self.base().shape
         size = math.ceil(count / (CHUNKS_PER_WORKER * _workers_of(self._executor)))
         futures: list[Any] = []
         try:
             for begin in range(0, count, size):
                 part = moves.part(begin, begin + size)
-                futures.append(self._submit(evaluate_chunk, self._f, self.point.x, self._scalar, part, shape))
+                futures.append(self._submit(evaluate_chunk, self._f, self.point.x, self._scalar, shape, part, guarded))
             parts = [self._result(future) for future in futures]
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
         self._evaluated += count
-        different = [part for part in parts if part.shape[1:] != parts[0].shape[1:]]
-        if different:
-            raise ValueError(f"f returned arrays of shapes {parts[0].shape[1:]} and {different[0].shape[1:]}")
         return np.concatenate(parts)
 
     def _result(self, future: Any) -> npt.NDArray[Any]:
@@ -109,17 +107,17 @@ class Shared:
             raise ValueError(f"executor takes no work, it is shut down: {error}") from error
 
 
-def evaluate_chunk(f: Function, x: Any, scalar: bool, moves: Moves, shape: tuple[int, ...] | None) -> npt.NDArray[Any]:
-    """Return the values of f at some points, in whichever thread or process this runs, with a copy of x.
+def evaluate_chunk(
+    f: Function, x: Any, scalar: bool, shape: tuple[int, ...], moves: Moves, guarded: bool
+) -> npt.NDArray[Any]:
+    """Return the values of f, of this shape, at some points, wherever this runs, with a copy of x.
 
-    `shape` is that of the values if points outside f's domain are to have NaN.
+    Where `guarded`, points outside f's domain have NaN, and NumPy does not warn of them.
     """
     evaluator = InPlace(f, Point(Point(x).copy()), scalar, lambda new: None)
     evaluator.call.expect(shape)
-    if shape is None:
-        return evaluator.evaluate(moves)
-    with np.errstate(all="ignore"):
-        return evaluator.evaluate(moves, guarded=True)
+    with np.errstate(all="ignore") if guarded else contextlib.nullcontext():
+        return evaluator.evaluate(moves, guarded)
 
 
 def check_sendable(f: Function, executor: Any) -> None:

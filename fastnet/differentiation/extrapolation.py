@@ -52,7 +52,7 @@ class Scheme:
     """
 
     def __init__(self, powers: IntArray) -> None:
-        self._powers = powers.astype(np.float64)
+        self._powers = powers
         self._steps: list[FloatArray] = []
         self.row: list[Quotient] = []
         self.before: list[Quotient] = []
@@ -64,7 +64,7 @@ class Scheme:
         for column in range(1, min(len(self._steps), COLUMNS + 1)):
             coarse, fine = self.before[column - 1], self.row[column - 1]
             with np.errstate(all="ignore"):
-                ratio = (self._steps[-1 - column] / steps) ** self._powers
+                ratio = (self._steps[-1 - column] / steps) ** self._powers.astype(np.float64)
                 weight = expanded(1 / (ratio - 1), quotient.slopes.ndim)
                 slopes = fine.slopes + (fine.slopes - coarse.slopes) * weight
                 noise = np.hypot(fine.noise * (1 + weight), coarse.noise * weight)
@@ -93,9 +93,12 @@ def with_steps(
     for multiple in multiples:
         scheme.add(multiple * steps, quotients.take(which, multiple * steps))
     value, noise = scheme.row[-1]
-    least = np.broadcast_to(expanded(multiples[-1] * steps, value.ndim), value.shape)
+    least = np.empty(value.shape)
+    least[...] = expanded(multiples[-1] * steps, value.ndim)
+    error = np.empty(value.shape)
     if not wants_error:
-        return Found(value, np.full(value.shape, np.nan), least)
+        error.fill(np.nan)
+        return Found(value, error, least)
     halved = multiples[-1] / 2 * steps
     scheme.add(halved, quotients.take(which, halved))
     with np.errstate(all="ignore"):

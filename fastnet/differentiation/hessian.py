@@ -16,9 +16,9 @@ from fastnet.differentiation.extrapolation import Found, automatic, with_steps
 from fastnet.differentiation.lanes import noise_of
 from fastnet.differentiation.methods import METHODS, Plan, as_bounds, inward, plan_search, plan_steps
 from fastnet.differentiation.points import Bounds, Moves, Point
-from fastnet.differentiation.quotients import Quotient, noise_at
+from fastnet.differentiation.quotients import Quotient, check_numbers, noise_at
 from fastnet.differentiation.result import DerivativeResult
-from fastnet.differentiation.steps import is_auto, steps_at
+from fastnet.differentiation.steps import Steps, is_auto
 
 Array = npt.NDArray[Any]
 
@@ -76,14 +76,25 @@ class Second:
             sums = (values[:, 0] - values[:, 1]) - (values[:, 2] - values[:, 3])
             spans = self._spans(away, same)
             slopes = sums / spans
-            noise = 2 * noise_at(self._noise, self._eps, np.abs(values).max(axis=1), which) / np.abs(spans)
+            noise = 2 * noise_at(self._noise, self._eps, values, which) / np.abs(spans)
         if (spans == 0).any() and not guarded:
             at = int(np.argmax(spans == 0))
             entry = int(pairs[at, 0])
             raise ValueError(
                 f"h = {float(unit[at, 0, 0]):g} is lost in rounding at {point.where(entry)} = {self._centers[entry]:g}"
             )
+        if not guarded:
+            check_numbers(slopes, values, lambda pair, k: self._written(pairs[pair], positions[pair, :, k]))
         return Quotient(slopes, noise)
+
+    def where(self, pair: int) -> str:
+        """Return how one writes x as far as it concerns a pair, for messages."""
+        return self._written(self._pairs[pair], self._centers[self._pairs[pair]])
+
+    def _written(self, pair: IntArray, positions: Array) -> str:
+        point = self._evaluator.point
+        first, second = (f"{point.where(int(entry))} = {at}" for entry, at in zip(pair, positions, strict=True))
+        return first if pair[0] == pair[1] else f"{first}, {second}"
 
     def _spans(self, away: FloatArray, same: npt.NDArray[np.bool_]) -> FloatArray:
         """Return the area that the four points really span, by which the sum of values is divided."""
@@ -158,15 +169,14 @@ def numerical_hessian(
     pairs = np.stack(np.triu_indices(point.size), axis=1)
     with progress_of(progress, "Hessian", 0 if auto else 4 * len(pairs)) as tick:
         evaluator = evaluator_of(f, point, True, vectorized, executor, tick)
-        if point.size:
-            small = steps_at(None if auto else h, point, point.dtype)
-            evaluator.check(inward(small, point.numbers().astype(np.float64), bounds_))
-            evaluator.base()
+        sizes = Steps(None if auto else h, point)
+        evaluator.check(inward(sizes(point.dtype), point, bounds_))
+        evaluator.base()
         digits = narrowest(evaluator.dtype, point.dtype)
         eps = float(np.finfo(digits).eps)
         centers = point.numbers().astype(np.float64)
         scheme = METHODS[how]
-        noise = noise_of(evaluator, bounds_)[None] if point.size and (auto or wants_all) else None
+        noise = noise_of(evaluator, bounds_)[None] if auto or wants_all else None
         if auto:
             plan, most = plan_search(scheme, centers, eps, bounds_)
             # The step of a pair is a power of 2 of each element's own, which may differ in size.
@@ -178,18 +188,17 @@ def numerical_hessian(
                 return automatic(quotients, which, np.ones(len(which)), highest[which])
 
         else:
-            steps = steps_at(h, point, digits) if h is not None else _default(centers, eps)
+            steps = sizes(digits) if h is not None else _default(centers, eps)
             plan = _plan(scheme, centers, steps, bounds_)
             quotients = Second(evaluator, pairs, plan, eps, noise, bounds_)
 
             def differentiate(which: IntArray) -> Found:
                 return with_steps(quotients, which, np.ones(len(which)), scheme.multiples, wants_all)
 
-        empty = np.empty(0)
-        found = in_blocks(len(pairs), differentiate) if len(pairs) else Found(empty, empty, empty)
-        if auto and len(pairs):
-            check_found(found, lambda pair: f"({point.where(int(pairs[pair, 0]))}, {point.where(int(pairs[pair, 1]))})")
-    unit = np.sqrt(plan.steps[pairs[:, 0]] * plan.steps[pairs[:, 1]]) if len(pairs) else empty
+        found = in_blocks(len(pairs), differentiate)
+        if auto:
+            check_found(found, quotients.where)
+    unit = np.sqrt(plan.steps[pairs].prod(axis=1))
     matrices = [_matrix(values, pairs, point) for values in (found.value, found.error, found.step * unit)]
     value = matrices[0]
     if not wants_all:
@@ -212,7 +221,7 @@ def _matrix(values: FloatArray, pairs: IntArray, point: Point) -> Any:
     """Return values of pairs as the symmetric matrix, cut into the arrays of x."""
     whole = np.empty((point.size, point.size))
     whole[pairs[:, 0], pairs[:, 1]] = whole[pairs[:, 1], pairs[:, 0]] = values
-    starts = point.layout.starts
+    starts = point.starts
 
     def block(row: int, column: int) -> Array:
         a, b = point.arrays[row], point.arrays[column]

@@ -15,7 +15,7 @@ from fastnet._tools.types import FloatArray, IntArray
 from fastnet.differentiation.calling import Caller, Values, check_repeatable
 from fastnet.differentiation.evaluators import Evaluator
 from fastnet.differentiation.noise import BOUND, deviation_of, samples_near
-from fastnet.differentiation.points import Bounds, Moves
+from fastnet.differentiation.points import Bounds, Moves, Point
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +35,8 @@ class Lanes(Protocol):
     def dtype(self) -> np.dtype[Any] | None:
         """The digits of the values that came so far; None while they are numbers of Python."""
 
-    def where(self, lane: int) -> str: ...
+    def at(self, lane: int, position: Any) -> str:
+        """Return how one writes the point of a lane at a position, for messages."""
 
     def rounded(self, which: IntArray, positions: Array) -> Array:
         """Return the positions, shape (len(which), nodes), that can really be taken."""
@@ -71,11 +72,11 @@ class Entries:
     def dtype(self) -> np.dtype[Any] | None:
         return self._evaluator.dtype
 
-    def where(self, lane: int) -> str:
-        return self._point.where(lane)
+    def at(self, lane: int, position: Any) -> str:
+        return f"{self._point.where(lane)} = {position}"
 
     def rounded(self, which: IntArray, positions: Array) -> Array:
-        return self._point.rounded(np.broadcast_to(which[:, None], positions.shape), positions)
+        return self._point.rounded(which[:, None], positions)
 
     def base(self, which: IntArray) -> Values:
         value = self._evaluator.base()
@@ -101,8 +102,8 @@ class Direction:
     def dtype(self) -> np.dtype[Any] | None:
         return self._evaluator.dtype
 
-    def where(self, lane: int) -> str:
-        return "s = 0 of x + s·v"
+    def at(self, lane: int, position: Any) -> str:
+        return f"x + {position}·v"
 
     def rounded(self, which: IntArray, positions: Array) -> Array:
         return positions
@@ -130,30 +131,32 @@ class Elements:
     Parameters
     ----------
     call : Caller
-    x : ndarray
-        Any shape.
+    point : Point
+        A lone array, any shape.
     """
 
-    def __init__(self, call: Caller, x: Array) -> None:
-        self._call, self._x = call, x
-        self.centers = x.ravel().copy()
+    def __init__(self, call: Caller, point: Point) -> None:
+        self._call, self._point, self._x = call, point, point.arrays[0]
+        self.centers = point.numbers()
         self.evaluations = 0
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
         return self._call.dtype
 
-    def where(self, lane: int) -> str:
-        return "x"
+    def at(self, lane: int, position: Any) -> str:
+        return f"{self._point.where(lane)} = {position}"
 
     def rounded(self, which: IntArray, positions: Array) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return positions.astype(self.centers.dtype)
+        return self._point.rounded(which[:, None], positions)
 
     def check(self, steps: FloatArray) -> None:
         """Raise ValueError if two calls at one point differ."""
-        moved = self.rounded(np.arange(0), self.centers + steps)
+        moved = self._rounded_all(self.centers + steps)
         check_repeatable(lambda: self._at(moved, False))
+
+    def _rounded_all(self, positions: Array) -> Array:
+        return self._point.rounded(np.arange(self._point.size), positions)
 
     def base(self, which: IntArray) -> Values:
         return np.asarray(self._at(self.centers, False))[which]
@@ -164,10 +167,10 @@ class Elements:
             at = self.centers.astype(positions.dtype)
             at[which] = column
             found.append(self._at(at, guarded)[which])
-        return np.stack(found, axis=1)
+        return np.array(found).swapaxes(0, 1)
 
     def noise(self, bounds: Bounds | None) -> Array:
-        points = self.rounded(np.arange(0), samples_near(self.centers, bounds))
+        points = self._rounded_all(samples_near(self.centers, bounds))
         return BOUND * deviation_of(np.stack([self._at(point, False) for point in points]))
 
     def _at(self, positions: Array, guarded: bool) -> Array:

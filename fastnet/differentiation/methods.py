@@ -82,10 +82,11 @@ def as_bounds(bounds: Any, point: Point) -> Bounds | None:
     return low, high
 
 
-def inward(steps: FloatArray, numbers: FloatArray, bounds: Bounds | None) -> FloatArray:
+def inward(steps: FloatArray, point: Point, bounds: Bounds | None) -> FloatArray:
     """Return steps of all elements within bounds: down where there is no room above, shorter where there is none."""
     if bounds is None:
         return steps
+    numbers = point.numbers().astype(np.float64)
     above, below = bounds[1] - numbers, numbers - bounds[0]
     return np.where((steps <= above) | (above >= below), np.minimum(steps, above), -np.minimum(steps, below))
 

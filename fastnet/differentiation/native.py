@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import time
 import weakref
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from fastnet.differentiation.evaluators import Tick
 from fastnet.differentiation.points import Moves, Point
 
 SIGNATURE = "double f(intptr_t n, const double *x, void *data)"
-PIECE = 1 << 14  # points between two movements of a progress bar
+PIECE_SECONDS = 0.1  # of work between two movements of a progress bar, and two looks for Ctrl-C
+LEAST_PIECE = 8  # points of it, so that all threads have some
 _INTEGERS = (ctypes.c_ssize_t, ctypes.c_longlong)  # of 64 bits; c_long is one of them where it has as many
 _CTYPES_FUNCTION = ctypes.CFUNCTYPE(None).__mro__[1]  # the class of all of them, which has no public name
 _POINTERS = (ctypes.POINTER(ctypes.c_double), ctypes.c_void_p)
@@ -45,17 +47,31 @@ class NativeFunction(NamedTuple):
     owner: object
 
 
-def as_native(f: Any, point: Point) -> NativeFunction | None:
-    """Return `f` as a native function, or None if it is one of Python.
+def as_native(f: Any, point: Point, scalar: bool, apart: str | None) -> NativeFunction | None:
+    """Return `f` as a native function, or None if it is to be called by Python.
+
+    Parameters
+    ----------
+    f : object
+    point : Point
+    scalar : bool
+        Whether one number is needed. A native function returns nothing else.
+    apart : str, optional
+        The name of an argument that asks for another way to evaluate f.
 
     Raises
     ------
     TypeError
-        If it is native but has another signature, as far as that can be known, or x is not float64.
+        If it is native but has another signature, as far as that can be known, x is not float64, or it can't be
+        evaluated as it is asked for.
     """
-    found = _of_ctypes(f) or _of_scipy(f) or _of_cfunc(f)
+    found = _pointer(f)
     if found is None:
-        return _of_jitted(f, point)
+        return _of_jitted(f, point) if scalar and apart is None else None
+    if not scalar:
+        raise TypeError("a native function returns one number: use numerical_gradient or numerical_hessian")
+    if apart is not None:
+        raise TypeError(f"a native function is evaluated by the backend's threads: leave out {apart}")
     for array, name in zip(point.arrays, point.names, strict=True):
         if array.dtype.newbyteorder("=") != np.float64:
             raise TypeError(f"a native function takes float64, but {name} is {array.dtype}: pass {name}.astype(float)")
@@ -64,7 +80,11 @@ def as_native(f: Any, point: Point) -> NativeFunction | None:
 
 def is_native(f: Any) -> bool:
     """Whether `f` is a pointer to compiled code, which Python cannot call as a function of x."""
-    return (_of_ctypes(f) or _of_scipy(f) or _of_cfunc(f)) is not None
+    return _pointer(f) is not None
+
+
+def _pointer(f: Any) -> NativeFunction | None:
+    return _of_ctypes(f) or _of_scipy(f) or _of_cfunc(f)
 
 
 def _refused(what: str, signature: object) -> TypeError:
@@ -180,6 +200,7 @@ class Native:
     def __init__(self, native: NativeFunction, point: Point, tick: Tick) -> None:
         self.point, self._native, self._tick = point, native, tick
         self.evaluations = 0
+        self._piece = LEAST_PIECE
         self._base: Values | None = None
 
     def check(self, steps: Any) -> None:
@@ -199,10 +220,10 @@ class Native:
         if moves.values.dtype.kind == "c":
             raise TypeError("method='complex' needs a function that takes complex numbers: a native one takes double")
         backend, x = backends.active(), np.ascontiguousarray(self.point.numbers())
-        found = np.empty(len(moves.entries))
-        for begin in range(0, len(found), PIECE):
-            entries, values = moves.part(begin, begin + PIECE)
-            part = slice(begin, begin + len(entries))
+        found, done = np.empty(len(moves.entries)), 0
+        while done < len(found):
+            entries, values = moves.part(done, done + self._piece)
+            part, started = slice(done, done + len(entries)), time.perf_counter()
             found[part] = backend.evaluate(
                 self._native.address,
                 self._native.data,
@@ -211,17 +232,9 @@ class Native:
                 np.ascontiguousarray(values),
             )
             self._tick(len(entries))
+            done += len(entries)
+            self._piece = max(LEAST_PIECE, int(len(entries) * PIECE_SECONDS / (time.perf_counter() - started)))
         self.evaluations += len(found)
         if self._native.python is not None and not guarded and np.isnan(found).any():
             self._native.python(self.point.at(moves, int(np.argmax(np.isnan(found)))))  # raises what was lost, if any
         return found
-
-
-def check_kind(f: object, scalar: bool, apart: str | None) -> None:
-    """Raise TypeError if `f` is native and differentiated as no native function can be; `apart` names an argument."""
-    if not is_native(f):
-        return
-    if not scalar:
-        raise TypeError("a native function returns one number: use numerical_gradient or numerical_hessian")
-    if apart is not None:
-        raise TypeError(f"a native function is evaluated by the backend's threads: leave out {apart}")

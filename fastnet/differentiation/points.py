@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +51,8 @@ class Point:
     ------
     TypeError
         If `x` is anything else.
+    ValueError
+        If it has no elements.
     """
 
     def __init__(self, x: Any, name: str = "x") -> None:
@@ -61,10 +65,22 @@ class Point:
             self._refuse(name)
         for array, what in zip(self.arrays, self.names, strict=True):
             checks.check_differentiable(array, what)
-        self.layout = Layout(dict(zip(self.names, self.arrays, strict=True)))
-        self.size = self.layout.size
-        self.dtype: np.dtype[Any] = np.result_type(*(array.dtype.newbyteorder("=") for array in self.arrays))
-        self._same_dtype = all(array.dtype.newbyteorder("=") == self.dtype for array in self.arrays)
+        self.starts = list(itertools.accumulate((array.size for array in self.arrays), initial=0))
+        self.size = self.starts[-1]
+        if self.size == 0:
+            raise ValueError(f"{name} has no elements to differentiate with respect to: {self._shapes()}")
+        dtypes = [_native(array) for array in self.arrays]
+        self.dtype: np.dtype[Any] = dtypes[0] if self.is_one else np.result_type(*dtypes)
+        self._same_dtype = self.is_one or all(dtype == self.dtype for dtype in dtypes)
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        return Layout(dict(zip(self.names, self.arrays, strict=True)))
+
+    def _shapes(self) -> str:
+        if self.is_one:
+            return f"its shape is {self.arrays[0].shape}"
+        return f"its arrays have the shapes {', '.join(str(array.shape) for array in self.arrays)}"
 
     def _refuse(self, name: str) -> None:
         wrong = [(n, a) for n, a in zip(self.names, self.arrays, strict=True) if not isinstance(a, np.ndarray)]
@@ -86,14 +102,19 @@ class Point:
 
     def numbers(self) -> Array:
         """Return a copy of all elements by flat number, of the widest dtype."""
-        return np.concatenate([array.ravel().astype(self.dtype) for array in self.arrays])
+        return np.concatenate([array.ravel() for array in self.arrays], dtype=self.dtype)
 
     def rounded(self, entries: IntArray, values: Array) -> Array:
-        """Return the values as their elements' dtypes round them, as numbers of the widest dtype."""
+        """Return the values as their elements' dtypes round them, as numbers of the widest dtype.
+
+        `entries` are the elements' flat numbers and broadcast to the shape of `values`.
+        """
+        if self._same_dtype and values.dtype == self.dtype:
+            return values
         with np.errstate(over="ignore", invalid="ignore"):
             found = values.astype(self.dtype)
             if not self._same_dtype:
-                owners = self.layout.arrays_of(entries)
+                owners = np.broadcast_to(self.layout.arrays_of(entries), values.shape)
                 for k, array in enumerate(self.arrays):
                     mine = owners == k
                     found[mine] = values[mine].astype(array.dtype).astype(self.dtype)
@@ -117,24 +138,29 @@ class Point:
 
     def copy(self) -> Any:
         """Return a copy of x, with arrays that are contiguous and native."""
-        return self.like(lambda k: np.array(self.arrays[k], self.arrays[k].dtype.newbyteorder("="), order="C"))
+        return self.like(lambda k: np.array(self.arrays[k], _native(self.arrays[k]), order="C"))
 
-    def stack(self, moves: Moves) -> Any:
-        """Return the points of `moves` as a container like x, of arrays of shape (points, …); complex if they are."""
+    def stack(self, moves: Moves, flat: Array | None = None) -> Any:
+        """Return the points of `moves` as a container like x, of arrays of shape (points, …); complex if they are.
+
+        They may be views of `flat`, shape (points, size), which is overwritten if it is given.
+        """
         is_complex = moves.values.dtype.kind == "c"
         count = len(moves.entries)
-        flat = np.empty((count, self.size), np.result_type(self.dtype, moves.values.dtype))
+        if flat is None:
+            flat = np.empty((count, self.size), self.stacked_dtype(moves))
         flat[...] = self.numbers()
-        np.put_along_axis(flat, moves.entries, moves.values, axis=1)
-        starts = self.layout.starts
+        flat[np.arange(count)[:, None], moves.entries] = moves.values
 
         def part(k: int) -> Array:
-            array = self.arrays[k]
-            kind = flat.dtype if is_complex else array.dtype.newbyteorder("=")
-            columns = flat if self.is_one else flat[:, starts[k] : starts[k + 1]]
+            array, columns = self.arrays[k], flat[:, self.starts[k] : self.starts[k + 1]]
+            kind = flat.dtype if is_complex else _native(array)
             return np.ascontiguousarray(columns, kind).reshape(count, *array.shape)
 
         return self.like(part)
+
+    def stacked_dtype(self, moves: Moves) -> np.dtype[Any]:
+        return np.result_type(self.dtype, moves.values.dtype)
 
     def at(self, moves: Moves, k: int) -> Any:
         """Return one of the points of `moves` as a container like x."""
@@ -148,13 +174,12 @@ class Point:
 
         Each of its arrays has the shape ``(*shape, *array.shape)`` and, with `dtypes`, the dtype of its array of x.
         """
-        starts = self.layout.starts
 
         def part(k: int) -> Array:
-            array, shape = self.arrays[k], values.shape[1:]
-            block = np.moveaxis(values[starts[k] : starts[k + 1]], 0, -1).reshape((*shape, *array.shape))
-            kind = array.dtype.newbyteorder("=") if dtypes else values.dtype
-            return np.ascontiguousarray(block, kind).reshape(block.shape)
+            array, own = self.arrays[k], values[self.starts[k] : self.starts[k + 1]]
+            kind = _native(array) if dtypes else values.dtype
+            last = own if own.ndim == 1 else np.moveaxis(own, 0, -1)
+            return last.astype(kind, "C").reshape((*values.shape[1:], *array.shape))
 
         return self.like(part)
 
@@ -164,13 +189,15 @@ class Point:
         `value` is a number or an array that broadcasts to the shape of each array of x, or a container of such that is
         like x. `check` makes one of them an array of the shape of its array.
         """
-        if isinstance(value, dict) or (isinstance(value, (list, tuple)) and not self.is_one):
+        if self.is_one and not isinstance(value, dict):
+            return check(value, self.arrays[0], name).ravel()
+        if isinstance(value, (dict, list, tuple)):
             parts: Sequence[Any] = self._parts(value, name)
             names = [f"{name}[{key!r}]" for key in self.keys]
         else:
             parts, names = [value] * len(self.arrays), [name] * len(self.arrays)
         found = [check(part, array, what) for part, array, what in zip(parts, self.arrays, names, strict=True)]
-        return np.concatenate([np.ravel(part) for part in found])
+        return np.concatenate([part.ravel() for part in found])
 
     def _parts(self, value: Any, name: str) -> Sequence[Any]:
         if isinstance(self.x, dict):
@@ -185,3 +212,8 @@ class Point:
         if len(value) != len(self.arrays):
             raise ValueError(f"{name} has {len(value)} items for {len(self.arrays)} arrays of x")
         return list(value)
+
+
+def _native(array: Array) -> np.dtype[Any]:
+    """Return the array's dtype in this machine's byte order."""
+    return array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")

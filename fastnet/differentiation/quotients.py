@@ -6,6 +6,7 @@ Every method takes it at one or more steps and extrapolates (`extrapolation`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,6 +18,12 @@ from fastnet.differentiation.points import Bounds
 
 Array = npt.NDArray[Any]
 
+ENDS = np.array([[1.0, -1.0], [1.0, 0.0], [0.0, -1.0]])  # by the side, 0, 1 or −1: the two positions, in steps from x
+DOMAIN = (  # what to do about a function that has no numbers near x
+    "where x is the end of the domain, say so by bounds=, or differentiate from one side by method='forward' or "
+    "'backward'"
+)
+
 
 class Quotient(NamedTuple):
     """Difference quotients of several lanes.
@@ -26,7 +33,7 @@ class Quotient(NamedTuple):
     slopes : ndarray
         Shape (lanes, *shape).
     noise : ndarray
-        The rounding error that the values may have caused, the same shape.
+        The rounding error that the values may have caused: broadcasts to that shape; 0 where nobody asked for it.
     """
 
     slopes: Array
@@ -47,7 +54,11 @@ class Quotients(Protocol):
     count: int
     powers: IntArray
 
-    def take(self, which: IntArray, steps: FloatArray, guarded: bool = False) -> Quotient: ...
+    def take(self, which: IntArray, steps: FloatArray, guarded: bool = False) -> Quotient:
+        """Return the quotients of some lanes.
+
+        Where `guarded`, one that f or the step does not allow is NaN; otherwise it raises ValueError.
+        """
 
 
 class First:
@@ -69,61 +80,56 @@ class First:
     def __init__(self, lanes: Lanes, sides: IntArray, eps: float, noise: Array | None, bounds: Bounds | None) -> None:
         self.count, self._lanes, self._sides, self._eps, self._bounds = len(sides), lanes, sides, eps, bounds
         self._noise = noise
-        self.powers = np.where(sides == 0, 2, 1)
+        self.powers = 2 - np.abs(sides)
 
     def take(self, which: IntArray, steps: FloatArray, guarded: bool = False) -> Quotient:
         sides = self._sides[which]
-        upper, lower = self._positions(which, steps, sides)
-        wide = np.promote_types(upper.dtype, np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            distance = upper.astype(wide) - lower.astype(wide)
-        if (distance == 0).any() and not guarded:
+        positions, distance = self._ends(which, steps, sides)
+        if not guarded and np.count_nonzero(distance) < len(distance):
             self._lost(which, steps, distance)
-        if (sides == 0).all():
-            values = self._lanes.values(which, np.stack([upper, lower], axis=1), guarded)
-            above, below = values[:, 0], values[:, 1]
+        if np.count_nonzero(sides):
+            values = self._one_sided(which, positions, sides, guarded)
         else:
-            above, below = self._one_sided(which, upper, lower, sides, guarded)
-        distance = expanded(distance.astype(np.float64), above.ndim)
+            values = self._lanes.values(which, positions, guarded)
+        above, below = values[:, 0], values[:, 1]
+        distance = expanded(distance, above.ndim)
         with np.errstate(all="ignore"):
-            noise = noise_at(self._noise, self._eps, np.maximum(abs(above), abs(below)), which)
-            return Quotient((above - below) / distance, noise / distance)
+            slopes = (above - below) / distance
+            noise = noise_at(self._noise, self._eps, values, which) / distance
+        if not guarded:
+            check_numbers(slopes, values, lambda lane, end: self._lanes.at(int(which[lane]), positions[lane, end]))
+        return Quotient(slopes, noise)
 
-    def _positions(self, which: IntArray, steps: FloatArray, sides: IntArray) -> tuple[Array, Array]:
+    def _ends(self, which: IntArray, steps: FloatArray, sides: IntArray) -> tuple[Array, FloatArray]:
+        """Return the positions above and below, of which one is x itself from one side, and the distance between."""
         centers = self._lanes.centers[which]
-        wide = centers.astype(np.promote_types(centers.dtype, np.float64))
+        wide = np.promote_types(centers.dtype, np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            ends = np.stack([wide + (sides >= 0) * steps, wide - (sides <= 0) * steps], axis=1)
-        if self._bounds is not None:
-            low, high = (bound[which] for bound in self._bounds)
-            ends = np.clip(ends, low[:, None], high[:, None])
-        upper, lower = self._lanes.rounded(which, ends).T
-        return upper, lower
+            ends = centers.astype(wide, copy=False)[:, None] + ENDS[sides] * steps[:, None]
+            if self._bounds is not None:
+                low, high = (bound[which] for bound in self._bounds)
+                ends = np.clip(ends, low[:, None], high[:, None])
+            positions = self._lanes.rounded(which, ends)
+            taken = positions.astype(wide, copy=False)
+            return positions, (taken[:, 0] - taken[:, 1]).astype(np.float64, copy=False)
 
-    def _one_sided(
-        self, which: IntArray, upper: Array, lower: Array, sides: IntArray, guarded: bool
-    ) -> tuple[Array, Array]:
+    def _one_sided(self, which: IntArray, positions: Array, sides: IntArray, guarded: bool) -> Array:
         """Return the values at both ends where one of them is x itself for some lanes."""
         middle = self._lanes.base(which)
-        above, below = np.array(middle), np.array(middle)
-        for side in (0, 1, -1):
-            mine = sides == side
-            if mine.any():
-                ends = {0: [upper, lower], 1: [upper], -1: [lower]}[side]
-                values = self._lanes.values(which[mine], np.stack([end[mine] for end in ends], axis=1), guarded)
-                if side >= 0:
-                    above[mine] = values[:, 0]
-                if side <= 0:
-                    below[mine] = values[:, -1]
-        return above, below
+        values = np.stack([middle, middle], axis=1)
+        for side, ends in ((0, [0, 1]), (1, [0]), (-1, [1])):
+            mine = np.flatnonzero(sides == side)
+            if len(mine):
+                values[mine[:, None], ends] = self._lanes.values(which[mine], positions[mine][:, ends], guarded)
+        return values
 
     def _lost(self, which: IntArray, steps: FloatArray, distance: Array) -> None:
         at = int(np.argmax(distance == 0))
-        center, where = self._lanes.centers[which[at]], self._lanes.where(int(which[at]))
+        center = self._lanes.centers[which[at]]
         least = float(np.spacing(np.abs(center)))
         raise ValueError(
-            f"h = {float(steps[at]):g} is lost in rounding at {where} = {float(center):g}, which is {center.dtype}: "
-            f"h must be at least {least:.2g} there"
+            f"h = {float(steps[at]):g} is lost in rounding at {self._lanes.at(int(which[at]), center)}, which is "
+            f"{center.dtype}: h must be at least {least:.2g} there"
         )
 
 
@@ -138,19 +144,46 @@ class ComplexStep:
         self.powers = np.full(self.count, 2)
 
     def take(self, which: IntArray, steps: FloatArray, guarded: bool = False) -> Quotient:
-        positions = self._lanes.centers[which].astype(np.complex128) + 1j * steps
-        values = self._lanes.values(which, positions[:, None], guarded)[:, 0]
-        slopes = values.imag / expanded(steps, values.ndim)
+        positions = (self._lanes.centers[which].astype(np.complex128) + 1j * steps)[:, None]
+        values = self._lanes.values(which, positions, guarded).imag
+        slopes = values[:, 0] / expanded(steps, values.ndim - 1)
+        if not guarded:
+            check_numbers(slopes, values, lambda lane, end: self._lanes.at(int(which[lane]), positions[lane, end]))
         return Quotient(slopes, np.finfo(np.float64).eps * np.abs(slopes))
 
 
-def noise_at(noise: Array | None, eps: float, sizes: Array, which: IntArray) -> Array:
-    """Return the rounding errors to expect of values with these sizes: a unit of their own, or what was measured."""
+def check_numbers(quotients: Array, values: Array, at: Callable[[int, int], str]) -> None:
+    """Raise ValueError where a quotient is NaN, because a value is NaN, or infinite like another one.
+
+    Parameters
+    ----------
+    quotients : ndarray
+        Shape (lanes, *shape).
+    values : ndarray
+        Those that each was made of, shape (lanes, ends, *shape).
+    at : callable
+        Writes the point of a lane and an end.
+    """
+    missing = np.isnan(quotients)
+    if not np.count_nonzero(missing):
+        return
+    lane, *element = (int(i) for i in np.argwhere(missing)[0])
+    ends = np.moveaxis(values[lane], 0, -1)[tuple(element)]
+    end = int(np.argmax(np.where(np.isnan(ends), 2, np.isinf(ends))))
+    of = f"element [{', '.join(map(str, element))}] of f" if element else "f"
+    raise ValueError(f"{of} is {ends[end]} at {at(lane, end)}, so that no difference can be taken: {DOMAIN}")
+
+
+def noise_at(noise: Array | None, eps: float, values: Array, which: IntArray) -> Array | float:
+    """Return the rounding error to expect of each lane's values, shape (lanes, ends, *shape).
+
+    It is a unit of the largest, or what was measured, whichever is more; 0 if `noise` is None.
+    """
     if noise is None:
-        return eps * sizes
-    return np.maximum(eps * sizes, noise if len(noise) == 1 else noise[which])
+        return 0.0
+    return np.asarray(np.maximum(eps * np.abs(values).max(axis=1), noise if len(noise) == 1 else noise[which]))
 
 
 def expanded(values: Array, ndim: int) -> Array:
     """Return one value for each lane as an array that broadcasts to (lanes, *shape)."""
-    return values.reshape(-1, *[1] * (ndim - 1))
+    return values if ndim == 1 else values.reshape(-1, *[1] * (ndim - 1))

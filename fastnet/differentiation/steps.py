@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,19 @@ def is_auto(h: object, x: object) -> bool:
     return isinstance(h, str)
 
 
-def steps_at(h: object, point: Point, dtype: np.dtype[Any]) -> FloatArray:
-    """Return the step of each element of a point by flat number, as `as_steps` does for one array."""
-    return point.spread(h, "h", lambda part, array, name: as_steps(part, array, dtype, name))
+class Steps:
+    """The step of each element of a point by flat number, as `as_steps` gives them, by the digits of the values."""
+
+    def __init__(self, h: object, point: Point) -> None:
+        self._h, self._point = h, point
+        self._known: dict[np.dtype[Any], FloatArray] = {}
+
+    def __call__(self, dtype: np.dtype[Any]) -> FloatArray:
+        if dtype not in self._known:
+            self._known[dtype] = self._point.spread(
+                self._h, "h", lambda part, array, name: as_steps(part, array, dtype, name)
+            )
+        return self._known[dtype]
 
 
 def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any], name: str = "h") -> npt.NDArray[Any]:
@@ -50,10 +61,9 @@ def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any], name: str = "
     large elements it grows as eps^(1/3)·|x|: with a smaller step, rounding would dominate.
     """
     if h is None:
-        least, eps = _default(dtype), float(np.finfo(dtype).eps)
-        with np.errstate(over="ignore", invalid="ignore"):
-            steps = np.maximum(least, eps ** (1 / 3) * np.abs(x.astype(np.promote_types(x.dtype, np.float64))))
-        return np.where(np.isfinite(steps), steps, least)
+        least, growth = _default(dtype)
+        sizes: npt.NDArray[Any] = np.abs(x.astype(np.promote_types(x.dtype, np.float64)))
+        return np.asarray(np.fmax(least, growth * sizes))
     if not isinstance(h, (np.ndarray, list, tuple)):
         return np.full(x.shape, checks.as_positive(h, name))
     steps = checks.as_numbers(h, name).astype(np.float64)
@@ -70,9 +80,11 @@ def as_steps(h: object, x: npt.NDArray[Any], dtype: np.dtype[Any], name: str = "
     return steps
 
 
-def _default(dtype: np.dtype[Any]) -> float:
-    mantissa = int(np.finfo(dtype).nmant)
-    return 1e-4 if mantissa >= 52 else 1e-2 if mantissa >= 23 else 0.125
+@functools.cache
+def _default(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return the least step, and the factor by which it grows with the element."""
+    info = np.finfo(dtype)
+    return 1e-4 if info.nmant >= 52 else 1e-2 if info.nmant >= 23 else 0.125, float(info.eps) ** (1 / 3)
 
 
 def moved(value: Any, step: Any, where: str) -> tuple[Any, Any, float]:
