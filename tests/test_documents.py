@@ -1,4 +1,4 @@
-"""The documents say what is so: their Python blocks run and print what they say, and their figures are those measured."""
+"""The documents say what is so: their Python blocks print what they say, and their figures are those measured."""
 
 from __future__ import annotations
 
