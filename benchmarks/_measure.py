@@ -23,9 +23,10 @@ import statistics
 import sys
 import time
 import timeit
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,7 +238,21 @@ def check(what: str, ours: Answer, theirs: Answer, tolerance: float) -> None:
 
 
 class Row(NamedTuple):
-    """A line of a table; `passed` is None if there is no target or nothing could be measured."""
+    """A line of a table.
+
+    Attributes
+    ----------
+    what, ours, theirs, ratio, target : str
+        The cells.
+    passed : bool or None
+        Whether the target was met; None if there is none or nothing could be measured.
+    value : float or None
+        The ratio as a number.
+    steady : bool
+        Whether half of the single turns lie within 25 % of the ratio.
+    data : dict of str to object
+        What pictures and other tables are made of, in types that JSON has.
+    """
 
     what: str
     ours: str
@@ -245,6 +260,9 @@ class Row(NamedTuple):
     ratio: str = ""
     target: str = ""
     passed: bool | None = None
+    value: float | None = None
+    steady: bool = True
+    data: Mapping[str, Any] = MappingProxyType({})
 
 
 def faster(what: str, ours: Timing, theirs: Timing, at_least: float | None = None) -> Row:
@@ -252,7 +270,7 @@ def faster(what: str, ours: Timing, theirs: Timing, at_least: float | None = Non
     ratio = theirs.median / ours.median
     target = "" if at_least is None else f"≥ {at_least:,g}×"
     passed = None if at_least is None else ratio >= at_least
-    return Row(what, str(ours), str(theirs), _ratio(ratio, theirs, ours), target, passed)
+    return Row(what, str(ours), str(theirs), *_ratio(ratio, theirs, ours, target, passed))
 
 
 def slower(what: str, ours: Timing, theirs: Timing, at_most: float | None = None) -> Row:
@@ -260,7 +278,7 @@ def slower(what: str, ours: Timing, theirs: Timing, at_most: float | None = None
     ratio = ours.median / theirs.median
     target = "" if at_most is None else f"≤ {at_most:,g}×"
     passed = None if at_most is None else ratio <= at_most
-    return Row(what, str(ours), str(theirs), _ratio(ratio, ours, theirs), target, passed)
+    return Row(what, str(ours), str(theirs), *_ratio(ratio, ours, theirs, target, passed))
 
 
 def accurate(what: str, error: float, at_most: float | None) -> Row:
@@ -285,21 +303,48 @@ def skipped(what: str, why: str) -> Row:
     return Row(what, "skipped", why)
 
 
-def _ratio(ratio: float, over: Timing, under: Timing) -> str:
+MOST_MOVE = 0.25  # by which a ratio may move before it is called unsteady
+
+
+def _ratio(
+    ratio: float, over: Timing, under: Timing, target: str, passed: bool | None
+) -> tuple[str, str, bool | None, float, bool]:
+    """Return the last fields of a row: the ratio in words, the target, whether it is met, the ratio, its steadiness."""
     singles = [a / b for a, b in zip(over.seconds, under.seconds, strict=True)]
     low, _, high = statistics.quantiles(singles, n=4, method="inclusive")
-    return f"{three_digits(ratio)}× ({three_digits(low)} to {three_digits(high)})"
+    steady = (1 - MOST_MOVE) * ratio <= low <= high <= (1 + MOST_MOVE) * ratio
+    return f"{three_digits(ratio)}× ({three_digits(low)} to {three_digits(high)})", target, passed, ratio, steady
+
+
+def moved(rows: Iterable[Row], before: Mapping[str, float]) -> list[Row]:
+    """Mark as unsteady the rows whose ratio differs from that of the run before by more than 25 %."""
+    marked = []
+    for row in rows:
+        last = before.get(row.what)
+        if row.value and last and not 1 / (1 + MOST_MOVE) <= row.value / last <= 1 + MOST_MOVE:
+            row = row._replace(steady=False)
+        marked.append(row)
+    return marked
 
 
 def table(rows: Iterable[Row]) -> str:
     """Write the rows as a table in Markdown."""
     met = {True: "yes", False: "**no**", None: ""}
     head = ["what", "ours", "theirs", "ratio", "target", "met"]
-    cells = [head, *([*row[:5], met[row.passed]] for row in rows)]
+    unsteady = {True: "", False: " unsteady"}
+    return grid(
+        head,
+        ([*row[:3], row.ratio + unsteady[row.steady], row.target, met[row.passed]] for row in rows),
+    )
+
+
+def grid(head: list[str], lines: Iterable[list[str]]) -> str:
+    """Write cells as a table in Markdown, in columns of even width."""
+    cells = [head, *lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
-    lines = (" | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells)
-    return "\n".join(f"| {line} |" for line in lines)
+    texts = (" | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(f"| {text} |" for text in texts)
 
 
 def verdict(rows: Iterable[Row]) -> str:
@@ -329,6 +374,11 @@ def environment() -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def machine() -> str:
+    """Name the machine, as far as it decides how fast something is: processor, cores and what fastnet uses of it."""
+    return f"{_processor()}, {CORES}, {fastnet.build_info()['isa']}"
+
+
 def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -347,7 +397,8 @@ def _load() -> str:
 NOTES = """\
 Times are medians of turns taken in one process. They drift from run to run; their ratios do not. With a target ≥ the
 ratio is theirs over ours, with a target ≤ it is ours over theirs. The interquartile range of the ratios of single turns
-is in brackets. * marks a time that was measured on a part of the work and scaled up."""
+is in brackets; a ratio is marked unsteady where that range, or the last run on the same machine, is more than 25 %
+away. * marks a time that was measured on a part of the work and scaled up."""
 
 
 def measure(rows: Callable[[Effort], Iterator[Row]], effort: Effort) -> list[Row]:
@@ -360,7 +411,7 @@ def measure(rows: Callable[[Effort], Iterator[Row]], effort: Effort) -> list[Row
     return done
 
 
-def main(title: str, rows: Callable[[Effort], Iterator[Row]]) -> None:
+def main(title: str, rows: Callable[[Effort], Iterator[Row]], write: Callable[[Iterable[Row]], str] = table) -> None:
     """Run one benchmark as a script."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--quick", action="store_true", help="few turns and small samples, to see that it works")
@@ -368,4 +419,4 @@ def main(title: str, rows: Callable[[Effort], Iterator[Row]]) -> None:
     machine = environment()
     done = measure(rows, QUICK if quick else FULL)
     print(f"## {title}{' (quick: not for quoting)' if quick else ''}\n\n{machine}\n\n{NOTES}\n")
-    print(f"{table(done)}\n\n{verdict(done)}")
+    print(f"{write(done)}\n\n{verdict(done)}")

@@ -293,7 +293,7 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
 
 
 def mean_absolute_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
-    """Σ|y − t| over the outputs, averaged over the batch.
+    """``Σ|y − t|`` over the outputs, averaged over the batch.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def mean_absolute_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
 
 
 def huber_loss(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
-    """½·r² for errors r = y − t of at most `delta`, delta·(|r| − ½·delta) beyond: summed, averaged over the batch.
+    """½·r² for errors r = y − t of at most `delta`, ``delta·(|r| − ½·delta)`` beyond: summed, averaged over the batch.
 
     Parameters
     ----------

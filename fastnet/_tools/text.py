@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Iterable
+
 
 def three_digits(value: float) -> str:
     """Format a number to three significant digits, as in ``168,000``."""
@@ -24,3 +27,15 @@ def align(lines: list[list[str]], sides: str) -> list[str]:
         for line in lines
     ]
     return [texts[0], "-" * max(map(len, texts)), *texts[1:]]
+
+
+def html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Write cells as a table in HTML."""
+    line = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def html_lines(lines: Iterable[str]) -> str:
+    """Write lines of text as paragraphs in HTML."""
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)

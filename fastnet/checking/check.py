@@ -69,7 +69,8 @@ def check_gradient(
         restored. For a network its batch, the pair ``(x, t)``.
     h : float, array_like or dict, optional
         The step; or a step for each entry, in the form of `gradient`. By default 1e-4 (float32: 1e-2, float16: 1/8),
-        and eps^(1/3)·|x| where that is more; by the dtype of `x` or of the values of `f`, whichever has fewer digits.
+        and ``eps^(1/3)·|x|`` where that is more; by the dtype of `x` or of the values of `f`, whichever has fewer
+        digits.
     inputs : bool, default False
         Whether `gradient` is that of a network's loss with respect to the x of its batch, as ``net.input_gradient``
         returns it, instead of its parameters.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.progress import progress_bar
-from fastnet._tools.text import align, format_seconds, three_digits
+from fastnet._tools.text import align, format_seconds, html_lines, html_table, three_digits
 from fastnet.backends import active, build_info
 from fastnet.backends.spec import Diagnostics
 from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, backprop, problem_of
@@ -22,6 +22,8 @@ from fastnet.networks.base import BaseNetwork
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+COLUMNS = ("method", "time per gradient", "times faster", "difference", "relative", "at")
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,13 @@ class GradientComparison:
         return f"<GradientComparison of {', '.join(row.name for row in self.rows)}: print it for the table>"
 
     def __str__(self) -> str:
-        head = ["method", "time per gradient", "times faster", "difference", "relative", "at"]
-        table = align([head, *(row._cells() for row in self.rows)], "<>>>><")
+        table = align([[*COLUMNS], *(row._cells() for row in self.rows)], "<>>>><")
         return "\n".join([self._network(), self._machine(), "", *table, "", *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """Return the table for notebooks."""
+        rows = (row._cells() for row in self.rows)
+        return html_lines([self._network(), self._machine()]) + html_table(COLUMNS, rows) + html_lines(self._notes())
 
     def _network(self) -> str:
         return (

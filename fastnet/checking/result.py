@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from fastnet._tools.text import html_lines, html_table
+
 COLUMNS = ("analytic", "numerical", "difference", "allowed")
 
 
@@ -83,7 +85,7 @@ class GradientCheck:
     worst : tuple of EntryCheck
         The entries with the largest difference relative to what is allowed, the worst first.
     orders : dict of str to float
-        For each array, the order of the Taylor remainder |f(x + s·p) − f(x) − s·g·p| over halved distances s, for a
+        For each array, the order of the Taylor remainder ``|f(x + s·p) − f(x) − s·g·p|`` over halved distances s, for a
         random direction p and the analytic gradient g: 2 if g is right, near 1 if it is wrong on the whole. NaN where
         the remainder is no more than rounding, as for a linear function.
     first_wrong : str or None
@@ -190,14 +192,11 @@ class GradientCheck:
 
     def _repr_html_(self) -> str:
         """Return the result for notebooks: the verdict, and the worst entries as a table if it did not pass."""
-        lines = [f"<p><b>{html.escape(self.verdict)}</b></p>"]
-        lines += [f"<p>{html.escape(line.strip())}</p>" for line in self._details()]
+        parts = [f"<p><b>{html.escape(self.verdict)}</b></p>", html_lines(line.strip() for line in self._details())]
         if not self.passed:
-            head = "".join(f"<th>{name}</th>" for name in ("worst entries", *COLUMNS))
             rows = ((entry.label, *_cells(entry)) for entry in self.worst)
-            body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-            lines.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-        return "\n".join(lines)
+            parts.append(html_table(("worst entries", *COLUMNS), rows))
+        return "\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result in types that JSON has; NaN and infinities become None."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastnet import backends
 from fastnet.backends import build_info
-from fastnet.cli import compare, train
+from fastnet.cli import check, compare, train
 from fastnet.cli.arguments import CommandError, Parser, UsageError
 
 FAILED = 1  # The exit code of a command that failed while it was running.
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0; 1 if a training diverged, something could not be written, or there was too little memory; 130
-        after Ctrl-C; 141 if the reader of the output has gone.
+        The exit code: 0; 1 if a gradient did not pass, a training diverged, something could not be written, or there
+        was too little memory; 130 after Ctrl-C; 141 if the reader of the output has gone.
 
     Raises
     ------
@@ -103,6 +103,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"fastnet {version('fastnet')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     compare.add_arguments(commands.add_parser("compare", help="time and check the gradient by every method"))
+    check.add_arguments(commands.add_parser("check", help="check a gradient of your own against central differences"))
     train.add_arguments(commands.add_parser("train", help="train a network on handwritten digits"))
     info = commands.add_parser("info", help="show which backend, instruction set and threads are in use")
     info.set_defaults(run=_info, refuse=info.error)

@@ -47,9 +47,9 @@ def derivative(
         The point at which to differentiate.
     h : float, array_like or "auto", optional
         The step, or for an array `x` a step for each element. The error is about h²/6·f‴(x) plus a rounding error of
-        about eps·|f(x)|/h. By default 1e-4 (float32: 1e-2, float16: 1/8), and eps^(1/3)·|x| where that is more. The
-        difference is divided by the distance that the step really moves `x`. "auto" finds the step for each element,
-        as in `numerical_gradient`.
+        about ``eps·|f(x)|/h``. By default 1e-4 (float32: 1e-2, float16: 1/8), and ``eps^(1/3)·|x|`` where that is more.
+        The difference is divided by the distance that the step really moves `x`. "auto" finds the step for each
+        element, as in `numerical_gradient`.
     method : str, default "central"
         As for `numerical_gradient`.
     bounds : pair, optional
@@ -173,8 +173,8 @@ def numerical_gradient(
         dict like `x`, or None. Where a step would leave them, the difference is one-sided and of the same order (of
         order 4 where the method's is higher), and the step is shorter where it has no room on either side.
     vectorized : bool, default False
-        Whether `f` takes a stack of points, shape (points, *x.shape), and returns the values, shape (points,). The next
-        stack has the same memory.
+        Whether `f` takes a stack of points, shape ``(points, *x.shape)``, and returns the values, shape (points,). The
+        next stack has the same memory.
     executor : concurrent.futures.Executor, optional
         What evaluates `f`, in chunks: threads, processes, `mpi4py.futures.MPIPoolExecutor`, or the workers of
         `dask.distributed` through ``client.get_executor()``. Each has its own copy of `x`. What a lost worker of Dask

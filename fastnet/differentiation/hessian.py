@@ -137,7 +137,7 @@ def numerical_hessian(
         Floating-point numbers, any shape, writeable; changed in place and restored.
     h : float, array_like, list, dict or "auto", optional
         The step, or a step for each element; by default 4·eps^(1/4), which is 5e-4 in float64, times the larger of 1
-        and |x|. The error is of order h² and about 4·eps·|f|/h² by rounding.
+        and ``|x|``. The error is of order h² and about ``4·eps·|f|/h²`` by rounding.
     method : {"central", "forward", "backward", "five-point", "richardson"}
         As for `numerical_gradient`.
     bounds, vectorized, executor, progress, full_output

@@ -161,7 +161,7 @@ class BinaryCrossEntropyWithLogits(MeanLoss):
 
 
 class HuberLoss(MeanLoss):
-    """The answers y = x, and ½·r² for errors r = y − t of at most δ, δ·(|r| − ½δ) beyond.
+    """The answers y = x, and ½·r² for errors r = y − t of at most δ, ``δ·(|r| − ½δ)`` beyond.
 
     It is summed over the outputs and averaged over the batch. Its targets are as those of `IdentityWithLoss`.
 
@@ -183,8 +183,9 @@ class HuberLoss(MeanLoss):
 
 
 class L1Loss(MeanLoss):
-    """The answers y = x, and Σ|y − t|, averaged over the batch. The derivative at y = t, where there is a kink, is 0.
+    """The answers y = x, and ``Σ|y − t|``, averaged over the batch.
 
+    At y = t, where there is a kink, the derivative is 0.
     Its targets are as those of `IdentityWithLoss`.
     """
 

@@ -68,7 +68,7 @@ class Reshape(Layer):
         return self._shape
 
     def forward(self, x: npt.ArrayLike) -> FloatArray:
-        """A copy of `x` of shape (batch, *shape), float32 or float64.
+        """A copy of `x` of shape ``(batch, *shape)``, float32 or float64.
 
         `x` has that shape, or (batch, numbers) with as many numbers in each row.
         """
@@ -80,7 +80,7 @@ class Reshape(Layer):
         return array.reshape(len(array), *self._shape).copy()
 
     def backward(self, dout: npt.ArrayLike) -> FloatArray:
-        """A copy of `dout`, which has shape (batch, *shape), in the shape and dtype of `x`."""
+        """A copy of `dout`, which has shape ``(batch, *shape)``, in the shape and dtype of `x`."""
         x = self._last()
         return as_gradient(dout, (len(x), *self._shape), x.dtype).reshape(x.shape).copy()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet._tools.text import format_seconds
+from fastnet._tools.text import format_seconds, html_lines, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,9 +49,9 @@ class EpochResult:
     seconds: float
     evaluation_seconds: float
 
-    def to_line(self) -> str:
-        """Return the row as a line of the table that `History` prints."""
-        cells = [
+    def to_cells(self) -> list[str]:
+        """Return the row as the cells of the table that `History` shows."""
+        return [
             f"{self.epoch:.4g}",
             f"{self.iteration:,}",
             "-" if self.learning_rate is None else f"{self.learning_rate:.3g}",
@@ -59,10 +59,14 @@ class EpochResult:
             *("-" if share is None else f"{share:.4f}" for share in (self.train_accuracy, self.test_accuracy)),
             format_seconds(self.seconds),
         ]
-        return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
+
+    def to_line(self) -> str:
+        """Return the row as a line of the table that `History` prints."""
+        return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(self.to_cells(), _COLUMNS, strict=True))
 
 
 COLUMNS = tuple(field.name for field in fields(EpochResult))
+NOTE = "rate: learning rate; train, test: accuracy on these data; time: without measuring accuracies"
 HEAD = "".join(f"{name:>{width}}" for name, width in _COLUMNS)
 
 
@@ -117,8 +121,11 @@ class History:
         return f"<History of {self.iteration:,} iterations in {len(self.rows)} rows: print it for the table>"
 
     def __str__(self) -> str:
-        notes = ["rate: learning rate; train, test: accuracy on these data; time: without measuring accuracies"]
-        return "\n".join([HEAD, "-" * len(HEAD), *(row.to_line() for row in self.rows), "", *notes])
+        return "\n".join([HEAD, "-" * len(HEAD), *(row.to_line() for row in self.rows), "", NOTE])
+
+    def _repr_html_(self) -> str:
+        """Return the table for notebooks."""
+        return html_table((name for name, _ in _COLUMNS), (row.to_cells() for row in self.rows)) + html_lines([NOTE])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON has."""

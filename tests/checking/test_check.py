@@ -456,3 +456,17 @@ def test_x_is_restored_when_f_raises() -> None:
     with pytest.raises(RuntimeError, match="no"):
         check_gradient(f, np.ones(2), x)
     assert x.tolist() == [1.0, 2.0]
+
+
+def test_results_show_themselves_in_notebooks():
+    net = fastnet.TwoLayerNet(3, 2, 2, seed=0)
+    x, t = np.ones((4, 3)), np.array([0, 1, 0, 1])
+    wrong = {name: -array for name, array in net.gradient(x, t).items()}
+    shown = fastnet.check_gradient(net, wrong, (x, t), worst=2)._repr_html_()
+    assert shown.startswith("<p><b>FAILED: ")
+    assert shown.count("<tr>") == 3
+    comparison = fastnet.compare_gradients(net, x, t, methods=["backprop"], repeat=1)
+    assert comparison._repr_html_().count("<tr>") == 2
+    history = fastnet.Trainer(net, x, t, iterations=2, batch_size=2).fit()
+    assert history._repr_html_().count("<tr>") == 1 + len(history.rows)
+    assert "<th>epoch</th>" in history._repr_html_()

@@ -38,7 +38,7 @@ def refuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
             cli.main([str(argument) for argument in arguments])
         assert ended.value.code == 2
         err = capsys.readouterr().err
-        line = re.fullmatch(r"fastnet: error: (.*) \(see fastnet(?: compare| train| info)? --help\)\n", err)
+        line = re.fullmatch(r"fastnet: error: (.*) \(see fastnet(?: check| compare| train| info)? --help\)\n", err)
         assert line, err
         return line[1]
 
