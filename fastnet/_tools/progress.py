@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 LATE_SECONDS = 1.0  # before a bar of `late_progress` appears
+UNKNOWN = "{desc} {elapsed}"  # of work whose number of steps is unknown
 
 
 class ProgressBar:
@@ -17,11 +18,13 @@ class ProgressBar:
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
+        self._layout = None if bar is None else bar.bar_format
 
     def show(self, name: str, new: int, total: int) -> None:
         """Show the task `name` and add `new` steps; `total` is the number of all steps, or 0 if unknown."""
         if self._bar is not None:
             self._bar.total = total or None
+            self._bar.bar_format = self._layout if total else UNKNOWN
             self._bar.set_description_str(name, refresh=not new)
             self._bar.update(new)
 
@@ -44,6 +47,11 @@ def progress_bar(wanted: bool, done: int = 0, width: int = 40) -> Iterator[Progr
         yield ProgressBar(bar)
 
 
+def on_terminal() -> bool:
+    """Whether stderr is a terminal; without a console there is none."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def late_progress(wanted: bool | None, name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that adds steps to a bar, which appears after a second of work.
@@ -57,7 +65,7 @@ def late_progress(wanted: bool | None, name: str, total: int) -> Iterator[Callab
     total : int
         The number of all steps, or 0 if unknown.
     """
-    if not (sys.stderr.isatty() if wanted is None else wanted):
+    if not (on_terminal() if wanted is None else wanted):
         yield lambda new: None
         return
     started, done = time.monotonic(), 0

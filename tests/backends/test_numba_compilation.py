@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -79,3 +81,33 @@ def test_each_kernel_is_compiled_once_for_each_dtype():
     found = {name: len(f.signatures) for name, f in called_from_python().items()}
     assert {name: count for name, count in found.items() if count > 2} == {}
     assert sum(count == 2 for count in found.values()) > 10
+
+
+def test_a_line_tells_of_kernels_that_are_compiled(monkeypatch):
+    """From the outermost kernel's start to its end, and of fastnet's kernels alone."""
+    from fastnet.backends._numba import compiling
+
+    lines = []
+
+    @contextlib.contextmanager
+    def bar(wanted):
+        lines.append(f"open {wanted}")
+        yield SimpleNamespace(show=lambda name, new, total: lines.append(name))
+        lines.append("closed")
+
+    monkeypatch.setattr(compiling, "progress_bar", bar)
+    monkeypatch.setattr(compiling, "on_terminal", lambda: True)
+    notice = compiling.Notice()
+
+    def event(name, is_start, module="fastnet.backends._numba.products"):
+        function = SimpleNamespace(__module__=module, __name__=name)
+        notice.notify(SimpleNamespace(is_start=is_start, data={"dispatcher": SimpleNamespace(py_func=function)}))
+
+    event("other", True, "somebody.else")
+    event("product", True)
+    event("inner", True)
+    event("inner", False)
+    event("product", False)
+    event("other", False, "somebody.else")
+    told = [f"compiling {name} for the first time" for name in ("product", "inner")]
+    assert lines == ["open True", *told, "closed"]

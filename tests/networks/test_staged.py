@@ -30,7 +30,6 @@ from fastnet.networks.layerwise import Layerwise
 from fastnet.networks.mixed import Mixed
 from fastnet.networks.staged import Staged
 from layer_networks import affine, batch_of
-from layers_in_long_double import difference, masks_of
 
 KINDS = {
     "norm": {"use_batchnorm": True},
@@ -290,25 +289,6 @@ def test_images_that_do_not_fit_are_reported_by_the_layers(staged):
         net.gradient(np.ones((2, 1, 2, 2)), [0, 1])
     with pytest.raises(ValueError, match="channel"):
         net.gradient(np.ones((2, 3, 4, 4)), [0, 1])
-
-
-@pytest.mark.parametrize("name", [*KINDS, "images", "images with norms"])
-@pytest.mark.parametrize("h", [1e-3, 0.1])
-def test_differences_are_those_of_long_double(staged, name, h):
-    """The central differences themselves, however large the step, kinks and new winners of pooling included."""
-    rng = np.random.default_rng(0)
-    net = network(name, activation="relu") if name in KINDS else convolutional(norm="norms" in name)
-    x, t = rng.standard_normal((9, 6 if name in KINDS else 60)), np.arange(9) % 4
-    net.gradient(x, t)
-    masks = masks_of(net, x, t)
-    for algorithm in staged.algorithms[:-1]:
-        found = net.numerical_gradient(x, t, h, algorithm=algorithm)
-        largest = max(np.abs(g).max() for g in found.values())
-        for key, gradient in found.items():
-            for entry in range(0, gradient.size, max(1, gradient.size // 5)):
-                index = np.unravel_index(entry, gradient.shape)
-                expected = difference(net, masks, x, t, h, key, index)
-                assert abs(gradient[index] - expected) < 2e-14 * largest, (algorithm, key, index)
 
 
 def with_inputs(name, dtype):

@@ -10,11 +10,17 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from fastnet.backends._numba import compiling
+
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Values = TypeVar("Values")
 
+compiling.announce()
 
-def jit(inline: bool = False, python: bool | None = None, contract: bool = True) -> Callable[[Kernel], Kernel]:
+
+def jit(
+    inline: bool = False, python: bool | None = None, contract: bool = True, merge: bool = False
+) -> Callable[[Kernel], Kernel]:
     """Return the decorator that compiles a kernel: every compiler option is here.
 
     Of fastmath only the contraction to fused multiply-adds is allowed: the rest would assume that nothing is NaN. A
@@ -24,11 +30,15 @@ def jit(inline: bool = False, python: bool | None = None, contract: bool = True)
     Functions with `inline` have no wrapper to be called by from Python, which would end the process: with many arrays,
     wrappers take a tenth of the time to compile. `python` says otherwise, or the same of another function.
 
+    A function with `merge` is compiled as a part of each of its callers, and not by itself. It is for what has one
+    caller: a function that is compiled by itself is optimised once more in each function above it.
+
     Kernels copy arrays into slices by loops: an assignment has an error message for other shapes, and the functions on
     strings that write it take as long to compile as several kernels.
     """
     fastmath = {"contract"} if contract else False
     options: Any = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "forceinline": inline}
+    options |= {"inline": "always"} if merge else {}
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inline if python is None else not python}
 
     def decorate(function: Kernel) -> Kernel:

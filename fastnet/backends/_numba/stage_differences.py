@@ -41,7 +41,7 @@ class Columns(NamedTuple):
     evaluations: IntArray  # (items,)
 
 
-@jit(python=False)
+@jit(merge=True)
 def _fill_column(at: Pass, number: int, column: int, k: int, is_bias: bool, h: float, moves: FloatArray) -> bool:
     # moves (units of a column * rows,) for a step h of a column's parameter. Returns whether any of them is not 0.
     stage, rows = at.stages[number], at.rows
@@ -114,7 +114,7 @@ class Nodal(NamedTuple):
     unfit: npt.NDArray[np.uint8]  # (units,): whether a row's polynomial misses
 
 
-@jit(python=False)
+@jit(merge=True)
 def _fit(
     at: Pass, base: Base, number: int, unit: int, tolerance: float, furthest: FloatArray, terms: FloatArray, work: Work
 ) -> bool:

@@ -28,7 +28,7 @@ class Loop(NamedTuple):
     differences: FloatArray  # (entries,): the result
 
 
-@jit(python=False)
+@jit(merge=True)
 def _mean_loss(loop: Loop, work: Pass, x: FloatArray, y: FloatArray) -> float:
     # The loss without its penalty; x (inputs * rows,) goes through, and y (batch, classes) is scratch.
     for i in range(x.size):
@@ -70,9 +70,10 @@ def perturb(begin: int, end: int, work: Pass, loop: Loop) -> None:
             stage = work.stages[number]
             if stage.weights <= entry < stage.biases and stage.kind != StageKind.BATCH_NORM:
                 decay = loop.weight_decay * float(value)  # of the penalty λ/2·w², exactly
-        theta[entry] = value + step
-        above = _mean_loss(loop, own, x, y)
-        theta[entry] = value - step
-        below = _mean_loss(loop, own, x, y)
+        change = 0.0
+        for side in range(2):
+            theta[entry] = value + step if side == 0 else value - step
+            loss = _mean_loss(loop, own, x, y)
+            change = loss if side == 0 else change - loss
         theta[entry] = value
-        loop.differences[n] = (above - below) / (2 * h) + decay
+        loop.differences[n] = change / (2 * h) + decay

@@ -63,7 +63,7 @@ def new_work(base: Base, rows: int) -> Work:
     )
 
 
-@jit(python=False)
+@jit(merge=True)
 def _through_affine(at: Pass, number: int, first: int, units: int, now: FloatArray, then: FloatArray) -> None:
     stage = at.stages[number]
     weight = at.theta[stage.weights + first * stage.outputs : stage.biases]
@@ -72,7 +72,7 @@ def _through_affine(at: Pass, number: int, first: int, units: int, now: FloatArr
     products.product(weight, products.ONE, stage.outputs, from_, to)
 
 
-@jit(python=False)
+@jit(merge=True)
 def _through_normed_affine(at: Pass, number: int, first: int, now: FloatArray, then: FloatArray) -> None:
     # The moves u (rows,) of one input of an affine stage through it and the batch normalisation after it. Those of unit
     # k are u w_k, so that one product, of the normalised values and e, the moves less their mean, gives all sums.
@@ -92,7 +92,7 @@ def _through_normed_affine(at: Pass, number: int, first: int, now: FloatArray, t
             to[i] = e[i] * a + normal[i] * b
 
 
-@jit(python=False)
+@jit(merge=True)
 def _through_convolution(at: Pass, number: int, first: int, units: int, now: FloatArray, then: FloatArray) -> None:
     # Of the channels that the units are, without the bias.
     stage, rows = at.stages[number], at.rows
@@ -109,7 +109,7 @@ def _through_convolution(at: Pass, number: int, first: int, units: int, now: Flo
                 out[i] = to[f, i]
 
 
-@jit(python=False)
+@jit(merge=True)
 def _through_activation(at: Pass, base: Base, number: int, first: int, moves: FloatArray) -> bool:
     # In place. Returns whether a unit changes the side of its kink.
     stage = at.stages[number]

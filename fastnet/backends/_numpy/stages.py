@@ -23,10 +23,10 @@ from fastnet.backends.spec import Diagnostics, Loss, NetworkSpec, Output, StageK
 NUMBERS_AT_ONCE = 2**20  # in the moves that go through a stage together: 8 MB in float64
 
 
-def run(spec: NetworkSpec, x: FloatArray, training: bool) -> list[Step]:
-    """Take rows x, shape (batch, inputs), through all stages, and keep what each has done."""
+def run(spec: NetworkSpec, x: FloatArray, training: bool, first: int = 0) -> list[Step]:
+    """Take rows x, shape (batch, inputs of stage `first`), through all stages from there on; keep what each does."""
     steps: list[Step] = []
-    for stage in spec.stages:
+    for stage in spec.stages[first:]:
         steps.append(KINDS[stage.kind](stage, steps[-1].y if steps else x, training))
     return steps
 
@@ -127,20 +127,26 @@ def with_decays(spec: NetworkSpec, gradients: list[FloatArray]) -> list[FloatArr
 
 @quietly
 def loop(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, entries: IntArray) -> FloatArray:
-    """Return the central differences of the loss in training for `entries`, flat indices into ``spec.parameters``."""
+    """Return the central differences of the loss in training for `entries`, flat indices into ``spec.parameters``.
+
+    A pass starts at the stage that has the parameter, since those before it give the same as ever.
+    """
     spec = spec.copy()
     parameters = spec.parameters
+    inputs = [step.x for step in run(spec, x, training=True)]
+    owners = [number for number, stage in enumerate(spec.stages) for p in (stage.weight, stage.bias) if p is not None]
     ends = np.cumsum([p.size for p in parameters])
     differences = np.empty(len(entries), spec.dtype)
     for k, entry in enumerate(entries):
         which = int(np.searchsorted(ends, entry, side="right"))
+        first = owners[which]
         flat = parameters[which].reshape(-1)  # a view
         at = int(entry - ends[which] + flat.size)
         value = flat[at]
         flat[at] = value + spec.dtype.type(h)
-        above = _loss(spec, run(spec, x, training=True), t)
+        above = _loss(spec, run(spec, inputs[first], True, first), t)
         flat[at] = value - spec.dtype.type(h)
-        below = _loss(spec, run(spec, x, training=True), t)
+        below = _loss(spec, run(spec, inputs[first], True, first), t)
         flat[at] = value
         differences[k] = (above - below) / (2 * h)
     return differences
