@@ -120,11 +120,12 @@ class _Table:
 
 def run(options: argparse.Namespace) -> None:
     _check(options)
+    net = _network(options)
     data = _load(options)
     print(f"data: {data.name}", flush=True)
     with arguments.blas_threads(options.threads):
         table = _Table()
-        trainer = _trainer(options, _network(options), data, table)
+        trainer = _trainer(options, net, data, table)
         if options.resume is not None:
             _resume(trainer, options.resume)
         print(_describe(trainer, options), end="\n\n")
