@@ -167,7 +167,7 @@ def checkers(sections: Sections) -> Figure:
         axes.set(xlim=(1e-4, 2e3), ylim=(1e-13, 1e2))
         axes.set_yticks([NOT_TOLD, *(10.0**k for k in range(-10, 2, 2))])
         axes.xaxis.set_major_formatter(seconds_text)
-        axes.tick_params(axis="x", labelsize=9)
+        axes.set_xticks([1e-4, 1e-2, 1, 1e2])
         axes.set_title(dtype, loc="left", fontsize=10)
     panels[0].yaxis.set_major_formatter(lambda value, _: "not told" if value == NOT_TOLD else power(value))
     panels[0].yaxis.set_minor_formatter(lambda value, _: "")

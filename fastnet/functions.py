@@ -55,6 +55,12 @@ def identity_function(x: npt.ArrayLike) -> Any:
     -------
     ndarray or scalar
         The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.identity_function([1.0, -2.0])
+    array([ 1., -2.])
     """
     return _activation(Activation.IDENTITY, x)
 
@@ -71,6 +77,12 @@ def step_function(x: npt.ArrayLike) -> Any:
     -------
     ndarray or scalar
         The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.step_function([-1.0, 2.0])
+    array([0., 1.])
     """
     return _activation(Activation.STEP, x)
 
@@ -109,6 +121,12 @@ def tanh(x: npt.ArrayLike) -> Any:
     -------
     ndarray or scalar
         The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.tanh([1.0, 2.0]).round(4)
+    array([0.7616, 0.964 ])
     """
     return _activation(Activation.TANH, x)
 
@@ -125,6 +143,12 @@ def relu(x: npt.ArrayLike) -> Any:
     -------
     ndarray or scalar
         The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.relu([-1.0, 2.0])
+    array([0., 2.])
     """
     return _activation(Activation.RELU, x)
 
@@ -142,6 +166,12 @@ def leaky_relu(x: npt.ArrayLike, slope: float = 0.01) -> Any:
     -------
     ndarray or scalar
         The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.leaky_relu([-1.0, 2.0])
+    array([-0.01,  2.  ])
     """
     return _activation(Activation.LEAKY_RELU, x, checks.as_real(slope, "slope"))
 
@@ -158,6 +188,12 @@ def softplus(x: npt.ArrayLike) -> Any:
     -------
     ndarray or scalar
         The shape of `x`; float32 or float64.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.softplus([0.0, 2.0]).round(4)
+    array([0.6931, 2.1269])
     """
     return _activation(Activation.SOFTPLUS, x)
 
@@ -179,6 +215,12 @@ def silu(x: npt.ArrayLike) -> Any:
     ----------
     S. Elfwing, E. Uchibe, K. Doya, Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
     Reinforcement Learning, 2017.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.silu([-1.0, 2.0]).round(4)
+    array([-0.2689,  1.7616])
     """
     return _activation(Activation.SILU, x)
 
@@ -227,6 +269,12 @@ def elu(x: npt.ArrayLike, alpha: float = 1.0) -> Any:
     ----------
     D.-A. Clevert, T. Unterthiner, S. Hochreiter, Fast and Accurate Deep Network Learning by Exponential Linear Units,
     2015.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.elu([-1.0, 2.0]).round(4)
+    array([-0.6321,  2.    ])
     """
     return _activation(Activation.ELU, x, checks.as_real(alpha, "alpha"))
 
@@ -249,6 +297,12 @@ def softmax(x: npt.ArrayLike) -> FloatArray:
     ------
     ValueError
         If `x` has no axis or no classes.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.softmax([0.0, 0.0])
+    array([0.5, 0.5])
     """
     array = checks.as_floating(x, "x")
     if array.ndim == 2 and array.shape[1] > 0:
@@ -310,6 +364,12 @@ def mean_absolute_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     ------
     ValueError
         If the shapes do not match, or the batch is empty.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> float(fastnet.mean_absolute_error([[1.0, 2.0]], [[0.0, 4.0]]))
+    3.0
     """
     rows, targets = checks.as_rows_and_targets(y, t, "y", regression=True)
     return active().mean_loss(Loss.ABSOLUTE_ERROR, rows, targets)
@@ -369,6 +429,12 @@ def binary_cross_entropy_with_logits(y: npt.ArrayLike, t: npt.ArrayLike) -> floa
     ------
     ValueError
         If the shapes do not match, a target is not from 0 to 1, or the batch is empty.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> float(round(fastnet.binary_cross_entropy_with_logits([[0.0]], [[1.0]]), 4))
+    0.6931
     """
     rows, targets = checks.as_rows_and_targets(y, t, "y", regression=True)
     checks.check_fractions(targets, "t")
@@ -397,6 +463,12 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
         `t` does not: they are in the wrong order.
     TypeError
         If labels are not integers.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> round(float(fastnet.cross_entropy_error([0.1, 0.3, 0.6], 2)), 4)
+    0.5108
     """
     rows, targets = checks.as_rows_and_targets(y, t, "y")
     checks.check_order(rows, targets)
@@ -425,6 +497,12 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, tra
         If `transpose_a` or `transpose_b` is not True or False.
     ValueError
         If a factor does not have two dimensions, or the inner dimensions differ.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.matmul([[1.0, 2.0]], [[3.0], [4.0]])
+    array([[11.]])
     """
     left, right = checks.as_matrix(a, "a"), checks.as_matrix(b, "b")
     transpose_a, transpose_b = checks.as_flag(transpose_a, "transpose_a"), checks.as_flag(transpose_b, "transpose_b")
@@ -458,6 +536,13 @@ def add_bias(x: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     ------
     ValueError
         If the shapes do not match.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.add_bias([[1.0, 2.0], [3.0, 4.0]], [10.0, 20.0])
+    array([[11., 22.],
+           [13., 24.]])
     """
     rows = checks.as_matrix(x, "x")
     bias = checks.as_floating(b, "b", rows.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -21,6 +22,21 @@ def test_the_examples_of(name):
     if name == "fastnet.backends._cpp" and not backends.has_extension():
         pytest.skip("fastnet was installed without its extension")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+FACES = ("backends", "checking", "datasets", "differentiation", "layers", "networks", "optimizers", "training")
+WITHOUT_EXAMPLES = {
+    *("Backend", "SecondOrderBackend", "StageBackend", "StagePartBackend", "TrainingBackend"),  # protocols
+    *("find_mnist", "load_mnist"),  # which need the files of MNIST
+}
+
+
+@pytest.mark.parametrize("face", ["fastnet", *(f"fastnet.{face}" for face in FACES)])
+def test_every_public_class_and_function_has_an_example(face):
+    module = importlib.import_module(face)
+    things = {name: getattr(module, name) for name in module.__all__}
+    public = {name: thing for name, thing in things.items() if inspect.isclass(thing) or inspect.isfunction(thing)}
+    assert {name for name, thing in public.items() if ">>>" not in (thing.__doc__ or "")} <= WITHOUT_EXAMPLES
 
 
 def test_the_examples_are_found():

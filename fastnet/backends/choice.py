@@ -136,14 +136,28 @@ _num_threads: int | None = None  # as set_num_threads was asked for, also for ba
 
 
 def active() -> Backend:
-    """The backend in use, chosen at the first call."""
+    """The backend in use, chosen at the first call.
+
+    Examples
+    --------
+    >>> from fastnet import backends
+    >>> backends.active().name in backends.NAMES
+    True
+    """
     if _active is None:
         _activate(_default())
     return cast(Backend, _active)
 
 
 def has_extension() -> bool:
-    """Whether the compiled extension is installed (not whether it loads)."""
+    """Whether the compiled extension is installed (not whether it loads).
+
+    Examples
+    --------
+    >>> from fastnet import backends
+    >>> backends.has_extension() == ("cpp" in backends.available())
+    True
+    """
     return importlib.util.find_spec("fastnet._core") is not None
 
 
@@ -174,7 +188,14 @@ def _missing_extension() -> tuple[str, str]:
 
 
 def available() -> list[str]:
-    """The names that `use_backend` accepts on this machine, the preferred one first."""
+    """The names that `use_backend` accepts on this machine, the preferred one first.
+
+    Examples
+    --------
+    >>> from fastnet import backends
+    >>> "numpy" in backends.available()
+    True
+    """
     return [name for name in NAMES if name != "cpp" or has_extension()]
 
 
@@ -193,7 +214,14 @@ def _load(name: str) -> Backend:
 
 
 def get(name: str) -> Backend:
-    """Return the named backend with the number of threads that was asked for; the backend in use stays."""
+    """Return the named backend with the number of threads that was asked for; the backend in use stays.
+
+    Examples
+    --------
+    >>> from fastnet import backends
+    >>> backends.get("numpy").name
+    'numpy'
+    """
     backend = _load(name)
     if _num_threads is not None:
         backend.set_num_threads(_num_threads)
@@ -239,7 +267,14 @@ class use_backend:  # noqa: N801 - it reads as the function that it also is
 
 
 def get_num_threads() -> int:
-    """The number of threads that the backend in use computes with."""
+    """The number of threads that the backend in use computes with.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.get_num_threads() >= 1
+    True
+    """
     return active().get_num_threads()
 
 
@@ -260,6 +295,15 @@ def set_num_threads(count: int) -> None:
         If `count` is not an integer.
     ValueError
         If it is less than 1, or more than 1,024: OpenMP ends the process where the system has no more threads.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> before = fastnet.get_num_threads()
+    >>> fastnet.set_num_threads(1)
+    >>> fastnet.get_num_threads()
+    1
+    >>> fastnet.set_num_threads(before)
     """
     global _num_threads
     threads = checks.as_count(count, "count", most=MOST_THREADS)

@@ -16,6 +16,12 @@ def build_info() -> dict[str, str | int | None]:
         ``version``, ``backend``, ``isa`` (instruction set), ``compiler``, ``threading``, ``num_threads``. ``isa``,
         ``compiler`` and ``threading`` describe the compiled extension, whichever backend is in use; they are None
         where it was not built.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> sorted(fastnet.build_info())
+    ['backend', 'compiler', 'isa', 'num_threads', 'threading', 'version']
     """
     info: dict[str, str | int | None] = {"version": version("fastnet"), "backend": choice.active().name}
     info |= dict.fromkeys(("isa", "compiler", "threading"))

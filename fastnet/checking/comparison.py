@@ -45,6 +45,15 @@ class MethodResult:
         The comparison with backprop at these entries; None for backprop itself.
     diagnostics : dict of str to int
         The numbers of ``evaluations``, ``fallbacks`` and ``kinks``, if the method counts them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> row = fastnet.compare_gradients(net, x, t, methods=["backprop"], repeat=1)["backprop"]
+    >>> row.entries, row.sampled, row.check
+    (23, False, None)
     """
 
     name: str
@@ -93,6 +102,15 @@ class GradientComparison:
         The step.
     build_info : dict
         The answer of `fastnet.build_info` at that time.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> comparison = fastnet.compare_gradients(net, x, t, methods=["backprop"], repeat=1)
+    >>> comparison.network, comparison.parameters
+    ('4-3-2', 23)
     """
 
     rows: tuple[MethodResult, ...]

@@ -13,7 +13,18 @@ COLUMNS = ("analytic", "numerical", "difference", "allowed")
 
 
 class GradientCheckError(AssertionError):
-    """A gradient did not pass; the message is the result with its worst entries."""
+    """A gradient did not pass; the message is the result with its worst entries.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> x = np.array([3.0, 4.0])
+    >>> try:
+    ...     fastnet.check_gradient(lambda x: np.sum(x**2), [6.0, -8.0], x, raise_exception=True)
+    ... except fastnet.GradientCheckError as error:
+    ...     print(str(error).splitlines()[0])
+    FAILED: 1 of 2 entries differ
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,14 @@ class EntryCheck:
         ``abs(analytic - numerical)``; NaN or infinite if one of them is.
     allowed : float
         The difference up to which the entry passes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> x = np.array([3.0, 4.0])
+    >>> check = fastnet.check_gradient(lambda x: np.sum(x**2), [6.0, -8.0], x)
+    >>> check.worst[0].index, check.worst[0].analytic
+    ((1,), -8.0)
     """
 
     name: str
@@ -96,6 +115,14 @@ class GradientCheck:
         The allowed difference, relative to the larger of the two entries.
     atol : float or None
         The difference allowed in addition; None if it was estimated as `check_gradient` describes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> x = np.array([3.0, 4.0])
+    >>> check = fastnet.check_gradient(lambda x: np.sum(x**2), [6.0, -8.0], x)
+    >>> check.passed, check.failed, check.worst[0].label
+    (False, 1, 'x[1]')
     """
 
     entries: int

@@ -32,6 +32,15 @@ class StepErrors:
     h : float
     loop, exact : dict of str to float
         For each dtype, the largest difference from float64 backprop.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> (row,) = fastnet.compare_steps(net, x, t, steps=[1e-6]).rows
+    >>> row.exact["float64"] < row.loop["float32"]
+    True
     """
 
     h: float
@@ -52,6 +61,15 @@ class StepComparison:
         The number of parameters at which the loop was computed.
     parameters : int
         The number of all parameters.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> steps = fastnet.compare_steps(net, x, t, steps=[1e-3, 1e-6])
+    >>> [row.h for row in steps.rows]
+    [0.001, 1e-06]
     """
 
     rows: tuple[StepErrors, ...]
@@ -122,6 +140,15 @@ def compare_steps(
         the wrong type.
     ValueError
         If the data do not fit the network, or a number is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> (row,) = fastnet.compare_steps(net, x, t, steps=[1e-8]).rows
+    >>> row.exact["float64"] < 1e-10 < row.loop["float64"]
+    True
     """
     chain = as_chain(net)
     wanted = [checks.as_positive(h, "steps") for h in steps]

@@ -80,6 +80,13 @@ def make_digits(n: int, seed: int | None = 0) -> tuple[npt.NDArray[np.float32], 
         If `n` or `seed` is not an integer.
     ValueError
         If `n` is less than 1, or `seed` is negative.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> x, t = fastnet.datasets.make_digits(3, seed=0)
+    >>> x.shape, t.shape
+    ((3, 784), (3,))
     """
     n = checks.as_count(n, "n")
     rng = np.random.default_rng(checks.as_seed(seed))

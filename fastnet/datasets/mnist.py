@@ -53,6 +53,16 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         If the file is not an IDX file, or its length does not match its header.
     OSError
         If it can't be read.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "labels")
+    ...     _ = file.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+    ...     print(fastnet.datasets.read_idx(file))
+    [7 2 1]
     """
     file = Path(path)
     with file.open("rb") as raw:
@@ -96,7 +106,14 @@ def _at_most(stream: BinaryIO, size: int) -> bytearray:
 
 
 def cache_dir() -> Path:
-    """The folder for downloads: ``fastnet`` in the user's cache folder."""
+    """The folder for downloads: ``fastnet`` in the user's cache folder.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> fastnet.datasets.cache_dir().is_absolute()
+    True
+    """
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -21,6 +21,13 @@ class DerivativeResult:
         The least step that each number was found with.
     evaluations : int
         The number of points at which f was evaluated, those of the checks before the work included.
+
+    Examples
+    --------
+    >>> import math, fastnet
+    >>> result = fastnet.derivative(math.exp, 0.0, h="auto", full_output=True)
+    >>> abs(result.value - 1) <= result.error
+    True
     """
 
     value: Any

@@ -71,25 +71,57 @@ class ActivationLayer(Layer):
 
 
 class Step(ActivationLayer):
-    """1 where x is positive, 0 elsewhere. Its derivative is 0, so layers before it do not learn."""
+    """1 where x is positive, 0 elsewhere. Its derivative is 0, so layers before it do not learn.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.Step()
+    >>> layer.forward(np.array([[-1.0, 2.0]])).round(4)
+    array([[0., 1.]])
+    """
 
     kind = Activation.STEP
 
 
 class Sigmoid(ActivationLayer):
-    """1 / (1 + exp(−x))."""
+    """1 / (1 + exp(−x)).
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.Sigmoid()
+    >>> layer.forward(np.array([[0.0, 2.0]])).round(4)
+    array([[0.5   , 0.8808]])
+    """
 
     kind = Activation.SIGMOID
 
 
 class Tanh(ActivationLayer):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.Tanh()
+    >>> layer.forward(np.array([[1.0, 2.0]])).round(4)
+    array([[0.7616, 0.964 ]])
+    """
 
     kind = Activation.TANH
 
 
 class ReLU(ActivationLayer):
-    """max(x, 0). The derivative at 0 is 0."""
+    """max(x, 0). The derivative at 0 is 0.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.ReLU()
+    >>> layer.forward(np.array([[-1.0, 2.0]])).round(4)
+    array([[0., 2.]])
+    """
 
     kind = Activation.RELU
 
@@ -100,6 +132,13 @@ class LeakyReLU(ActivationLayer):
     Parameters
     ----------
     slope : float, default 0.01
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.LeakyReLU()
+    >>> layer.forward(np.array([[-1.0, 2.0]])).round(4)
+    array([[-0.01,  2.  ]])
     """
 
     kind = Activation.LEAKY_RELU
@@ -113,19 +152,43 @@ class LeakyReLU(ActivationLayer):
 
 
 class Softplus(ActivationLayer):
-    """log(1 + exp(x)), a smooth ReLU."""
+    """log(1 + exp(x)), a smooth ReLU.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.Softplus()
+    >>> layer.forward(np.array([[0.0, 2.0]])).round(4)
+    array([[0.6931, 2.1269]])
+    """
 
     kind = Activation.SOFTPLUS
 
 
 class SiLU(ActivationLayer):
-    """x·sigmoid(x), also called swish."""
+    """x·sigmoid(x), also called swish.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.SiLU()
+    >>> layer.forward(np.array([[-1.0, 2.0]])).round(4)
+    array([[-0.2689,  1.7616]])
+    """
 
     kind = Activation.SILU
 
 
 class GELU(ActivationLayer):
-    """x·Φ(x), with Φ the normal distribution itself."""
+    """x·Φ(x), with Φ the normal distribution itself.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.GELU()
+    >>> layer.forward(np.array([[-1.0, 2.0]])).round(4)
+    array([[-0.1587,  1.9545]])
+    """
 
     kind = Activation.GELU
 
@@ -136,6 +199,13 @@ class ELU(ActivationLayer):
     Parameters
     ----------
     alpha : float, default 1
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.ELU()
+    >>> layer.forward(np.array([[-1.0, 2.0]])).round(4)
+    array([[-0.6321,  2.    ]])
     """
 
     kind = Activation.ELU

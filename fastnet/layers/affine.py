@@ -34,6 +34,15 @@ class Affine(Layer):
         If `W` or `b` is not an array of float32 or float64, or their dtypes differ.
     ValueError
         If the shapes do not match.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.Affine(np.eye(2), np.array([1.0, 2.0]))
+    >>> layer.forward(np.array([[3.0, 4.0]]))
+    array([[4., 6.]])
+    >>> layer.backward(np.array([[1.0, 1.0]]))
+    array([[1., 1.]])
     """
 
     decayed = ("W",)

@@ -40,6 +40,13 @@ class Dropout(Layer):
         If the ratio or the seed is out of range.
     TypeError
         If the ratio is not a number, or the seed is not an integer.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.Dropout(0.5, seed=0)
+    >>> layer.forward(np.ones((1, 4)), train_flg=False)
+    array([[1., 1., 1., 1.]])
     """
 
     def __init__(self, dropout_ratio: float = 0.5, seed: int | None = None) -> None:

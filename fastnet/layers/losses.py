@@ -28,6 +28,17 @@ class LossLayer(Layer):
     regression : bool
         Of the class: whether targets are numbers, so that shape (batch,) is for one output; False if they may be class
         labels.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> class Largest(fastnet.layers.LossLayer):
+    ...     regression = True
+    ...     def forward(self, x, t):
+    ...         self.y, self.t = x, t
+    ...         return float(np.abs(x - t).max())
+    >>> Largest().forward(np.array([[1.0, 5.0]]), np.array([[1.0, 2.0]]))
+    3.0
     """
 
     regression: ClassVar[bool] = False
@@ -127,6 +138,15 @@ class SoftmaxWithLoss(MeanLoss):
     """Softmax and the cross entropy −Σ t·log(y + 1e-7) of its answers y, averaged over the batch.
 
     `backward` is the exact derivative of that. The book's derivative, (y − t)/batch, ignores the 1e-7.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.SoftmaxWithLoss()
+    >>> round(layer.forward(np.array([[0.0, 0.0]]), np.array([0])), 4)
+    0.6931
+    >>> layer.backward().round(4)
+    array([[-0.5,  0.5]])
     """
 
     kind = Loss.CROSS_ENTROPY
@@ -143,6 +163,15 @@ class IdentityWithLoss(MeanLoss):
     """The answers y = x and their mean squared error ½·Σ(y − t)², averaged over the batch.
 
     Its targets are numbers of the shape of x, or of shape (batch,) for one output: there are no class labels.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.IdentityWithLoss()
+    >>> layer.forward(np.array([[0.0, 3.0]]), np.array([[0.0, 1.0]]))
+    2.0
+    >>> layer.backward()
+    array([[0., 2.]])
     """
 
     kind = Loss.MEAN_SQUARED_ERROR
@@ -154,6 +183,15 @@ class BinaryCrossEntropyWithLogits(MeanLoss):
 
     It is Σ(softplus(y) − t·y) over the outputs, averaged over the batch. Its targets are of the shape of x, or of shape
     (batch,) for one output; integers 0 and 1 will do. ``fastnet.sigmoid(net.predict(x))`` are the probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.BinaryCrossEntropyWithLogits()
+    >>> round(layer.forward(np.array([[0.0]]), np.array([[1.0]])), 4)
+    0.6931
+    >>> layer.backward()
+    array([[-0.5]])
     """
 
     kind = Loss.BINARY_CROSS_ENTROPY
@@ -169,6 +207,13 @@ class HuberLoss(MeanLoss):
     ----------
     delta : float, default 1
         Positive.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.HuberLoss()
+    >>> layer.forward(np.array([[0.5, 3.0]]), np.array([[0.0, 0.0]]))
+    2.625
     """
 
     kind = Loss.HUBER
@@ -187,6 +232,13 @@ class L1Loss(MeanLoss):
 
     At y = t, where there is a kink, the derivative is 0.
     Its targets are as those of `IdentityWithLoss`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> layer = fastnet.layers.L1Loss()
+    >>> layer.forward(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]))
+    3.0
     """
 
     kind = Loss.ABSOLUTE_ERROR

@@ -282,7 +282,14 @@ class KeptChain:
 
 
 class AffineChain(BaseNetwork):
-    """The base of networks that are chains of affine layers and activations; a subclass sets the parameters."""
+    """The base of networks that are chains of affine layers and activations; a subclass sets the parameters.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> isinstance(fastnet.TwoLayerNet(4, 3, 2, seed=0), fastnet.networks.AffineChain)
+    True
+    """
 
     _layers: tuple[ChainLayer, ...]  # of the class, or of the instance where each has its own
     _output = Output.SOFTMAX

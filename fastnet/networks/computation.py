@@ -38,6 +38,15 @@ class NumericalGradient(Differences):
     algorithms : dict of str to str
         By which algorithm each parameter's differences were computed: ``"nodal"``, ``"incremental"`` or ``"loop"``.
         They differ in networks with a layer of one's own.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> gradient = net.numerical_gradient(x, t)
+    >>> gradient["W1"].shape, gradient.diagnostics.kinks
+    ((4, 3), 0)
     """
 
     def __init__(
@@ -55,6 +64,14 @@ class HessianDiagonal(Differences):
     diagnostics : Diagnostics
         As for `NumericalGradient`. An entry of a unit that met a kink is a second difference across it: of the order of
         1/h, and not near a second derivative.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> net.hessian_diagonal(x, t)["W1"].shape
+    (4, 3)
     """
 
 

@@ -275,6 +275,14 @@ class SimpleNet(AffineChain):
     ----------
     W : ndarray
         The weights, shape (2, 3); the same array as ``params["W"]``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.SimpleNet(seed=0)
+    >>> x, t = np.array([0.6, 0.9]), np.array([0, 0, 1])
+    >>> net.numerical_gradient(x, t)["W"].shape
+    (2, 3)
     """
 
     _layers = (ChainLayer("W", None, Activation.IDENTITY),)

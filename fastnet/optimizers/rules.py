@@ -68,6 +68,14 @@ class Momentum(Optimizer):
     ------
     TypeError, ValueError
         If an argument is not a number, or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> params = {"w": np.array([1.0])}
+    >>> fastnet.optimizers.Momentum(lr=0.1).update(params, {"w": np.array([2.0])})
+    >>> params["w"].round(3)
+    array([0.8])
     """
 
     name = "momentum"
@@ -94,6 +102,14 @@ class Nesterov(Momentum):
     Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, 1983; in the form
     of Y. Bengio, N. Boulanger-Lewandowski and R. Pascanu, *Advances in optimizing recurrent networks*, 2012, whose
     parameters are those already moved by the velocity. The arguments are those of `Momentum`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> params = {"w": np.array([1.0])}
+    >>> fastnet.optimizers.Nesterov(lr=0.1).update(params, {"w": np.array([2.0])})
+    >>> params["w"].round(3)
+    array([0.62])
     """
 
     name = "nesterov"
@@ -122,6 +138,14 @@ class AdaGrad(Optimizer):
     ------
     TypeError, ValueError
         If an argument is not a number, or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> params = {"w": np.array([1.0])}
+    >>> fastnet.optimizers.AdaGrad(lr=0.1).update(params, {"w": np.array([2.0])})
+    >>> params["w"].round(3)
+    array([0.9])
     """
 
     name = "adagrad"
@@ -159,6 +183,14 @@ class RMSprop(Optimizer):
     ------
     TypeError, ValueError
         If an argument is not a number, or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> params = {"w": np.array([1.0])}
+    >>> fastnet.optimizers.RMSprop(lr=0.1).update(params, {"w": np.array([2.0])})
+    >>> params["w"].round(3)
+    array([0.])
     """
 
     name = "rmsprop"
@@ -201,6 +233,14 @@ class Adam(Optimizer):
     ------
     TypeError, ValueError
         If an argument is not a number, or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> params = {"w": np.array([1.0])}
+    >>> fastnet.optimizers.Adam(lr=0.1).update(params, {"w": np.array([2.0])})
+    >>> params["w"].round(3)
+    array([0.9])
     """
 
     name = "adam"

@@ -48,6 +48,12 @@ class Constant(Schedule):
     ------
     TypeError, ValueError
         If `lr` is not a number, or not positive and finite.
+
+    Examples
+    --------
+    >>> from fastnet.optimizers import Constant
+    >>> Constant(0.1)(1000)
+    0.1
     """
 
     lr: float
@@ -76,6 +82,13 @@ class StepDecay(Schedule):
     ------
     TypeError, ValueError
         If an argument is not a number, or is out of range.
+
+    Examples
+    --------
+    >>> from fastnet.optimizers import StepDecay
+    >>> schedule = StepDecay(0.1, 100, 0.5)
+    >>> schedule(0), schedule(100)
+    (0.1, 0.05)
     """
 
     lr: float
@@ -117,6 +130,13 @@ class CosineAnnealing(Schedule):
     ------
     TypeError, ValueError
         If an argument is not a number, or is out of range.
+
+    Examples
+    --------
+    >>> from fastnet.optimizers import CosineAnnealing
+    >>> schedule = CosineAnnealing(0.1, 100)
+    >>> schedule(0), round(schedule(50), 3)
+    (0.1, 0.05)
     """
 
     lr: float

@@ -56,6 +56,16 @@ class EarlyStopping:
     ------
     TypeError, ValueError
         If an argument has the wrong type, or is out of its range.
+
+    Examples
+    --------
+    >>> import fastnet
+    >>> x, t = fastnet.datasets.make_digits(50, seed=0)
+    >>> net = fastnet.TwoLayerNet(784, 5, 10, seed=0)
+    >>> stop = fastnet.EarlyStopping(patience=2, monitor="loss", min_delta=100.0)
+    >>> trainer = fastnet.Trainer(net, x, t, batch_size=10, epochs=20, callbacks=[stop])
+    >>> len(trainer.fit().rows)
+    3
     """
 
     def __init__(self, patience: int, *, monitor: str = "test_accuracy", min_delta: float = 0.0) -> None:
@@ -90,6 +100,18 @@ class SaveBest:
     Parameters
     ----------
     path : path-like
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> import tempfile, os
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save = fastnet.SaveBest(os.path.join(folder, "best.npz"))
+    ...     _ = fastnet.Trainer(net, x, t, x, t, batch_size=5, epochs=2, callbacks=[save]).fit()
+    ...     print(os.listdir(folder))
+    ['best.npz']
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

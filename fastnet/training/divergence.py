@@ -12,6 +12,18 @@ class DivergenceError(FloatingPointError):
         The iteration, counted from 1, that had this loss, or whose update gave these parameters.
     learning_rate : float or None
         The learning rate of that iteration; None if the optimizer reports none.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> affine = fastnet.layers.Affine(np.ones((1, 1)), np.zeros(1))
+    >>> net = fastnet.Network([affine], fastnet.layers.IdentityWithLoss())
+    >>> far = fastnet.optimizers.SGD(lr=1e200)
+    >>> try:
+    ...     fastnet.Trainer(net, np.ones((4, 1)), np.zeros((4, 1)), optimizer=far, batch_size=4, epochs=5).fit()
+    ... except fastnet.DivergenceError as error:
+    ...     print(type(error).__name__)
+    DivergenceError
     """
 
     def __init__(

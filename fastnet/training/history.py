@@ -38,6 +38,15 @@ class EpochResult:
         The time of these iterations.
     evaluation_seconds : float
         The time of measuring the accuracies.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> history = fastnet.Trainer(net, x, t, batch_size=5, epochs=2).fit()
+    >>> history.rows[-1].iteration
+    2
     """
 
     epoch: float
@@ -79,6 +88,15 @@ class History:
     iterations_per_epoch : int
     network, optimizer : str
         What is trained, and by which optimizer with which learning rate, as `Trainer.fit` found them; empty before.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnet
+    >>> net = fastnet.TwoLayerNet(4, 3, 2, seed=0)
+    >>> x, t = np.ones((5, 4)), np.array([0, 1, 0, 1, 1])
+    >>> history = fastnet.Trainer(net, x, t, batch_size=5, epochs=2).fit()
+    >>> history["epoch"].tolist(), history.losses.shape
+    ([1.0, 2.0], (2,))
     """
 
     def __init__(self, iterations_per_epoch: int) -> None:
