@@ -27,6 +27,27 @@ template <class T> Index weights_of_column(const Stage<T>& stage) {
                                                   : 1;
 }
 
+// The most units that a stage has.
+template <class T> Index most_units(const StageNetwork<T>& net) {
+    Index most = 1;
+    for (Index s = 0; s < net.depth; ++s) {
+        most = net.stages[s].outputs > most ? net.stages[s].outputs : most;
+    }
+    return most;
+}
+
+// Adds a convolution's filters as (elements of a patch, filters) to a list; of another stage nothing.
+template <class T> void transpose_filters(const Stage<T>& stage, FixedList<Array<T>>& list) {
+    const bool convolves = stage.kind == StageKind::convolution;
+    const Index size = convolves ? patch_size(stage.windows) : 0, filters = convolves ? columns_of(stage) : 0;
+    T* const to = list.add(size * filters).data();
+    for (Index f = 0; f < filters; ++f) {
+        for (Index k = 0; k < size; ++k) {
+            to[k * filters + f] = stage.weight[f * size + k];
+        }
+    }
+}
+
 // Moves of one unit by nodes[k] * furthest[row], a lane for each node.
 template <class T> struct UnitMoves {
     Vec<T> nodes;

@@ -28,7 +28,7 @@ template <class T> class StageDifferences {
         Sizes sizes{base.classes(), 1, 1, 1, 1};
         for (Index s = 0; s < net_.depth; ++s) {
             const Stage<T>& stage = net_.stages[s];
-            transpose_filters(stage);
+            transpose_filters(stage, filters_);
             inputs_.add(base, s);
             passages_.add(base, s);
             if (stage.weight) {
@@ -126,25 +126,6 @@ template <class T> class StageDifferences {
         const StageGradient<T>& gradient;
         const StageKinks& kinks;
     };
-
-    void transpose_filters(const Stage<T>& stage) {
-        const bool convolves = stage.kind == StageKind::convolution;
-        const Index size = convolves ? patch_size(stage.windows) : 0, filters = convolves ? columns_of(stage) : 0;
-        T* const to = filters_.add(size * filters).data();
-        for (Index f = 0; f < filters; ++f) {
-            for (Index k = 0; k < size; ++k) {
-                to[k * filters + f] = stage.weight[f * size + k];
-            }
-        }
-    }
-
-    static Index most_units(const StageNetwork<T>& net) {
-        Index most = 1;
-        for (Index s = 0; s < net.depth; ++s) {
-            most = net.stages[s].outputs > most ? net.stages[s].outputs : most;
-        }
-        return most;
-    }
 
     // What the moves of one of stage s's columns need, all the way.
     void measure(Index s, Sizes& sizes) const {
