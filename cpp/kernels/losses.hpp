@@ -64,31 +64,63 @@ template <class T> Vec<T> softmax_after(const Answer<T>& at, const T* dz, Index 
     return exp<T>(at.z[k] + load(dz + k * lanes<T>) - greatest) / total;
 }
 
-// dz -> dy (classes, lanes): softmax(z + dz) - softmax(z).
+// softmax(z + dz) - softmax(z).
 //
 // With q_k = expm1(dz_k) and r = sum_k y_k q_k it is y_k (q_k - r) / (1 + r). Adding the same number to every dz_k
 // changes nothing; that of the likeliest class is made 0. So 1 + r is at least its probability, and neither 1 + r nor
 // q_k - r cancels, whichever class has nearly all the probability.
-template <class T> FASTNET_INLINE void softmax_difference(const Answer<T>& at, const T* dz, T* dy) {
-    constexpr T longest = sizeof(T) == 8 ? T(600) : T(80); // its exponential is finite, with room for sums
-    const Vec<T> shift = load(dz + at.likeliest * lanes<T>);
-    Vec<T> r{};
-    Vec<Bits<T>> too_long{};
-    for (Index k = 0; k < at.classes; ++k) {
-        const Vec<T> d = k == at.likeliest ? Vec<T>{} : load(dz + k * lanes<T>) - shift;
-        const Vec<T> q = expm1<T>(d);
-        too_long |= d > longest;
-        r += at.y[k] * q;
-        store(dy + k * lanes<T>, q);
-    }
-    const Vec<T> scale = 1 / (1 + r);
-    const bool any_too_long = any<T>(too_long);
-    for (Index k = 0; k < at.classes; ++k) {
-        T* to = dy + k * lanes<T>;
-        store(to, at.y[k] * (load(to) - r) * scale);
-        if (any_too_long) {
-            store(to, too_long ? softmax_after(at, dz, k) - at.y[k] : load(to));
+template <class T> class SoftmaxDifference {
+  public:
+    // dz and q, a workspace: (classes, lanes).
+    FASTNET_INLINE SoftmaxDifference(const Answer<T>& at, const T* dz, T* q) : at_(at), dz_(dz), q_(q) {
+        const Vec<T> shift = load(dz + at.likeliest * lanes<T>);
+        Vec<Bits<T>> small = as_bits<T>(shift) == as_bits<T>(shift);
+        for (Index k = 0; k < at.classes; ++k) {
+            const Vec<T> d = load(dz + k * lanes<T>) - shift;
+            small &= absolute<T>(d) <= small_move<T>; // NaN is not
+            store(q + k * lanes<T>, d);
         }
+        store(q + at.likeliest * lanes<T>, Vec<T>{});
+        if (any<T>(~small)) {
+            sum_up([](Vec<T> d) { return expm1<T>(d); });
+        } else {
+            sum_up([](Vec<T> d) { return short_expm1<T, 4>(d); });
+        }
+    }
+
+    // The difference of class k.
+    FASTNET_INLINE Vec<T> operator()(Index k) const {
+        const Vec<T> exact = at_.y[k] * (load(q_ + k * lanes<T>) - r_) * scale_;
+        return any_too_long_ ? (too_long_ ? softmax_after(at_, dz_, k) - at_.y[k] : exact) : exact;
+    }
+
+  private:
+    // Makes q_k of the shifted moves, and r.
+    template <class F> FASTNET_INLINE void sum_up(F&& expm1_of) {
+        constexpr T longest = sizeof(T) == 8 ? T(600) : T(80); // its exponential is finite, with room for sums
+        for (Index k = 0; k < at_.classes; ++k) {
+            const Vec<T> d = load(q_ + k * lanes<T>), q = expm1_of(d);
+            too_long_ |= d > longest;
+            r_ += at_.y[k] * q;
+            store(q_ + k * lanes<T>, q);
+        }
+        scale_ = 1 / (1 + r_);
+        any_too_long_ = any<T>(too_long_);
+    }
+
+    const Answer<T>& at_;
+    const T* const dz_;
+    T* const q_;
+    Vec<T> r_{}, scale_{};
+    Vec<Bits<T>> too_long_{};
+    bool any_too_long_ = false;
+};
+
+// dz -> dy (classes, lanes): the differences of all classes.
+template <class T> FASTNET_INLINE void softmax_difference(const Answer<T>& at, const T* dz, T* dy) {
+    const SoftmaxDifference<T> difference(at, dz, dy);
+    for (Index k = 0; k < at.classes; ++k) {
+        store(dy + k * lanes<T>, difference(k));
     }
 }
 
@@ -125,20 +157,27 @@ template <class T> struct CrossEntropy {
     // -sum_k t_k log1p(dy_k / (y_k + epsilon)); `after(k)` is y_k + dy_k to full accuracy.
     template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&& after) const {
         const auto of_class = [&](Index k) {
-            const T base = y[k] + epsilon<T>;
-            const Vec<T> x = load(dy + k * lanes<T>) / base;
-            const auto falls = x < T(-0.5); // where 1 + x cancels, and the logarithms do not
-            const Vec<T> change = log1p<T>(x);
-            return any<T>(falls) ? (falls ? log_of_sum<T>((after(k) + epsilon<T>) / base, Vec<T>{}) : change) : change;
+            return of_answer(y[k], load(dy + k * lanes<T>), [&] { return after(k); });
         };
         if (!t.row) {
-            return -of_class(t.label);
+            return of_class(t.label);
         }
         Vec<T> total{};
         for (Index k = 0; k < n; ++k) {
-            total -= t.row[k] * of_class(k);
+            total += t.row[k] * of_class(k);
         }
         return total;
+    }
+    // The same of one answer whose target is 1.
+    template <class After> FASTNET_INLINE static Vec<T> of_answer(T y, Vec<T> dy, After&& after) {
+        const T base = y + epsilon<T>;
+        const Vec<T> x = dy / base;
+        if (!any<T>(~(absolute<T>(x) <= small_move<T>))) {
+            return -short_log1p<T, 4>(x);
+        }
+        const auto falls = x < T(-0.5); // where 1 + x cancels, and the logarithms do not
+        const Vec<T> change = log1p<T>(x);
+        return -(any<T>(falls) ? (falls ? log_of_sum<T>((after() + epsilon<T>) / base, Vec<T>{}) : change) : change);
     }
 };
 
@@ -287,10 +326,15 @@ template <class T, class F> FASTNET_INLINE decltype(auto) with_loss(Loss kind, T
     return f(SquaredError<T>{});
 }
 
-// The difference of the loss of one row, from dz (classes, lanes) of softmax's argument or of the answer itself;
-// `dy` is a workspace of the same size.
+// The difference of the loss of one row, from dz (classes, lanes) of softmax's argument or of the answer itself. `dy`
+// is a workspace of the same size; with softmax it holds the answers' differences afterwards, unless one was enough.
 template <class T>
 Vec<T> loss_difference(Output output, Loss kind, T constant, const Answer<T>& at, Target<T> t, const T* dz, T* dy) {
+    if (output == Output::softmax && kind == Loss::cross_entropy && !t.row) { // one answer is enough
+        const SoftmaxDifference<T> difference(at, dz, dy);
+        return CrossEntropy<T>::of_answer(at.y[t.label], difference(t.label),
+                                          [&] { return softmax_after(at, dz, t.label); });
+    }
     return with_loss<T>(kind, constant, [&](auto loss) {
         if (output == Output::softmax) {
             softmax_difference(at, dz, dy);

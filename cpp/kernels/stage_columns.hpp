@@ -27,55 +27,33 @@ template <class T> Index weights_of_column(const Stage<T>& stage) {
                                                   : 1;
 }
 
+// The most units that a stage has.
+template <class T> Index most_units(const StageNetwork<T>& net) {
+    Index most = 1;
+    for (Index s = 0; s < net.depth; ++s) {
+        most = net.stages[s].outputs > most ? net.stages[s].outputs : most;
+    }
+    return most;
+}
+
+// Adds a convolution's filters as (elements of a patch, filters) to a list; of another stage nothing.
+template <class T> void transpose_filters(const Stage<T>& stage, FixedList<Array<T>>& list) {
+    const bool convolves = stage.kind == StageKind::convolution;
+    const Index size = convolves ? patch_size(stage.windows) : 0, filters = convolves ? columns_of(stage) : 0;
+    T* const to = list.add(size * filters).data();
+    for (Index f = 0; f < filters; ++f) {
+        for (Index k = 0; k < size; ++k) {
+            to[k * filters + f] = stage.weight[f * size + k];
+        }
+    }
+}
+
 // Moves of one unit by nodes[k] * furthest[row], a lane for each node.
 template <class T> struct UnitMoves {
     Vec<T> nodes;
     const T* furthest;
 
     void row(Index i, T* to) const { store(to, nodes * furthest[i]); }
-};
-
-// The units of every row that are left by the masks behind stage s, up to an affine stage that mixes them; the moves of
-// others never get there. Without such a stage nothing is known of a row.
-template <class T> class LiveUnits {
-  public:
-    LiveUnits(const StagePass<T>& base, Index s)
-        : units_(base.net().stages[s].outputs), known_(mixer(base.net(), s) > 0),
-          numbers_(known_ ? base.rows() * units_ : 0), counts_(known_ ? base.rows() : 0) {
-        for (Index i = 0; known_ && i < base.rows(); ++i) {
-            std::int32_t* const numbers = numbers_.data() + i * units_;
-            Index count = 0;
-            for (Index j = 0; j < units_; ++j) {
-                bool live = true;
-                for (Index later = s + 1; later < mixer(base.net(), s); ++later) {
-                    const bool masked = base.net().stages[later].kind == StageKind::dropout;
-                    live &= !masked || base.kept(later)[i * base.stride(later) + j] != 0;
-                }
-                numbers[count] = static_cast<std::int32_t>(j);
-                count += live;
-            }
-            counts_[i] = count;
-        }
-    }
-    bool known() const { return known_; }
-    Units operator[](Index row) const { return {numbers_.data() + row * units_, counts_[row]}; }
-
-  private:
-    // The affine stage that mixes stage s's units; 0 if another kind of stage needs them before.
-    static Index mixer(const StageNetwork<T>& net, Index s) {
-        for (Index later = s + 1; later < net.depth; ++later) {
-            const StageKind kind = net.stages[later].kind;
-            if (kind != StageKind::activation && kind != StageKind::dropout) {
-                return kind == StageKind::affine ? later : 0;
-            }
-        }
-        return 0;
-    }
-
-    const Index units_;
-    const bool known_;
-    const Array<std::int32_t> numbers_; // (rows, units)
-    const Array<Index> counts_;         // (rows)
 };
 
 // The inputs that all columns of a stage share.
@@ -114,40 +92,66 @@ template <class T> class ColumnInputs {
 };
 
 // Moves of a column by steps h and -h of some of its parameters, two lanes for each.
-template <class T> struct ParameterMoves {
+template <class T> class ParameterMoves {
+  public:
     static constexpr Index most = lanes<T> / 2;
 
-    const StagePass<T>& base;
-    const ColumnInputs<T>& inputs;
-    const Index stage, column;
-    const T h;
-    T* const patch;           // a workspace of a filter's positions
-    Index parameters[most]{}; // of the column
-    Index count = 0;
+    // Of column c of stage s. `patch` is a workspace of a filter's positions; `ones` holds at least as many ones.
+    ParameterMoves(const StagePass<T>& base, const ColumnInputs<T>& inputs, Index s, Index c, T h, T* patch,
+                   const T* ones)
+        : stage(s), column(c), units(column_units(base.net().stages[s])), base_(base), inputs_(inputs), h_(h),
+          patch_(patch), ones_(ones) {}
 
-    // to (units of the column, lanes) = the moves in one row.
+    // Adds parameter k of the column. Returns whether there is room for more.
+    bool add(Index k) {
+        const Stage<T>& s = base_.net().stages[stage];
+        parameters[count] = k;
+        if (k == weights_of_column(s)) {
+            moved_[count] = {ones_, 0};
+        } else if (s.kind == StageKind::affine) {
+            moved_[count] = {inputs_.at(k), 1};
+        } else if (s.kind == StageKind::batch_norm) {
+            moved_[count] = {base_.kept(stage) + column * units, base_.stride(stage)};
+        } else {
+            moved_[count] = {nullptr, 0};
+        }
+        return ++count < most;
+    }
+
+    // to (units, lanes) = the moves in one row.
     void row(Index i, T* to) const {
-        const Stage<T>& s = base.net().stages[stage];
-        const Index units = column_units(s), weights = weights_of_column(s);
         std::fill_n(to, units * lanes<T>, T(0));
         for (Index g = 0; g < count; ++g) {
-            const Index k = parameters[g];
-            const T* moved = patch; // by a parameter of size 1
-            if (k == weights) {
-                std::fill_n(patch, units, T(1));
-            } else if (s.kind == StageKind::affine) {
-                moved = inputs.at(k) + i;
-            } else if (s.kind == StageKind::convolution) {
-                patch_row(s.windows, k, base.input(stage, i), patch);
-            } else {
-                moved = base.kept(stage) + i * base.stride(stage) + column * units;
+            const T* moved = moved_[g].first + i * moved_[g].stride;
+            if (!moved_[g].first) {
+                patch_row(base_.net().stages[stage].windows, parameters[g], base_.input(stage, i), patch_);
+                moved = patch_;
             }
             for (Index j = 0; j < units; ++j) {
-                to[j * lanes<T> + 2 * g] = h * moved[j];
-                to[j * lanes<T> + 2 * g + 1] = -h * moved[j];
+                to[j * lanes<T> + 2 * g] = h_ * moved[j];
+                to[j * lanes<T> + 2 * g + 1] = -h_ * moved[j];
             }
         }
     }
+
+    const Index stage, column, units; // units: of the column
+    Index parameters[most]{};         // of the column
+    Index count = 0;
+
+  private:
+    // By how much a parameter of size 1 moves the column: in row i, `units` values from first + i * stride on. Null for
+    // a filter's weight.
+    struct Moved {
+        const T* first;
+        Index stride;
+    };
+
+    const StagePass<T>& base_;
+    const ColumnInputs<T>& inputs_;
+    const T h_;
+    T* const patch_;
+    const T* const ones_;
+    Moved moved_[most]{};
 };
 
 } // namespace fastnet::FASTNET_TARGET

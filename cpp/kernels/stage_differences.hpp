@@ -21,19 +21,22 @@ template <class T> class StageDifferences {
     StageDifferences(const StagePass<T>& base, const Targets<T>& targets, double h, bool finite)
         : base_(base), net_(base.net()), targets_(targets), h_(static_cast<T>(h)), finite_(finite),
           rows_between_checks_(1 + static_cast<Index>(1e6 / multiply_adds(net_))), filters_(net_.depth),
-          inputs_(net_.depth), live_(net_.depth), all_(most_units(net_)), ones_(most_units(net_)),
-          works_(base.workers()) {
+          inputs_(net_.depth), passages_(net_.depth), answers_(base.rows()), all_(most_units(net_)),
+          ones_(most_units(net_)), works_(base.workers()) {
         std::iota(all_.data(), all_.data() + most_units(net_), 0);
         std::fill_n(ones_.data(), most_units(net_), T(1));
         Sizes sizes{base.classes(), 1, 1, 1, 1};
         for (Index s = 0; s < net_.depth; ++s) {
             const Stage<T>& stage = net_.stages[s];
-            transpose_filters(stage);
+            transpose_filters(stage, filters_);
             inputs_.add(base, s);
-            live_.add(base, s);
+            passages_.add(base, s);
             if (stage.weight) {
                 measure(s, sizes);
             }
+        }
+        for (Index i = 0; i < base.rows(); ++i) {
+            answers_.add(base.answer(i));
         }
         for (int w = 0; w < base.workers(); ++w) {
             works_.add(base, sizes);
@@ -50,14 +53,13 @@ template <class T> class StageDifferences {
     void differentiate(Index s, Index column, const StageGradient<T>& gradient, const StageKinks& kinks, int worker) {
         const Stage<T>& stage = net_.stages[s];
         const Index weights = weights_of_column(stage), count = weights + (stage.bias ? 1 : 0);
-        ParameterMoves<T> moves{base_, inputs_[s], s, column, h_, works_[worker].patch.data()};
+        ParameterMoves<T> moves(base_, inputs_[s], s, column, h_, works_[worker].patch.data(), ones_.data());
         for (Index k = 0; k < count; ++k) {
             if (k < weights && finite_ && inputs_[s].idle(k)) {
                 set({gradient, kinks}, s, column, k, 0, false);
                 continue;
             }
-            moves.parameters[moves.count++] = k;
-            if (moves.count == moves.most) {
+            if (!moves.add(k)) {
                 differentiate(moves, {gradient, kinks}, worker);
             }
         }
@@ -65,13 +67,14 @@ template <class T> class StageDifferences {
     }
 
     // changes (count, stride) = the changes of each row's loss when one unit of stage s's moves by nodes[k] *
-    // furthest[row] there, where no later stage couples rows; those of rows without a move stay what they are.
+    // furthest[row] there, where no later stage couples rows; those of rows without a move stay what they are. A vector
+    // can be read from each node on.
     void row_changes(Index s, Index unit, const T* furthest, const T* nodes, Index count, Index stride, T* changes,
                      int worker) {
         for (Index first = 0; first < count; first += lanes<T>) {
             const Index moves = min_index(lanes<T>, count - first);
             works_[worker].evaluations += moves * base_.rows();
-            carry(UnitMoves<T>{load(nodes + first, moves), furthest}, s + 1, {unit, 1}, works_[worker],
+            carry(UnitMoves<T>{load(nodes + first), furthest}, s + 1, {unit, 1}, works_[worker],
                   [&](Index i, Vec<T> change) {
                       for (Index g = 0; g < moves; ++g) {
                           changes[(first + g) * stride + i] = change[g];
@@ -99,7 +102,7 @@ template <class T> class StageDifferences {
     struct Work {
         Work(const StagePass<T>& base, const Sizes& sizes)
             : memory(2 * sizes.row * lanes<T>), from(memory.data()), to(from + sizes.row * lanes<T>),
-              nonzero(sizes.row), patch(sizes.column), dy(base.classes() * lanes<T>),
+              numbers(sizes.row), patch(sizes.column), dy(base.classes() * lanes<T>),
               normed{{base, sizes.held, sizes.normed, sizes.normed_columns},
                      {base, sizes.held, sizes.normed, sizes.normed_columns}} {}
         // The moves that a stage has made are those that the next one takes.
@@ -108,8 +111,10 @@ template <class T> class StageDifferences {
         NormedMoves<T>& other_normed() { return normed[++turn % 2]; }
 
         const Array<T> memory;
-        T *from, *to; // (units, lanes): moves of a stage's units, and of the next stage's, of one row
-        const Array<std::int32_t> nonzero;
+        T *from, *to;            // (units, lanes): moves of a stage's units, and of the next stage's, of one row
+        Units units{nullptr, 0}; // those of `from`
+        bool moving = false;     // whether none of them is known to stay
+        const Array<std::int32_t> numbers;
         const Array<T> patch, dy;
         NormedMoves<T> normed[2];
         unsigned turn = 0;
@@ -121,25 +126,6 @@ template <class T> class StageDifferences {
         const StageGradient<T>& gradient;
         const StageKinks& kinks;
     };
-
-    void transpose_filters(const Stage<T>& stage) {
-        const bool convolves = stage.kind == StageKind::convolution;
-        const Index size = convolves ? patch_size(stage.windows) : 0, filters = convolves ? columns_of(stage) : 0;
-        T* const to = filters_.add(size * filters).data();
-        for (Index f = 0; f < filters; ++f) {
-            for (Index k = 0; k < size; ++k) {
-                to[k * filters + f] = stage.weight[f * size + k];
-            }
-        }
-    }
-
-    static Index most_units(const StageNetwork<T>& net) {
-        Index most = 1;
-        for (Index s = 0; s < net.depth; ++s) {
-            most = net.stages[s].outputs > most ? net.stages[s].outputs : most;
-        }
-        return most;
-    }
 
     // What the moves of one of stage s's columns need, all the way.
     void measure(Index s, Sizes& sizes) const {
@@ -179,8 +165,7 @@ template <class T> class StageDifferences {
         work.kinks = Vec<Bits<T>>{};
         work.evaluations += 2 * moves.count * base_.rows();
         Wide<T> changes{};
-        const Index units = column_units(net_.stages[moves.stage]);
-        carry(moves, moves.stage + 1, {moves.column * units, units}, work,
+        carry(moves, moves.stage + 1, {moves.column * moves.units, moves.units}, work,
               [&](Index, Vec<T> change) { changes += widen<T>(change); });
         for (Index g = 0; g < moves.count; ++g) {
             set(results, moves.stage, moves.column, moves.parameters[g], changes[2 * g] - changes[2 * g + 1],
@@ -211,18 +196,38 @@ template <class T> class StageDifferences {
     }
 
     // work.from = the source's moves of row i, behind the stages up to `next`, which becomes the first one that they
-    // have not passed. Returns which units of the range they are of.
+    // have not passed.
     template <class Source>
-    Units start(const Source& source, Index& next, Index last, Index i, UnitRange range, Work& work) const {
+    void start(const Source& source, Index& next, Index last, Index i, UnitRange range, Work& work) const {
+        work.units = units_of(range);
+        work.moving = false;
         if constexpr (std::is_same_v<Source, NormedMoves<T>>) {
-            const bool whole = range.count == net_.stages[next - 1].outputs;
-            const Units units = whole && live_[next - 1].known() ? live_[next - 1][i] : units_of(range);
-            pass_activation(next, last, i, work, [&](auto&& map) { source.row(i, units, work.from, map); });
-            return units;
+            const Passage<T>& passage = passages_[next - 1];
+            if (passage.known() && passage.end() < last && range.count == net_.stages[next - 1].outputs) {
+                if (passage.linear() && finite_ && !source.is_far(i)) {
+                    return start_on_sides(source, passage, next, i, work);
+                }
+                work.units = passage.live(i);
+            }
+            pass_activation(next, last, i, work, [&](auto&& map) {
+                source.row(i, work.units, [&map, to = work.from](Index j, Index unit, Vec<T> move) {
+                    store(to + j * lanes<T>, map(unit, move));
+                });
+            });
         } else {
             source.row(i, work.from);
-            return units_of(range);
         }
+    }
+
+    // The same where no unit leaves its side.
+    void start_on_sides(const NormedMoves<T>& source, const Passage<T>& passage, Index& next, Index i,
+                        Work& work) const {
+        work.units = passage.passing(i);
+        work.moving = true;
+        next = passage.end();
+        source.row(i, work.units, [factors = passage.factors(i), to = work.from](Index j, Index, Vec<T> move) {
+            store(to + j * lanes<T>, move * splat(factors[j]));
+        });
     }
 
     // f(map) with what an activation and a dropout, if they are the next stages, make of moves: map(unit, move).
@@ -250,11 +255,11 @@ template <class T> class StageDifferences {
             for (Index i = 0; i < base_.rows(); ++i) {
                 check(i);
                 Index s = next;
-                const Units units = start(source, s, end, i, range, work);
-                if (finite_ && !moves_any(work.from, units.count)) {
+                start(source, s, end, i, range, work);
+                if (finite_ && !moves_any(work.from, work.units.count)) {
                     continue;
                 }
-                widen_range(carry_row(s, end, i, range, units, work), {0, base_.classes()}, work);
+                widen_range(carry_row(s, end, i, range, work), {0, base_.classes()}, work);
                 f(i, differ_loss(i, work));
             }
             return;
@@ -269,8 +274,8 @@ template <class T> class StageDifferences {
         for (Index i = 0; i < base_.rows(); ++i) {
             check(i);
             Index s = next;
-            const Units units = start(source, s, single ? end - 1 : end, i, range, work);
-            reached = carry_row(s, single ? end - 1 : end, i, range, units, work);
+            start(source, s, single ? end - 1 : end, i, range, work);
+            reached = carry_row(s, single ? end - 1 : end, i, range, work);
             if (!single) {
                 reached = widen_range(reached, taken_with(net_.stages[end], reached), work);
             }
@@ -282,12 +287,15 @@ template <class T> class StageDifferences {
         } else {
             normed.run(end, reached);
         }
+        if (passages_[end].linear() && reached.count == net_.stages[end].outputs) {
+            normed.find_far_rows(passages_[end]);
+        }
         carry(normed, end + 1, reached, work, f);
     }
 
     // The changes of row i's loss by the moves of all answers, in work.from.
     Vec<T> differ_loss(Index i, Work& work) const {
-        const Answer<T> answer = base_.answer(i);
+        const Answer<T>& answer = answers_[i];
         const Target<T> target = target_of(targets_, i, base_.classes());
         T* const dy = work.dy.data();
         const Vec<T> change =
@@ -319,7 +327,8 @@ template <class T> class StageDifferences {
 
     // Carries one row's moves of some units of a range, in work.from, through the stages [first, last). Returns which
     // units move then.
-    UnitRange carry_row(Index first, Index last, Index row, UnitRange range, Units units, Work& work) const {
+    UnitRange carry_row(Index first, Index last, Index row, UnitRange range, Work& work) const {
+        Units& units = work.units;
         for (Index s = first; s < last;) {
             const Stage<T>& stage = net_.stages[s];
             const UnitRange taken = taken_with(stage, range);
@@ -339,7 +348,10 @@ template <class T> class StageDifferences {
                 differ_dropout(base_, s++, row, units, work.from);
                 continue;
             case StageKind::affine:
-                differ_affine(stage, units, work.from, work.nonzero.data(), work.to);
+                if (!work.moving) {
+                    units = moving_units(units, work.from, work.numbers.data());
+                }
+                differ_affine(stage, units, work.from, work.to);
                 break;
             case StageKind::convolution: {
                 const Index channel = stage.windows.height * stage.windows.width, filters = columns_of(stage);
@@ -361,6 +373,7 @@ template <class T> class StageDifferences {
             work.swap();
             range = moved_by(stage, range);
             units = units_of(range);
+            work.moving = false;
         }
         return range;
     }
@@ -383,8 +396,9 @@ template <class T> class StageDifferences {
     const Index rows_between_checks_;
     FixedList<Array<T>> filters_;       // of each convolution, (elements of a patch, filters)
     FixedList<ColumnInputs<T>> inputs_; // of each stage
-    FixedList<LiveUnits<T>> live_;
-    const Array<std::int32_t> all_; // 0, 1, 2, …
+    FixedList<Passage<T>> passages_;    // from each batch normalisation
+    FixedList<Answer<T>> answers_;      // of the rows
+    const Array<std::int32_t> all_;     // 0, 1, 2, …
     const Array<T> ones_;
     FixedList<Work> works_;
 };

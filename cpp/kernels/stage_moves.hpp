@@ -72,19 +72,25 @@ template <class T, int K> FASTNET_INLINE void add_products(Vec<T> (&sums)[K], Ve
     }
 }
 
-// Moves d of some inputs of an affine stage -> to (outputs, lanes). Those that are 0 in all lanes, as behind masks and
-// ReLUs, are left out: `nonzero` is a workspace of their numbers.
-template <class T> void differ_affine(const Stage<T>& stage, Units units, const T* d, std::int32_t* nonzero, T* to) {
+// The units whose moves d are not 0 in all lanes, as they are behind masks and ReLUs: their moves come first in d, and
+// their numbers in `numbers`.
+template <class T> Units moving_units(Units units, T* d, std::int32_t* numbers) {
     Index count = 0;
     for (Index j = 0; j < units.count; ++j) {
-        nonzero[count] = static_cast<std::int32_t>(j);
-        count += nonzero_mask<T>(load(d + j * lanes<T>)) != 0;
+        const Vec<T> move = load(d + j * lanes<T>);
+        store(d + count * lanes<T>, move);
+        numbers[count] = units.numbers[j];
+        count += nonzero_mask<T>(move) != 0;
     }
+    return {numbers, count};
+}
+
+// Moves d of some inputs of an affine stage -> to (outputs, lanes).
+template <class T> void differ_affine(const Stage<T>& stage, Units units, const T* d, T* to) {
     for_each_sums<T>(stage.outputs, to, lanes<T>, [&](Index first, auto& sums) {
         const T* const weight = stage.weight + first;
-        for (Index k = 0; k < count; ++k) {
-            const Index j = nonzero[k];
-            add_products<T>(sums, load(d + j * lanes<T>), weight + units.numbers[j] * stage.outputs);
+        for (Index k = 0; k < units.count; ++k) {
+            add_products<T>(sums, load(d + k * lanes<T>), weight + units.numbers[k] * stage.outputs);
         }
     });
 }

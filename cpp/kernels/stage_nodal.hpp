@@ -193,8 +193,8 @@ template <class T> class StageNodal {
 
     // Fits the polynomials of a column of stage s's units. Returns whether they hold for every row.
     bool fit(Index s, Index unit, const Column& column, int worker) {
-        constexpr T nodes[] = {1, -1, T(0.5), T(-0.5), T(0.75), T(-0.75)};
         constexpr Index count = 6;
+        constexpr T nodes[count + lanes<T>] = {1, -1, T(0.5), T(-0.5), T(0.75), T(-0.75)};
         const Array<T> changes(count * rows_);
         changes.zeroed();
         differences_.row_changes(s, unit, column.furthest, nodes, count, rows_, changes.data(), worker);

@@ -202,6 +202,66 @@ def test_kinks_are_left_to_moves_one_by_one(stages, dtype):
     assert off(nodal, one_by_one) < (1e-12 if dtype == "float64" else 1e-5)
 
 
+def kinked_networks(rng):
+    """By name, stages with one batch normalisation behind another and kinks behind both; 20 inputs, 3 classes."""
+
+    def stages(hidden, kind, masks):
+        made = []
+        for inputs, units in itertools.pairwise((20, *hidden)):
+            made += [affine(rng, inputs, units), batch_norm(rng, units)]
+            steps = [activation(units, kind, 0.1), dropout(units)]
+            made += {"behind": steps, "before": steps[::-1], "none": steps[:1], "both": [steps[1], *steps]}[masks]
+        return (*made, affine(rng, hidden[-1], 3))
+
+    return {
+        "relu": stages((9, 7), Activation.RELU, "behind"),
+        "masked before": stages((9, 7), Activation.RELU, "before"),
+        "masked twice": stages((9, 7), Activation.LEAKY_RELU, "both"),
+        "no mask": stages((9, 7, 6), Activation.LEAKY_RELU, "none"),
+        "identity": stages((9, 7), Activation.IDENTITY, "behind"),
+        "one unit": stages((1, 7), Activation.RELU, "behind"),
+    }
+
+
+@pytest.mark.parametrize("name", kinked_networks(np.random.default_rng(0)))
+@pytest.mark.parametrize("h", [1e-4, 0.03, 0.5])
+def test_moves_behind_two_norms_short_and_long(stages, name, h):
+    """Moves that leave every unit on its side, some that do not, and most that do not: as plain differences."""
+    rng = np.random.default_rng(3)
+    spec = StageSpec(kinked_networks(rng)[name])
+    x, t = batch(rng, 20, rows=20)
+    entries = np.arange(0, 20 * spec.stages[0].outputs, 3)
+    found, *_ = stages.stage_differences(spec, x, t, h, nodal=True)
+    loop = stages.stage_loop(spec, x, t, h, entries)
+    assert np.abs(found[0].ravel()[entries] - loop).max() < 2e-15 / h + 1e-12
+
+
+@pytest.mark.parametrize("h", [0.01, 0.1])
+def test_kinks_behind_two_norms_are_told(stages, h):
+    """Which parameters take a unit behind the second batch normalisation to its other side."""
+    rng = np.random.default_rng(4)
+    first, norm, second, last = affine(rng, 20, 4), batch_norm(rng, 4), affine(rng, 4, 6), batch_norm(rng, 6)
+    spec = StageSpec((first, norm, activation(4), second, last, activation(6, Activation.RELU), affine(rng, 6, 3)))
+    x, t = batch(rng, 20, rows=30)
+    *_, kinks = stages.stage_differences(spec, x, t, h, nodal=False)
+
+    def normed(stage, a):
+        return stage.weight * (a - a.mean(axis=0)) / np.sqrt(a.var(axis=0) + 1e-6) + stage.bias
+
+    def sides(weight):
+        z = np.tanh(normed(norm, x @ weight + first.bias))
+        return normed(last, z @ second.weight + second.bias) > 0
+
+    base, expected = sides(first.weight), np.zeros(first.weight.shape, bool)
+    for index in np.ndindex(first.weight.shape):
+        for step in (h, -h):
+            moved = first.weight.copy()
+            moved[index] += step
+            expected[index] |= (sides(moved) != base).any()
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(kinks[0], expected)
+
+
 def test_kinks_are_told(stages, dtype):
     """Which parameters take a ReLU to its other side, or another pixel to a maximum: as plain forward passes tell."""
     rng = np.random.default_rng(3)
