@@ -131,4 +131,7 @@ def stage_differences(
     loss = stage_loss(spec, x, t, training=True, counts=False)
     found = Differences(spec, training_pass(spec, x.astype(np.float64), slopes=False), t, h)
     gradients, kinks = found.run(nodal)
-    return _numpy.stages.with_decays(spec, gradients), loss, found.evaluations, found.fallbacks, kinks
+    gradients = _numpy.stages.with_decays(spec, gradients)
+    if np.isfinite(loss):
+        gradients = _numpy.replace_lost(gradients, lambda lost: stage_loop(spec, x, t, found.h, lost))
+    return gradients, loss, found.evaluations, found.fallbacks, kinks

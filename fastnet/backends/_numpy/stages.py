@@ -10,10 +10,13 @@ import numpy.typing as npt
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends._numpy.chain import penalty, with_decay
 from fastnet.backends._numpy.functions import (
+    loses_digits,
     loss_derivative,
     loss_differences,
     mean_loss,
     quietly,
+    replace_lost,
+    row_losses,
     softmax,
     softmax_backward,
     softmax_difference,
@@ -171,6 +174,7 @@ def stage_differences(
     steps = run(spec, x, training=True)
     targets, size = target_rows(t, steps[-1].y), float(spec.dtype.type(h))
     gradients, kinks, evaluations = [], [], 0
+    losses = row_losses(spec, steps[-1].y, targets)
     widest = max(stage.outputs for stage in spec.stages)
     at_once = max(1, NUMBERS_AT_ONCE // (widest * len(x)))
 
@@ -188,7 +192,9 @@ def stage_differences(
             soft = spec.output == Output.SOFTMAX
             error, dy = (softmax(z) if soft else z) - wanted, softmax_difference(z, dz) if soft else dz
             kinked |= ((error > 0) != (error + dy > 0)).reshape(len(moves), -1).any(axis=1)
-        of_rows = loss_differences(spec, z, dz, wanted).reshape(len(moves), -1)
+        of_rows = loss_differences(spec, z, dz, wanted)
+        of_rows[loses_digits(z, dz).any(axis=1) | loses_digits(np.tile(losses, len(moves)), of_rows)] = np.nan
+        of_rows = of_rows.reshape(len(moves), -1)
         return of_rows.mean(axis=1, dtype=np.float64), kinked
 
     for number, step in enumerate(steps):
@@ -207,7 +213,10 @@ def stage_differences(
                 met[column, part] = kinked_above | kinked_below
         gradients += step.as_parameters(found)
         kinks += step.as_parameters(met)
-    return with_decays(spec, gradients), _loss(spec, steps, t), evaluations, 0, kinks
+    gradients, loss = with_decays(spec, gradients), _loss(spec, steps, t)
+    if np.isfinite(loss):
+        gradients = replace_lost(gradients, lambda lost: stage_loop(spec, x, t, size, lost))
+    return gradients, loss, evaluations, 0, kinks
 
 
 def spread(moves: FloatArray, first: int, units: int) -> FloatArray:
