@@ -21,6 +21,12 @@ template <class T> FASTNET_INLINE bool any(Vec<Bits<T>> mask) {
     return nonzero_mask<T>(mask ? splat(T(1)) : splat(T(0))) != 0;
 }
 
+template <class T> T greatest_size(const T* x, Index n) {
+    Vec<T> sizes{};
+    for_each_vector<T>(n, [&](Index i, Index count) { sizes = max<T>(absolute<T>(load(x + i, count)), sizes); });
+    return greatest<T>(sizes);
+}
+
 // The pre-activation a that a difference starts from. For the sigmoid there are also s = sigma(a) and c = sigma(-a),
 // because neither can be computed from the other in its tail. For tanh both are taken at 2a. The other activations say
 // what they keep there.
@@ -349,6 +355,17 @@ template <class T, bool Kinked> struct Elu {
 // Whether a move d from a crosses the kink at 0.
 template <class T> FASTNET_INLINE Vec<Bits<T>> changes_side(Vec<T> a, Vec<T> d) {
     return (a > 0) != (a + d > 0);
+}
+
+// A sum of which a plain evaluation may keep more digits: a move d takes `a`, far from 0, back so near to 0 that what
+// is left of a + d has the rounding of a.
+template <class T> inline constexpr T far_from_zero = 512;
+template <class T> FASTNET_INLINE Vec<Bits<T>> loses_digits(Vec<T> a, Vec<T> d) {
+    return (absolute<T>(a) > far_from_zero<T>)&(64 * absolute<T>(a + d) < absolute<T>(a));
+}
+// NaN, which tells that a difference is to be evaluated plainly, where the mask is set, and `value` elsewhere.
+template <class T> FASTNET_INLINE Vec<T> unless_lost(Vec<Bits<T>> lost, Vec<T> value) {
+    return lost ? splat(static_cast<T>(__builtin_nan(""))) : value;
 }
 
 // f(phi) with the activation as a type, so that the choice is made once and not per element. `constant` is that of

@@ -13,7 +13,7 @@ template <class T> class BasePoints {
           workers_(workers_for(multiply_add * multiply_adds(net) * static_cast<double>(most_rows))),
           weights_(net, inputs.sparse, net.depth > 2 ? few_rows + 1 : most_rows, workers_), units_(net.depth),
           classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)), likeliest_(most_rows),
-          losses_(most_rows) {
+          losses_(most_rows), far_(most_rows) {
         for (Index l = 0; l < net.depth; ++l) {
             units_.add(most_rows * padded<T>(net.layers[l].outputs));
         }
@@ -77,6 +77,10 @@ template <class T> class BasePoints {
         return ones == 1 && others == 0 ? Target<T>{label, nullptr} : t;
     }
 
+    // Whether a row's loss, or any of its pre-activations, is so far from 0 that moves may lose digits.
+    bool is_far(Index row) const { return far_[row]; }
+    T loss(Index row) const { return losses_[row]; }
+
     // The weights, packed where many differences go through them.
     const LayerWeights<T>& layer_weights() const { return weights_.all(); }
 
@@ -115,7 +119,19 @@ template <class T> class BasePoints {
                 best = y[k] > y[best] ? k : best;
             }
             likeliest_[begin + i] = best;
+            far_[begin + i] = !(furthest(begin + i) <= far_from_zero<T>);
         }
+    }
+
+    // The greatest size of a row's loss and pre-activations.
+    T furthest(Index row) const {
+        T most = losses_[row] < 0 ? -losses_[row] : losses_[row];
+        for (Index l = 0; l < net.depth; ++l) {
+            const Index outputs = net.layers[l].outputs;
+            const T size = greatest_size(units_[l].a.data() + row * padded<T>(outputs), outputs);
+            most = size > most ? size : most;
+        }
+        return most;
     }
 
     const int workers_;
@@ -125,6 +141,7 @@ template <class T> class BasePoints {
     const Array<T> answers_;
     const Array<Index> likeliest_;
     const Array<T> losses_;
+    const Array<bool> far_; // (rows)
     Index first_ = 0;
 };
 

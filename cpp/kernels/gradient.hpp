@@ -7,6 +7,8 @@
 #pragma once
 
 #include "kernels/distinct_values.hpp"
+#include "kernels/loop.hpp"
+#include "kernels/lost_entries.hpp"
 #include "kernels/move_effects.hpp"
 
 namespace fastnet::FASTNET_TARGET {
@@ -21,7 +23,8 @@ template <class T, class Effects = MoveEffects<T>> class GradientAccumulator {
           gradient_(gradient), diagnostics_(diagnostics), chunk_rows_(chunk_rows(net, batch)),
           base_(net, batch, chunk_rows_), effects_(base_),
           workers_(workers_for(cost * multiply_add * multiply_adds(net) * static_cast<double>(batch.rows))),
-          works_(workers_), values_(net.depth), obstacles_(workers_) {
+          works_(workers_), values_(net.depth), obstacles_(workers_), lost_(workers_) {
+        lost_.zeroed();
         for (Index l = 0; l < net.depth; ++l) {
             values_.add(chunk_rows_, net.layers[l].inputs);
             units_ += net.layers[l].outputs;
@@ -49,6 +52,9 @@ template <class T, class Effects = MoveEffects<T>> class GradientAccumulator {
                 fill(l, static_cast<T>(__builtin_nan("")));
             }
             add_penalty(l);
+        }
+        if (finite && any_lost()) {
+            evaluate_plainly();
         }
         diagnostics_.loss = mean_loss(net_, base_.losses, batch_.rows);
         report();
@@ -165,8 +171,38 @@ template <class T, class Effects = MoveEffects<T>> class GradientAccumulator {
         const Index stride = padded<T>(layer.outputs), size = count * stride;
         const Results<T> results{table, stride, obstacles(l, worker)};
         effects_.evaluate(l, row, moves.data(), count, wanted, results, works_[worker]);
+        Vec<Bits<T>> lost{};
         for (Index i = 0; i < size; i += lanes<T>) {
-            store(table + i, load(table + i) * scale_);
+            const Vec<T> effects = load(table + i);
+            lost |= effects - effects != 0; // NaN or infinite
+            store(table + i, effects * scale_);
+        }
+        lost_[worker] |= any<T>(lost);
+    }
+
+    bool any_lost() const {
+        bool lost = false;
+        for (int w = 0; w < workers_; ++w) {
+            lost |= lost_[w];
+        }
+        return lost;
+    }
+
+    // Takes the entries from the loop that a move with lost digits, or an overflow on the way, has made NaN.
+    void evaluate_plainly() const {
+        if constexpr (Effects::power == 1) {
+            const Batch<T> rows{batch_.x, batch_.rows, batch_.targets}; // which the source has filled
+            replace_lost_entries<T>(
+                [&](auto&& f) {
+                    for (Index l = 0; l < net_.depth; ++l) {
+                        const Layer<T>& layer = net_.layers[l];
+                        f(gradient_[l].weight, layer.inputs * layer.outputs);
+                        f(gradient_[l].bias, layer.bias ? layer.outputs : 0);
+                    }
+                },
+                [&](const std::int64_t* entries, Index count, T* differences) {
+                    loop(net_, rows, static_cast<double>(h_), entries, count, differences);
+                });
         }
     }
 
@@ -245,6 +281,7 @@ template <class T, class Effects = MoveEffects<T>> class GradientAccumulator {
     FixedList<typename Effects::Workspace> works_;
     FixedList<Values> values_;
     FixedList<Array<unsigned char>> obstacles_;
+    const Array<bool> lost_; // (workers): whether a table had moves that lose digits
     Index units_ = 0;
     const Array<Index> offsets_{net_.depth * chunk_rows_}; // of the (layer, row) pairs in the table
 };

@@ -100,9 +100,26 @@ template <class T> class DeepMoves {
     void differ_layer(Index l, Index row, Queue& queue, T* d) const {
         const Layer<T>& layer = net_.layers[l];
         const bool small = greatest_size(d, queue.count_ * padded<T>(layer.outputs)) <= small_move<T>;
+        if (!small && base_.is_far(row)) {
+            mark_lost(l, row, queue, d);
+        }
         with_activation(layer.activation, layer.constant, [&](auto phi) {
             small ? differ_units<true>(phi, l, row, queue, d) : differ_units<false>(phi, l, row, queue, d);
         });
+    }
+
+    // Makes NaN of the effects of the moves that lose digits, d (moves, padded) of layer l's pre-activations.
+    void mark_lost(Index l, Index row, Queue& queue, const T* d) const {
+        const Index stride = padded<T>(net_.layers[l].outputs);
+        for (Index r = 0; r < queue.count_; ++r) {
+            Vec<Bits<T>> lost{};
+            for (Index j = 0; j < stride; j += lanes<T>) {
+                lost |= loses_digits<T>(base_.at(l, row, j).a, load(d + r * stride + j));
+            }
+            if (any<T>(lost)) {
+                queue.moves_[r].sign = static_cast<T>(__builtin_nan(""));
+            }
+        }
     }
 
     template <bool Small, class Phi> void differ_units(Phi phi, Index l, Index row, Queue& queue, T* d) const {

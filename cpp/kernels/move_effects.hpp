@@ -25,7 +25,7 @@ template <class T> class MoveEffects {
     };
 
     // Fills the results for the moves d (count) of layer l's units, for one row of the chunk. The results of units
-    // that are not wanted are 0.
+    // that are not wanted are 0; those of moves that lose digits are NaN.
     void evaluate(Index l, Index row, const T* d, Index count, UnitMask wanted, const Results<T>& results,
                   Workspace& work) const {
         const Layer<T>& layer = net_.layers[l];
@@ -59,8 +59,10 @@ template <class T> class MoveEffects {
     void evaluate_block(Phi phi, const UnitBlock& block, const Moves<T>& moves, const Results<T>& results,
                         Workspace& work) const {
         const BasePoint<T> point = base_.at(block.l, block.row, block.j);
+        const bool far = !Small && base_.is_far(block.row);
         const auto differ = [&](T d) {
-            return phi.template difference<Small>(point, phi.template move<Small>(splat(d)));
+            const Vec<T> dv = phi.template difference<Small>(point, phi.template move<Small>(splat(d)));
+            return far ? unless_lost<T>(loses_digits<T>(point.a, splat(d)), dv) : dv;
         };
         find_unit_obstacles(phi, point, block, moves, results.obstacles + block.j);
         if (direct_.handles(block.l)) {

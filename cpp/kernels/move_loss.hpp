@@ -48,8 +48,9 @@ template <class T> class LossOfMoves {
     // Whether any activation of the network bends.
     bool smooth() const { return smooth_; }
 
-    // The change of a row's loss for a vector of moves. move(k) are those of the last layer's pre-activation k, or with
-    // the identity as `activation` those of its unit k. record_mask(obstacle, mask) is told what they meet.
+    // The change of a row's loss for a vector of moves, NaN where they lose digits. move(k) are those of the last
+    // layer's pre-activation k, or with the identity as `activation` those of its unit k. record_mask(obstacle, mask)
+    // is told what they meet.
     template <class Move, class Record>
     FASTNET_INLINE Vec<T> change(Index row, Activation activation, Target<T> target, Move&& move, Record&& record_mask,
                                  const Workspace& work) const {
@@ -71,10 +72,22 @@ template <class T> class LossOfMoves {
             const bool soft = net.output == Output::softmax;
             find_loss_obstacles(net, answer, target, (soft ? work.dy : work.dz).data(), smooth_ || soft, record_mask);
         }
-        return change;
+        return base_.is_far(row) ? unless_lost<T>(lost(row, move, work.dz.data(), change), change) : change;
     }
 
   private:
+    // Where moves of the last layer's pre-activations, dz (classes, lanes) of its units, or `change` of the loss lose
+    // digits.
+    template <class Move> Vec<Bits<T>> lost(Index row, Move&& move, const T* dz, Vec<T> change) const {
+        const Answer<T> answer = base_.answer(row);
+        Vec<Bits<T>> lost = loses_digits<T>(splat(base_.loss(row)), change);
+        for (Index k = 0; k < answer.classes; ++k) {
+            lost |= loses_digits<T>(base_.at_unit(base_.net.depth - 1, row, k).a, move(k)) |
+                    loses_digits<T>(splat(answer.z[k]), load(dz + k * lanes<T>));
+        }
+        return lost;
+    }
+
     const BasePoints<T>& base_;
     const bool smooth_;
 };

@@ -50,12 +50,6 @@ template <class T> struct Results {
     unsigned char* obstacles; // (outputs): what any of the unit's moves meets is added
 };
 
-template <class T> T greatest_size(const T* x, Index n) {
-    Vec<T> sizes{};
-    for_each_vector<T>(n, [&](Index i, Index count) { sizes = max<T>(absolute<T>(load(x + i, count)), sizes); });
-    return greatest<T>(sizes);
-}
-
 // Adds an obstacle to those of the units whose lane of the mask is set.
 template <class T> void record(unsigned char* obstacles, Index units, unsigned char what, Vec<Bits<T>> mask) {
     if (any<T>(mask)) {

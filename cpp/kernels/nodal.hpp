@@ -52,6 +52,7 @@ template <class T, class Effects> class Nodal {
     struct Fits {
         Index unfit, kinks; // units
         bool fifth;         // whether any has a c5
+        bool tame;          // whether the fifth powers of the inputs are finite
     };
 
     // The polynomials c1 x + c3 x^3 + c5 x^5 of a layer's units for one row, each (padded outputs).
@@ -76,7 +77,7 @@ template <class T, class Effects> class Nodal {
 
         T widest = greatest_size(base_.input(l, row), layer.inputs);
         widest = layer.bias && widest < 1 ? T(1) : widest;
-        constexpr T extreme = sizeof(T) == 8 ? T(1e30) : even ? T(1e6) : T(1e7); // its fifth or sixth power is finite
+        constexpr T extreme = sizeof(T) == 8 ? T(1e30) : T(1e6); // its sixth power is finite
         if (!(widest < extreme && 1 / widest < extreme)) {
             return fit_none(p, widest > 0);
         }
@@ -92,7 +93,8 @@ template <class T, class Effects> class Nodal {
             accumulator_.effects().evaluate(l, row, moves + node, count, wanted, results, work);
         };
         evaluate(0, 3, {UnitMask::all});
-        const T tolerance = greatest_size(effects.data(), stride) * 100 * rounding;
+        const T greatest = greatest_size(effects.data(), stride);
+        const T tolerance = __builtin_isfinite(greatest) ? greatest * 100 * rounding : T(0);
         if (fit_third(p, effects.data(), tolerance, obstacles.data()) > 0) {
             evaluate(3, 1, {UnitMask::some, p.unfit});
             fit_fifth(p, effects.data(), tolerance);
@@ -109,7 +111,7 @@ template <class T, class Effects> class Nodal {
         std::memset(p.c3, 0, static_cast<std::size_t>(p.stride) * sizeof(T));
         std::memset(p.c5, 0, static_cast<std::size_t>(p.stride) * sizeof(T));
         std::memset(p.unfit, any_moves, static_cast<std::size_t>(p.outputs));
-        return {any_moves ? p.outputs : 0, 0, false};
+        return {any_moves ? p.outputs : 0, 0, false, !any_moves};
     }
 
     // The polynomials of third degree through two nodes, checked at a third. Returns the number of unfit units that met
@@ -156,7 +158,7 @@ template <class T, class Effects> class Nodal {
     // Makes the units that met obstacles unfit, and the unfit units' polynomials 0. The obstacles are added to the
     // worker's.
     static Fits conclude(const Polynomials& p, const unsigned char* obstacles, unsigned char* of_worker) {
-        Fits result{};
+        Fits result{0, 0, false, true};
         for (Index j = 0; j < p.outputs; ++j) {
             of_worker[j] |= obstacles[j];
             result.kinks += (obstacles[j] & obstacle::kink) != 0;
@@ -175,8 +177,8 @@ template <class T, class Effects> class Nodal {
         const T once = accumulator_.scale() / lowest(widest), square = 1 / (widest * widest);
         for (Index j = 0; j < p.stride; j += lanes<T>) {
             store(p.c1 + j, load(p.c1 + j) * once);
-            store(p.c3 + j, load(p.c3 + j) * (once * square));
-            store(p.c5 + j, load(p.c5 + j) * (once * square * square));
+            store(p.c3 + j, load(p.c3 + j) * once * square);
+            store(p.c5 + j, load(p.c5 + j) * once * square * square);
         }
     }
 
@@ -192,16 +194,17 @@ template <class T, class Effects> class Nodal {
             for (; task >= (net_.layers[l].inputs + group - 1) / group; --l) {
                 task -= (net_.layers[l].inputs + group - 1) / group;
             }
-            bool fifth = false;
+            bool fifth = false, tame = true;
             for (Index row = 0; row < rows; ++row) {
                 fifth |= fits_[l * rows + row].fifth;
+                tame &= fits_[l * rows + row].tame;
             }
-            add_group(l, task, rows, fifth, accumulate, gradient[l]);
+            add_group(l, task, rows, fifth, tame, accumulate, gradient[l]);
         });
     }
 
     // One group of rows of a layer's weight gradient, and with the first the bias gradient.
-    void add_group(Index l, Index group, Index rows, bool fifth, bool accumulate,
+    void add_group(Index l, Index group, Index rows, bool fifth, bool tame, bool accumulate,
                    const LayerGradient<T>& gradient) const {
         const Layer<T>& layer = net_.layers[l];
         const Index stride = padded<T>(layer.outputs), first = group * NonZeros<T>::group;
@@ -211,7 +214,7 @@ template <class T, class Effects> class Nodal {
         }
         T* to = gradient.weight + first * layer.outputs;
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
-        if (l == 0 && base_.inputs.sparse) {
+        if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
                 multiply_transposed_nonzeros(base_.input(0, 0), layer.inputs, base_.inputs.nonzeros, rows, group, to,
                                              layer.outputs, accumulate, [=](Vec<T> total, T x, Index row, Index j) {
@@ -229,8 +232,9 @@ template <class T, class Effects> class Nodal {
             const Matrix<T> x = submatrix(base_.input_rows(l, rows), 0, rows, first, inputs);
             const Array<T> power(powers * size);
             for (Index row = 0; row < rows; ++row) {
+                const bool has_powers = fits_[l * rows + row].tame; // otherwise its polynomials are 0
                 for (Index i = 0; i < inputs; ++i) {
-                    const T input = x.data[row * x.row_stride + i], square = input * input;
+                    const T input = has_powers ? x.data[row * x.row_stride + i] : T(0), square = input * input;
                     T value = lowest(input);
                     for (Index p = 0; p < powers; ++p, value *= square) {
                         power[p * size + row * inputs + i] = value;

@@ -19,7 +19,7 @@ template <class T> class StageDifferences {
   public:
     // After a pass of `base` over rows with these targets, which has kept its points; `finite`: whether its loss is.
     StageDifferences(const StagePass<T>& base, const Targets<T>& targets, double h, bool finite)
-        : base_(base), net_(base.net()), targets_(targets), h_(static_cast<T>(h)), finite_(finite),
+        : base_(base), net_(base.net()), targets_(targets), h_(static_cast<T>(h)), finite_(finite), far_(base.is_far()),
           rows_between_checks_(1 + static_cast<Index>(1e6 / multiply_adds(net_))), filters_(net_.depth),
           inputs_(net_.depth), passages_(net_.depth), answers_(base.rows()), all_(most_units(net_)),
           ones_(most_units(net_)), works_(base.workers()) {
@@ -239,7 +239,15 @@ template <class T> class StageDifferences {
         const bool masked = next < last && net_.stages[next].kind == StageKind::dropout;
         const T* const mask = masked ? base_.kept(next) + row * base_.stride(next) : ones_.data();
         next += masked;
-        with_activation_difference(base_, s, row, mask, work.kinks, f);
+        if (!far_) {
+            return with_activation_difference(base_, s, row, mask, work.kinks, f);
+        }
+        const PointRow<T> points = base_.points(s, row);
+        with_activation_difference(base_, s, row, mask, work.kinks, [&](auto&& map) {
+            f([&](Index unit, Vec<T> move) {
+                return unless_lost<T>(loses_digits<T>(points[unit].a, move), map(unit, move));
+            });
+        });
     }
 
     Units units_of(UnitRange range) const { return {all_.data() + range.first, range.count}; }
@@ -293,7 +301,7 @@ template <class T> class StageDifferences {
         carry(normed, end + 1, reached, work, f);
     }
 
-    // The changes of row i's loss by the moves of all answers, in work.from.
+    // The changes of row i's loss by the moves of all answers, in work.from; NaN where moves lose digits.
     Vec<T> differ_loss(Index i, Work& work) const {
         const Answer<T>& answer = answers_[i];
         const Target<T> target = target_of(targets_, i, base_.classes());
@@ -306,7 +314,14 @@ template <class T> class StageDifferences {
                 work.kinks |= changes_side<T>(splat(answer.y[k] - target(k)), load(moves + k * lanes<T>));
             }
         }
-        return change;
+        if (!far_) {
+            return change;
+        }
+        Vec<Bits<T>> lost = loses_digits<T>(splat(base_.row_loss(i)), change);
+        for (Index k = 0; k < base_.classes(); ++k) {
+            lost |= loses_digits<T>(splat(answer.z[k]), load(work.from + k * lanes<T>));
+        }
+        return unless_lost<T>(lost, change);
     }
 
     // A checkpoint, which reads a clock, after every million multiply-adds or so.
@@ -393,6 +408,7 @@ template <class T> class StageDifferences {
     const Targets<T> targets_;
     const T h_;
     const bool finite_;
+    const bool far_; // whether any loss or pre-activation is so far from 0 that moves may lose digits
     const Index rows_between_checks_;
     FixedList<Array<T>> filters_;       // of each convolution, (elements of a patch, filters)
     FixedList<ColumnInputs<T>> inputs_; // of each stage

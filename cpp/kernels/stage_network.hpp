@@ -1,6 +1,7 @@
 // Networks of stages: forward pass, loss, backprop, the loop of finite differences, and training.
 #pragma once
 
+#include "kernels/lost_entries.hpp"
 #include "kernels/stage_backward.hpp"
 #include "kernels/stage_nodal.hpp"
 #include "kernels/training_run.hpp"
@@ -187,6 +188,31 @@ void stage_loop(const StageNetwork<T>& net, const Batch<T>& batch, double h, con
     });
 }
 
+// A network whose dropouts draw the masks of the pass before, if that has counted itself.
+template <class T> class UncountedStages {
+  public:
+    UncountedStages(const StageNetwork<T>& original, bool counted)
+        : stages_(original.depth), random_(3 * original.depth), net(original) {
+        for (Index s = 0; s < net.depth; ++s) {
+            Stage<T>& stage = stages_.add(original.stages[s]);
+            if (stage.kind == StageKind::dropout) {
+                std::uint64_t* const own = random_.data() + 3 * s;
+                std::memcpy(own, stage.random, 3 * sizeof *own);
+                own[2] -= counted;
+                stage.random = own;
+            }
+        }
+        net.stages = &stages_[0];
+    }
+
+  private:
+    FixedList<Stage<T>> stages_;
+    const Array<std::uint64_t> random_; // (stages, 3)
+
+  public:
+    StageNetwork<T> net;
+};
+
 // The loss in training and its gradient by exact differences; `nodal` where that knows a stage's moves, if it is asked
 // for. `counts`: whether the pass changes the state of its stages. `kinks`, false before, may be null.
 template <class T>
@@ -208,6 +234,21 @@ void stage_differences(const StageNetwork<T>& net, const Batch<T>& batch, double
         }
     }
     diagnostics.evaluations = differences.evaluations();
+    if (mean - mean == 0) {
+        const Batch<T> rows{batch.x, batch.rows, batch.targets}; // which the source has filled
+        replace_lost_entries<T>(
+            [&](auto&& f) {
+                for (Index s = 0; s < net.depth; ++s) {
+                    const Index columns = columns_of(net.stages[s]);
+                    f(gradient[s].weight, columns * weights_of_column(net.stages[s]));
+                    f(gradient[s].bias, net.stages[s].bias ? columns : 0);
+                }
+            },
+            [&](const std::int64_t* entries, Index count, T* values) {
+                const UncountedStages<T> uncounted(net, counts);
+                stage_loop(uncounted.net, rows, static_cast<double>(static_cast<T>(h)), entries, count, values);
+            });
+    }
 }
 
 // Copies what training passes change from one network's stages to those of another.

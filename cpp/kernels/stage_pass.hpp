@@ -161,6 +161,21 @@ template <class T> class StagePass {
         return sum_of(losses_.data(), count_) / static_cast<double>(count_);
     }
 
+    // Whether any loss, unit or pre-activation is so far from 0 that moves may lose digits.
+    bool is_far() const {
+        T most = greatest_size(losses_.data(), count_);
+        for (Index s = 0; s < net_.depth; ++s) {
+            const Stage<T>& stage = net_.stages[s];
+            for (Index i = 0; i < count_ && (stage.kind == StageKind::activation || s == net_.depth - 1); ++i) {
+                const T* const a = stage.kind == StageKind::activation ? points(s, i).first : answer(i).z;
+                const T size = greatest_size(a, stage.outputs);
+                most = size > most ? size : most;
+            }
+        }
+        return !(most <= far_from_zero<T>);
+    }
+    T row_loss(Index row) const { return losses_[row]; }
+
     double penalty() const {
         double total = 0;
         for (Index s = 0; s < net_.depth && net_.weight_decay != 0; ++s) {

@@ -15,7 +15,7 @@ template <class T> void train(const Network<T>& net, const Training<T>& training
     for (Index l = 0, k = 0; l < net.depth; ++l) {
         T* const weight = run.gradient(k++);
         gradient[l] = {weight, net.layers[l].bias ? run.gradient(k++) : nullptr};
-        kinked_views[l] = kinked.add(net.layers[l].outputs).data();
+        kinked_views[l] = kinked.add(net.layers[l].outputs).zeroed();
     }
     const auto differences = training.gradient == GradientKind::nodal ? nodal<T> : incremental<T>;
     run.run([&](const Batch<T>& batch, auto&& finish) {

@@ -250,7 +250,7 @@ def test_specs(spec, error, message):
 @pytest.mark.parametrize("spec", UNREADABLE)
 def test_unreadable_specs(spec):
     for call in NETWORK_CALLS.values():
-        assert_raises(lambda call=call: call(spec, X, LABELS), (TypeError, RuntimeError), "")
+        assert_raises(lambda call=call: call(spec, X, LABELS), TypeError, "")
 
 
 @pytest.mark.parametrize(("entries", "error", "message"), ENTRY_LISTS, ids=map(message_of, ENTRY_LISTS))
@@ -319,7 +319,7 @@ def test_nothing_crashes_whatever_comes(core):
             try:
                 call(*arguments)
                 answered += 1
-            except (TypeError, ValueError, AttributeError, RuntimeError):
+            except (TypeError, ValueError, AttributeError):
                 pass
     assert answered >= 20  # some of it made sense
     assert tried > len(things) ** 3

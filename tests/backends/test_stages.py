@@ -228,11 +228,11 @@ def kinked_networks(rng):
 def test_moves_behind_two_norms_short_and_long(stages, name, h):
     """Moves that leave every unit on its side, some that do not, and most that do not: as plain differences."""
     rng = np.random.default_rng(3)
-    spec = StageSpec(kinked_networks(rng)[name])
+    spec = NetworkSpec(kinked_networks(rng)[name])
     x, t = batch(rng, 20, rows=20)
     entries = np.arange(0, 20 * spec.stages[0].outputs, 3)
-    found, *_ = stages.stage_differences(spec, x, t, h, nodal=True)
-    loop = stages.stage_loop(spec, x, t, h, entries)
+    found, _ = differences(stages, spec, x, t, h)
+    loop = stages.loop(spec, x, t, h, entries)
     assert np.abs(found[0].ravel()[entries] - loop).max() < 2e-15 / h + 1e-12
 
 
@@ -241,9 +241,9 @@ def test_kinks_behind_two_norms_are_told(stages, h):
     """Which parameters take a unit behind the second batch normalisation to its other side."""
     rng = np.random.default_rng(4)
     first, norm, second, last = affine(rng, 20, 4), batch_norm(rng, 4), affine(rng, 4, 6), batch_norm(rng, 6)
-    spec = StageSpec((first, norm, activation(4), second, last, activation(6, Activation.RELU), affine(rng, 6, 3)))
+    spec = NetworkSpec((first, norm, activation(4), second, last, activation(6, Activation.RELU), affine(rng, 6, 3)))
     x, t = batch(rng, 20, rows=30)
-    *_, kinks = stages.stage_differences(spec, x, t, h, nodal=False)
+    kinks = stages.incremental(spec, x, t, h)[1].kinked
 
     def normed(stage, a):
         return stage.weight * (a - a.mean(axis=0)) / np.sqrt(a.var(axis=0) + 1e-6) + stage.bias

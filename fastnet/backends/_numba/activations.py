@@ -25,6 +25,25 @@ def small_move(dtype: npt.DTypeLike) -> float:
     return 0.02 if dtype == np.float32 else 5e-4
 
 
+FAR_FROM_ZERO = 512.0  # Moves from closer to 0 lose no more digits than a plain evaluation does.
+
+
+@jit(inline=True)
+def loses_digits(a: float, d: float) -> bool:
+    # Whether a plain evaluation may keep more digits of a sum: a move d takes `a`, far from 0, back so near to 0 that
+    # what is left of a + d has the rounding of a.
+    return abs(a) > FAR_FROM_ZERO and 64 * abs(a + d) < abs(a)
+
+
+@jit(inline=True)
+def any_far(values: FloatArray) -> bool:
+    # Whether moves from any of the values may lose digits.
+    far = 0
+    for i in range(values.size):
+        far |= 0 if abs(values[i]) <= FAR_FROM_ZERO else 1
+    return far != 0
+
+
 @jit(inline=True, python=True)
 def has_kink(kind: int, constant: float) -> bool:
     # Whether the derivative jumps at 0.

@@ -33,6 +33,7 @@ class Chunk(NamedTuple):
     y: FloatArray  # (rows, classes): the answer
     likeliest: IntArray  # (rows,): the class with the greatest answer
     losses: FloatArray  # (rows,)
+    far: npt.NDArray[np.uint8]  # (rows,): whether moves from the row's pre-activations or its loss may lose digits
     met: npt.NDArray[np.uint8]  # (rows, units): what moves of each unit met, as bits: `moves.KINK`, `moves.FAR`
     counts: IntArray  # (rows, depth): moves of each pair
     moves: FloatArray  # (rows, places): the moves
@@ -58,6 +59,7 @@ def allocate(rows: int, spec: NetworkSpec, layout: Layout) -> dict[str, Any]:
         "y": np.empty((rows, spec.classes)),
         "likeliest": np.empty(rows, np.int64),
         "losses": np.empty(rows, spec.dtype),
+        "far": np.empty(rows, np.uint8),
         "met": np.empty((rows, layout.units), np.uint8),
         "counts": np.empty((rows, len(layout.layers)), np.int64),
         "moves": np.empty((rows, layout.places)),
@@ -127,3 +129,5 @@ def forward(begin: int, end: int, net: Net, chunk: Chunk) -> None:
             chunk.losses[row] = losses.sum_losses(
                 net.loss, net.loss_constant, chunk.y[one], chunk.labels[:0], chunk.targets[one]
             )
+        far = activations.any_far(chunk.a[row]) or activations.any_far(chunk.losses[one])
+        chunk.far[row] = 1 if far else 0

@@ -20,6 +20,7 @@ from fastnet.backends._numba import base_point, distinct_moves, moves, network, 
 from fastnet.backends._numba.base_point import Chunk
 from fastnet.backends._numba.elementary import LANES
 from fastnet.backends._numba.jit import plain
+from fastnet.backends._numba.loop import loop
 from fastnet.backends._numba.moves import Table
 from fastnet.backends._numba.network import GROUP, NODES
 from fastnet.backends._numba.polynomials import Fits
@@ -45,6 +46,7 @@ class _Differences:
 
     def __init__(self, spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray, h: float, nodes: bool) -> None:
         self.spec, self.x, self.depth, self.nodes = spec, plain(x), len(spec.weights), nodes
+        self.t, self.h = t, h
         self.labels, self.targets = base_point.labels_and_targets(t)
         self.layout, self.net = network.layout(spec), network.describe(spec, h, len(x))
         # A row keeps a move and two numbers for each place, eight values for each unit, and the effects of its nodes.
@@ -57,7 +59,7 @@ class _Differences:
     def gradient(self) -> tuple[list[FloatArray], Diagnostics]:
         """Add up the chunks, then the penalty."""
         spec, layers = self.spec, self.layout.layers
-        kinked, losses = np.zeros(self.layout.units, bool), 0.0
+        kinked, losses, far = np.zeros(self.layout.units, bool), 0.0, False
         for first in range(0, len(self.x), self.rows):
             chunk = self._chunk(first)
             if self.nodes:
@@ -65,6 +67,7 @@ class _Differences:
             else:
                 self._add_incremental(chunk)
             losses += float(chunk.losses.sum(dtype=np.float64))
+            far |= bool(chunk.far.any())
             if not np.isfinite(chunk.losses).all():  # The difference of two such losses is not finite either.
                 self.net.gradient[:] = np.nan
                 break
@@ -76,6 +79,9 @@ class _Differences:
             at += parameter.size
             if parameter.ndim == 2:
                 gradients[-1] = _numpy.with_decay(spec, gradients[-1], parameter)
+        if far and np.isfinite(losses):
+            h = float(spec.dtype.type(self.h))
+            gradients = _numpy.replace_lost(gradients, lambda lost: loop(spec, self.x, self.t, h, lost))
         return gradients, Diagnostics(
             losses / len(self.x) + _numpy.penalty(spec),
             self.evaluations,

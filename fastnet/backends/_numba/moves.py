@@ -43,7 +43,7 @@ class Table(NamedTuple):
     elements: IntArray  # (pairs + 1,): how many elements come before each pair's
     element_met: IntArray  # (elements * LANES,): what the moves of each unit met, as bits
     begins: IntArray  # (pairs,): where the pair's effects begin in `odd`: (moves, units), moves to skip included
-    odd: FloatArray  # the effects ψ(d) - ψ(-d)
+    odd: FloatArray  # the effects ψ(d) - ψ(-d); NaN where a move loses digits
 
 
 class _Work(NamedTuple):
@@ -53,6 +53,7 @@ class _Work(NamedTuple):
     dz: FloatArray  # (classes, LANES): what they do to the last layer
     soft: FloatArray  # (classes + 2, LANES): scratch of `losses.loss_differences`
     change: FloatArray  # (LANES,): what they do to the loss
+    lost: FloatArray  # (LANES,): NaN where a move loses digits, and 0 elsewhere
     coefficients: FloatArray  # (10, LANES): of `series`
     a: FloatArray  # (classes * LANES,): `Chunk.a` of the last layer, each unit's in every lane
     s: FloatArray  # likewise
@@ -61,6 +62,7 @@ class _Work(NamedTuple):
     rows: FloatArray  # (2, ROWS * widest): differences in a deep network, in its dtype
     source: IntArray  # (ROWS,): the element of d that each row comes from
     row_met: IntArray  # (ROWS,): what each row met, as bits
+    lost_rows: FloatArray  # (ROWS,): NaN where a move loses digits, and 0 elsewhere
 
 
 @jit(inline=True)
@@ -78,6 +80,13 @@ def _bits(net: Net, kind: int, constant: float) -> tuple[int, int, int]:
     kink = KINK if activations.has_kink(kind, constant) else 0
     near = FAR if (kink and net.smooth) or activations.has_seam(kind, constant) else 0
     return kink, near, FAR if activations.is_smooth(kind) else 0
+
+
+@jit(inline=True)
+def _mark_lost(a: float, moves: FloatArray, effects: FloatArray) -> None:
+    # Makes NaN of the effects, where moves from a lose digits.
+    for i in range(moves.size):
+        effects[i] = np.nan if activations.loses_digits(a, moves[i]) else effects[i]
 
 
 @jit(inline=True)
@@ -111,15 +120,20 @@ def _finish(net: Net, chunk: Chunk, row: int, kind: int, answer: Answer, met: In
     # work.dz (classes, LANES), moves of the last layer's pre-activations -> work.change (LANES,) of the loss. Adds to
     # met (LANES,). `kind` is the activation that is still to be applied.
     dz, classes = work.dz, chunk.y.shape[1]
+    far, lost = chunk.far[row] != 0, work.lost
+    lost[:] = 0
+    if far:
+        for k in range(classes):
+            _mark_lost(chunk.a[row, net.layers[-1].units + k], dz[k], lost)
     if kind != Activation.IDENTITY:
         constant = net.layers[-1].constant
-        kink, near, far = _bits(net, kind, constant)
+        kink, near, long = _bits(net, kind, constant)
         for k in range(classes):
             move, a = dz[k], chunk.a[row, net.layers[-1].units + k]
             for i in range(LANES):
                 # Rounded as `a` was, so that a move which takes the unit back to 0 takes it to exactly 0.
                 move[i] = net.theta.dtype.type(move[i])
-                met[i] |= _obstacles(kink, near, far, a, move[i])
+                met[i] |= _obstacles(kink, near, long, a, move[i])
         flat = dz.reshape((1, classes * LANES))
         activations.differ(kind, constant, activations.ANY_MOVE, work.a, work.s, work.c, flat)
     # For softmax 1 is far, for a logarithm a quarter of its argument. The squared error is a polynomial.
@@ -131,6 +145,12 @@ def _finish(net: Net, chunk: Chunk, row: int, kind: int, answer: Answer, met: In
             for i in range(LANES):
                 met[i] |= FAR if abs(move[i]) > limit else 0
     losses.loss_differences(net.output, net.loss, net.loss_constant, answer, dz, work.soft, work.change)
+    if far:
+        for k in range(classes):
+            _mark_lost(answer.z[k], dz[k], lost)
+        _mark_lost(float(chunk.losses[row]), work.change, lost)
+        for i in range(LANES):
+            work.change[i] += lost[i]
     if net.loss != Loss.CROSS_ENTROPY and net.loss != Loss.MEAN_SQUARED_ERROR:
         _meet_loss(net, answer, work.soft if net.output == Output.SOFTMAX else dz, met)
 
@@ -179,7 +199,7 @@ def _evaluate_deep(
                 move = d[v, i]
                 for m in range(width):
                     to_row[m] = move * weight[m]
-                work.source[count], work.row_met[count] = v * LANES + i, 0
+                work.source[count], work.row_met[count], work.lost_rows[count] = v * LANES + i, 0, 0.0
                 count += 1
     for q in range(number + 1, depth - 1):
         _differ_rows(net, chunk, row, q, now[: count * width].reshape((count, width)), work)
@@ -200,7 +220,8 @@ def _evaluate_deep(
         _finish(net, chunk, row, net.layers[-1].kind, answer, met, work)
         for i in range(lanes):
             v, unit = work.source[first + i] // LANES, work.source[first + i] % LANES
-            odd[v // 2 * layer.padded + j + unit] += work.change[i] if v % 2 == 0 else -work.change[i]
+            change = work.change[i] + work.lost_rows[first + i]
+            odd[v // 2 * layer.padded + j + unit] += change if v % 2 == 0 else -change
             work.met[unit] |= met[i]
 
 
@@ -222,6 +243,11 @@ def _differ_rows(net: Net, chunk: Chunk, row: int, number: int, d: FloatArray, w
             for m in range(width):
                 met |= _obstacles(kink, near, far, a[m], from_[m])
             work.row_met[r] |= met
+    for r in range(len(d) if long and chunk.far[row] else 0):
+        lost, from_ = 0, d[r]
+        for m in range(width):
+            lost |= 1 if activations.loses_digits(a[m], from_[m]) else 0
+        work.lost_rows[r] += np.nan if lost else 0.0
     activations.differ(kind, layer.constant, not long, a, s, c, d)
 
 
@@ -236,6 +262,7 @@ def evaluate(begin: int, end: int, net: Net, chunk: Chunk, table: Table) -> None
         dz=np.empty((classes, LANES)),
         soft=np.empty((classes + 2, LANES)),
         change=np.empty(LANES),
+        lost=np.empty(LANES),
         coefficients=np.empty((10, LANES)),
         a=np.empty(classes * LANES),
         s=np.empty(classes * LANES),
@@ -244,6 +271,7 @@ def evaluate(begin: int, end: int, net: Net, chunk: Chunk, table: Table) -> None
         rows=np.empty((2, deep_rows), net.theta.dtype),
         source=np.empty(ROWS, np.int64),
         row_met=np.empty(ROWS, np.int64),
+        lost_rows=np.empty(ROWS),
     )
     first_element = table.elements[table.begin]
     pair, row_of_places = int(np.searchsorted(table.elements, first_element + begin, side="right")) - 1, -1
@@ -324,6 +352,10 @@ def _evaluate_element(
                 above[i] = move
                 below[i] = -move
         activations.differ(kind, layer.constant, small, a, s, c, d)
+        for v in range(count if chunk.far[row] and not small else 0):
+            for i in range(LANES):
+                d[2 * v, i] = np.nan if activations.loses_digits(a[i], moves[first + v]) else d[2 * v, i]
+                d[2 * v + 1, i] = np.nan if activations.loses_digits(a[i], -moves[first + v]) else d[2 * v + 1, i]
         to = odd[first * layer.padded :]
         if number < depth - 2:
             if wanted.size > 0:  # Differences of 0 go no further.

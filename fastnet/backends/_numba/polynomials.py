@@ -31,6 +31,7 @@ class Fits(NamedTuple):
     terms: FloatArray  # (rows, 3, units): c1, c3, c5; all 0 for a unit without polynomial
     missed: npt.NDArray[np.uint8]  # (rows, units): whether the unit has no polynomial
     refits: IntArray  # (rows, depth): how many units of each layer need a third node, and have c5
+    extreme: npt.NDArray[np.uint8]  # (rows, depth): whether powers of a layer's inputs may not be finite
 
 
 def allocate(rows: int, layout: Layout) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def allocate(rows: int, layout: Layout) -> dict[str, Any]:
         "terms": np.empty((rows, 3, layout.units)),
         "missed": np.empty((rows, layout.units), np.uint8),
         "refits": np.empty((rows, len(layout.layers)), np.int64),
+        "extreme": np.empty((rows, len(layout.layers)), np.uint8),
     }
 
 
@@ -70,11 +72,12 @@ def set_nodes(begin: int, end: int, net: Net, chunk: Chunk) -> None:
 
 @jit(inline=True)
 def _tolerance(net: Net, odd: FloatArray) -> float:
-    # odd (units,), the effects of the furthest node -> the error at a node that is allowed.
+    # odd (units,), the effects of the furthest node -> the error at a node that is allowed. NaN, of a move that loses
+    # digits, does not count.
     greatest = 0.0
     for value in odd:
-        greatest = max(greatest, abs(value))
-    return greatest * 100 * float(np.finfo(net.theta.dtype).eps)
+        greatest = abs(value) if abs(value) > greatest else greatest
+    return greatest * 100 * float(np.finfo(net.theta.dtype).eps) if greatest < np.inf else 0.0
 
 
 @jit()
@@ -86,6 +89,7 @@ def fit(begin: int, end: int, net: Net, chunk: Chunk, table: Table, fits: Fits) 
         row, number = pair // len(net.layers), pair % len(net.layers)
         outputs, padded, units = net.layers[number].outputs, net.layers[number].padded, net.layers[number].units
         fits.refits[row, number] = 0
+        fits.extreme[row, number] = chunk.counts[row, number] == 0
         if chunk.counts[row, number] == 0:
             fits.terms[row, :, units : units + padded] = 0
             fits.missed[row, units : units + outputs] = 1 if _widest(net, chunk, row, number) > 0 else 0
@@ -174,6 +178,8 @@ def add(begin: int, end: int, net: Net, chunk: Chunk, fits: Fits) -> None:
         last = min(end - layer.places, inputs + (1 if layer.end > layer.biases else 0))
         gradient = net.gradient[layer.weights : layer.end]
         for row in range(len(chunk.x) if first < last else 0):
+            if fits.extreme[row, number]:
+                continue  # all its polynomials are 0
             x, count = inputs_of(net, chunk, row, number), 0
             for i in range(first, min(last, inputs)):
                 which[count], values[count] = i, x[i]

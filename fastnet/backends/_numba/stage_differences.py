@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends import _numpy
 from fastnet.backends._numba import activations, columns, products, stage_pass, threads, windows
 from fastnet.backends._numba.affine import affine
 from fastnet.backends._numba.base_point import labels_and_targets
@@ -218,6 +219,7 @@ class Differences:
         last = stage_pass.last_units(work, spec)
         y = stage_pass.answer(work, spec)
         labels, targets = labels_and_targets(t)
+        row_losses = _numpy.row_losses(spec, last, _numpy.target_rows(t, last))
         self.base = Base(
             a=a,
             s=s,
@@ -231,6 +233,8 @@ class Differences:
             labels=labels,
             targets=targets,
             h=self.h,
+            losses=row_losses.astype(np.float64),
+            far=int(not all((np.abs(v) <= activations.FAR_FROM_ZERO).all() for v in (a, last, row_losses))),
             widest=max(self._column_units(0), spec.classes, *map(self._widest, range(1, len(spec.stages)))),
         )
 

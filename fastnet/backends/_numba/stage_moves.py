@@ -35,6 +35,8 @@ class Base(NamedTuple):
     targets: FloatArray  # (rows, classes), or (rows, 0) where all targets are labels
     h: float
     widest: int  # the most units that moves are of
+    losses: FloatArray  # (rows,)
+    far: int  # whether moves from any pre-activation, answer or loss may lose digits
 
 
 class Work(NamedTuple):
@@ -120,6 +122,9 @@ def _through_activation(at: Pass, base: Base, number: int, first: int, moves: Fl
             crossed |= 1 if (a[i] > 0) != (a[i] + moves[i] > 0) else 0
     s, c = base.s[begin : begin + moves.size], base.c[begin : begin + moves.size]
     flat = moves.reshape((1, moves.size))
+    if base.far:
+        for i in range(moves.size):
+            moves[i] = np.nan if activations.loses_digits(a[i], moves[i]) else moves[i]
     activations.differ(stage.activation, stage.constant, activations.ANY_MOVE, a, s, c, flat)
     return crossed != 0
 
@@ -196,6 +201,13 @@ def change_losses(base: Base, row: int, work: Work) -> None:
     losses.loss_differences(
         base.output, base.loss, base.loss_constant, of_row, work.answers[row], work.soft, work.change
     )
+    for k in range(base.y.shape[1] if base.far else 0):
+        for lane in range(LANES):
+            if activations.loses_digits(of_row.z[k], work.answers[row, k, lane]):
+                work.change[lane] = np.nan
+    for lane in range(LANES if base.far else 0):
+        if activations.loses_digits(base.losses[row], work.change[lane]):
+            work.change[lane] = np.nan
     if base.loss == Loss.ABSOLUTE_ERROR:
         for k in range(base.y.shape[1]):
             error = of_row.y[k] - losses.target_of(of_row, k)

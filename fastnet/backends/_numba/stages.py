@@ -142,6 +142,8 @@ def _differences(
     base = loss(spec, x, t, training=True, counts=False)
     found = Differences(spec, training_pass(spec, x.astype(np.float64), slopes=False), t, h)
     gradients, kinks = found.run(nodal)
+    gradients = _numpy.stages.with_decays(spec, gradients)
+    if np.isfinite(base):
+        gradients = _numpy.replace_lost(gradients, lambda lost: loop(spec, x, t, found.h, lost))
     met_kinks = sum(int(k.sum()) for k in kinks)
-    diagnostics = Diagnostics(base, found.evaluations, found.fallbacks, met_kinks, tuple(kinks))
-    return _numpy.stages.with_decays(spec, gradients), diagnostics
+    return gradients, Diagnostics(base, found.evaluations, found.fallbacks, met_kinks, tuple(kinks))

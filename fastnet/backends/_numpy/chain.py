@@ -10,10 +10,13 @@ from fastnet.backends._numpy.functions import (
     activation_derivative,
     activation_difference,
     has_kink,
+    loses_digits,
     loss_derivative,
     loss_differences,
     mean_loss,
     quietly,
+    replace_lost,
+    row_losses,
     softmax,
     softmax_backward,
     softmax_difference,
@@ -115,6 +118,7 @@ def incremental(
         before.append(after[-1] @ weight if bias is None else after[-1] @ weight + bias)
         after.append(activation(kind, before[-1], constant))
     targets = target_rows(t, after[-1])
+    losses = row_losses(spec, after[-1], targets)
     kinked = [np.zeros(w.shape[1], dtype=bool) for w in spec.weights]
     evaluations = 0
 
@@ -123,9 +127,12 @@ def incremental(
         nonlocal evaluations
         evaluations += d.size
         moves, rows = len(d), d.ravel()
+        lost = np.zeros(len(rows), bool)
 
         def difference(at: int, a: FloatArray, da: FloatArray) -> FloatArray:
+            nonlocal lost
             kind = spec.layers[at].activation
+            lost |= loses_digits(a, da).reshape(len(rows), -1).any(axis=1)
             if has_kink(kind, spec.layers[at].constant):
                 kinked[layer][unit] |= ((a > 0) != (a + da > 0)).any()
             return activation_difference(kind, a, da, spec.layers[at].constant)
@@ -144,7 +151,9 @@ def incremental(
             soft = spec.output == Output.SOFTMAX
             y, dy = (softmax(answers), softmax_difference(answers, dz)) if soft else (answers, dz)
             kinked[layer][unit] |= ((y - wanted > 0) != (y - wanted + dy > 0)).any()
-        return loss_differences(spec, answers, dz, wanted).reshape(moves, -1)
+        changes = loss_differences(spec, answers, dz, wanted)
+        lost |= loses_digits(answers, dz).any(axis=1) | loses_digits(np.tile(losses, moves), changes)
+        return np.where(lost, changes.dtype.type(np.nan), changes).reshape(moves, -1)
 
     gradients: list[FloatArray] = []
     moves = max(1, ROWS_AT_ONCE // len(x))
@@ -160,6 +169,8 @@ def incremental(
         if bias is not None:
             gradients.append(differences[-1])
     base = loss(spec, x, t)
+    if np.isfinite(base):
+        gradients = replace_lost(gradients, lambda lost: loop(spec, x, t, float(step), lost))
     if not np.isfinite(base):  # The difference of two such losses is not finite either.
         gradients = [np.full_like(g, np.nan) for g in gradients]
     return gradients, Diagnostics(base, evaluations, kinked=tuple(kinked))

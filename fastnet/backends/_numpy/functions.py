@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Activation, Loss, Output
 
 quietly = np.errstate(all="ignore")  # NaN and infinities are valid answers, as in the compiled kernels.
+
+FAR_FROM_ZERO = 512  # Moves from closer to 0 lose no more digits than a plain evaluation does.
 
 EPSILON = 1e-7  # Added inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss.
 
@@ -258,6 +262,39 @@ def target_rows(t: FloatArray | IntArray, y: FloatArray) -> FloatArray:
 
 
 @quietly
+def row_losses(spec: Answering, z: FloatArray, targets: FloatArray) -> FloatArray:
+    """Return the loss of each row of the last units z, shape (batch, classes)."""
+    y = softmax(z) if spec.output == Output.SOFTMAX else z
+    rows = (slice(i, i + 1) for i in range(len(z)))
+    return np.array([mean_loss(spec.loss, y[row], targets[row], spec.loss_constant) for row in rows])
+
+
+def loses_digits(a: FloatArray, d: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether a move `d` takes `a`, far from 0, back so near to 0 that what is left of a + d has the rounding of a.
+
+    A plain evaluation may keep more digits.
+    """
+    lost: npt.NDArray[np.bool_] = (np.abs(a) > FAR_FROM_ZERO) & (64 * np.abs(a + d) < np.abs(a))
+    return lost
+
+
+def replace_lost(
+    gradients: list[FloatArray], evaluate: Callable[[npt.NDArray[np.int64]], FloatArray]
+) -> list[FloatArray]:
+    """Replace the entries that exact differences leave open, by those of the loop, which is the definition.
+
+    They are not finite where a move loses digits, or where something on its way overflows, although the loss is finite.
+    `evaluate` takes flat indices into all of the arrays.
+    """
+    flat = np.concatenate([gradient.ravel() for gradient in gradients])
+    lost = np.flatnonzero(~np.isfinite(flat))
+    if not len(lost):
+        return gradients
+    flat[lost] = evaluate(lost)
+    ends = np.cumsum([gradient.size for gradient in gradients])[:-1]
+    return [part.reshape(gradient.shape) for part, gradient in zip(np.split(flat, ends), gradients, strict=True)]
+
+
 def mean_loss(kind: Loss, y: FloatArray, t: FloatArray | IntArray, constant: float = 0.0) -> float:
     """Return the loss of the answers y, shape (batch, classes), averaged over the batch; `constant` is the Huber δ."""
     if kind == Loss.CROSS_ENTROPY and t.ndim == 1:

@@ -18,6 +18,7 @@ from fastnet.backends._numpy.functions import (
     activation_derivative,
     activation_difference,
     has_kink,
+    loses_digits,
 )
 from fastnet.backends._numpy.windows import add_patches, elements, patches
 from fastnet.backends.spec import Stage, StageKind, Windows
@@ -106,7 +107,9 @@ class ActivationStep(Step):
         kind, constant = self.stage.activation, self.stage.constant
         a = np.broadcast_to(self.x[:, first : first + d.shape[-1]], d.shape)
         crosses = ((a > 0) != (a + d > 0)).any(axis=(1, 2))
-        return activation_difference(kind, a, d, constant), first, has_kink(kind, constant) & crosses
+        difference = activation_difference(kind, a, d, constant)
+        difference[loses_digits(a, d)] = np.nan
+        return difference, first, has_kink(kind, constant) & crosses
 
 
 class DropoutStep(Step):

@@ -8,10 +8,13 @@ import numpy.typing as npt
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends._numpy.chain import penalty, with_decay
 from fastnet.backends._numpy.functions import (
+    loses_digits,
     loss_derivative,
     loss_differences,
     mean_loss,
     quietly,
+    replace_lost,
+    row_losses,
     softmax,
     softmax_backward,
     softmax_difference,
@@ -161,6 +164,7 @@ def incremental(
     steps = run(spec, x, training=True)
     targets, size = target_rows(t, steps[-1].y), float(spec.dtype.type(h))
     gradients, kinks, evaluations = [], [], 0
+    losses = row_losses(spec, steps[-1].y, targets)
     widest = max(stage.outputs for stage in spec.stages)
     at_once = max(1, NUMBERS_AT_ONCE // (widest * len(x)))
 
@@ -178,7 +182,9 @@ def incremental(
             soft = spec.output == Output.SOFTMAX
             error, dy = (softmax(z) if soft else z) - wanted, softmax_difference(z, dz) if soft else dz
             kinked |= ((error > 0) != (error + dy > 0)).reshape(len(moves), -1).any(axis=1)
-        of_rows = loss_differences(spec, z, dz, wanted).reshape(len(moves), -1)
+        of_rows = loss_differences(spec, z, dz, wanted)
+        of_rows[loses_digits(z, dz).any(axis=1) | loses_digits(np.tile(losses, len(moves)), of_rows)] = np.nan
+        of_rows = of_rows.reshape(len(moves), -1)
         return of_rows.mean(axis=1, dtype=np.float64), kinked
 
     for number, step in enumerate(steps):
@@ -197,8 +203,11 @@ def incremental(
                 met[column, part] = kinked_above | kinked_below
         gradients += step.as_parameters(found)
         kinks += step.as_parameters(met)
+    gradients, base = with_decays(spec, gradients), _loss(spec, steps, t)
+    if np.isfinite(base):
+        gradients = replace_lost(gradients, lambda lost: loop(spec, x, t, size, lost))
     met_kinks = sum(int(k.sum()) for k in kinks)
-    return with_decays(spec, gradients), Diagnostics(_loss(spec, steps, t), evaluations, 0, met_kinks, tuple(kinks))
+    return gradients, Diagnostics(base, evaluations, 0, met_kinks, tuple(kinks))
 
 
 def spread(moves: FloatArray, first: int, units: int) -> FloatArray:

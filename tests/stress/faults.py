@@ -1,0 +1,260 @@
+"""The faults that `python -m tests.stress` tries: a function for each, which returns how many and what failed."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastnet
+import large_inputs
+from fastnet import backends
+
+Outcome = tuple[int, list[str]]
+
+
+class Part(NamedTuple):
+    run: Callable[[int], Outcome]
+    count: int  # how many are tried where nothing else is asked for
+
+
+def _network(dtype: str = "float64") -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    net = fastnet.TwoLayerNet(30, 20, 5, dtype=dtype, seed=0)
+    return net, rng.standard_normal((40, 30)).astype(dtype), rng.integers(0, 5, 40)
+
+
+def _bytes(answer: dict[str, Any]) -> bytes:
+    return b"".join(answer[name].tobytes() for name in sorted(answer))
+
+
+def large_numbers(count: int) -> Outcome:
+    """Inputs up to the largest numbers, on the backend in use."""
+    numbers = np.linspace(0, large_inputs.COUNT - 1, min(count, large_inputs.COUNT)).astype(int)
+    failures = [large_inputs.faults(backends.active(), int(number)) for number in numbers]
+    return len(numbers), [", ".join(found) for found in failures if found]
+
+
+def threads(count: int) -> Outcome:
+    """16 threads of mixed calls on one network and on their own give the bits of one thread."""
+    shared, x, t = _network()
+    calls: tuple[Callable[[Any], bytes], ...] = (
+        lambda net: net.predict(x).tobytes(),
+        lambda net: _bytes(net.gradient(x, t)),
+        lambda net: _bytes(net.numerical_gradient(x, t)),
+        lambda net: _bytes(net.numerical_gradient(x, t, algorithm="incremental")),
+    )
+    wanted = [call(shared) for call in calls]
+
+    def work(thread: int) -> list[str]:
+        own, order = _network()[0], random.Random(thread)
+        failures = []
+        for _ in range(count):
+            which = order.randrange(len(calls))
+            if calls[which](order.choice((shared, own))) != wanted[which]:
+                failures.append(f"call {which} in thread {thread} gave other bits")
+        return failures
+
+    with ThreadPoolExecutor(16) as pool:
+        return 16 * count, [failure for failures in pool.map(work, range(16)) for failure in failures]
+
+
+def _run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+FORKS = """
+import multiprocessing, sys, threading
+import numpy as np, fastnet
+net = fastnet.TwoLayerNet(30, 20, 5, seed=0)
+x, t = np.random.default_rng(0).standard_normal((400, 30)), np.arange(400) % 5
+def work(queue):
+    queue.put(net.numerical_gradient(x, t)["W1"].tobytes())
+if __name__ == "__main__":
+    wanted, stop = net.numerical_gradient(x, t)["W1"].tobytes(), threading.Event()
+    def busy():
+        while not stop.is_set():
+            net.numerical_gradient(x, t)
+    beside = threading.Thread(target=busy)
+    beside.start()
+    good, context = 0, multiprocessing.get_context(sys.argv[1])
+    for _ in range(int(sys.argv[2])):
+        queue = context.SimpleQueue()
+        child = context.Process(target=work, args=(queue,))
+        child.start()
+        child.join(60)
+        if child.is_alive():
+            child.kill()
+        elif child.exitcode == 0 and queue.get() == wanted:
+            good += 1
+    stop.set()
+    beside.join()
+    print(good)
+"""
+
+
+def forks(count: int) -> Outcome:
+    """Children of a process that is inside a kernel at that moment."""
+    failures: list[str] = []
+    methods = ("fork", "forkserver", "spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "forks.py"
+        program.write_text(FORKS)
+        for method in methods:
+            command = [sys.executable, str(program), method, str(count)]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=60 + 70 * count, check=False)
+            good = int(result.stdout.strip() or 0)
+            failures += [f"{method}: {result.stderr[-200:]}"] * (count - good)
+    return len(methods) * count, failures
+
+
+SAVE = """
+import sys, fastnet, numpy as np
+net = fastnet.TwoLayerNet(300, 100, 5, seed=0)
+k = 0
+print("ready", flush=True)
+while True:
+    k += 1
+    for array in net.params.values():
+        array[:] = k
+    net.save_params(sys.argv[1])
+"""
+
+
+def kills_while_saving(count: int) -> Outcome:
+    """SIGKILL while a file is written: it is the old one or the new one, whole."""
+    failures = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.npz"
+        fastnet.TwoLayerNet(300, 100, 5, seed=0).save_params(path)
+        for number in range(count):
+            child = subprocess.Popen([sys.executable, "-c", SAVE, str(path)], stdout=subprocess.PIPE, text=True)
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(random.Random(number).uniform(0, 0.1))
+            child.kill()
+            child.wait()
+            net = fastnet.TwoLayerNet(300, 100, 5, seed=1)
+            try:
+                net.load_params(path)
+            except Exception as error:
+                failures.append(f"kill {number}: {error!r}")
+                continue
+            if number and len({float(v) for array in net.params.values() for v in (array.min(), array.max())}) != 1:
+                failures.append(f"kill {number}: the file is neither the old one nor the new one")
+    return count, failures
+
+
+INTERRUPTED = """
+import sys, time, numpy as np, fastnet
+net = fastnet.TwoLayerNet(200, 100, 10, seed=0)
+x, t = np.random.default_rng(0).standard_normal((300, 200)), np.arange(300) % 10
+call = {
+    "loop": lambda: net.numerical_gradient(x, t, algorithm="loop"),
+    "incremental": lambda: net.numerical_gradient(x, t, algorithm="incremental"),
+    "nodal": lambda: [net.numerical_gradient(x, t) for _ in range(10**6)],
+    "hessian": lambda: [net.hessian_diagonal(x, t) for _ in range(10**6)],
+}[sys.argv[1]]
+net.numerical_gradient(x, t)
+before = {k: v.copy() for k, v in net.params.items()}
+print("ready", flush=True)
+try:
+    while True:
+        call()
+except KeyboardInterrupt:
+    came = time.time()
+assert all((net.params[k] == v).all() for k, v in before.items())
+assert np.isfinite(net.loss(x, t))
+print(came, flush=True)
+raise KeyboardInterrupt
+"""
+
+
+def interrupts(count: int) -> Outcome:
+    """Ctrl-C from another process within long calls: within 0.2 s, the parameters as they were, the next call right."""
+    failures = []
+    calls = ("loop", "incremental", "nodal", "hessian")
+    for number in range(count):
+        for call in calls:
+            command = [sys.executable, "-c", INTERRUPTED, call]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(random.Random(number).uniform(0.02, 0.3))
+            sent = time.time()
+            os.kill(child.pid, signal.SIGINT)
+            came = float(child.stdout.read().strip() or "inf")
+            if child.wait(60) != -signal.SIGINT or came - sent > 0.2:
+                failures.append(f"{call}: {came - sent:.3f} s, exit code {child.returncode}")
+    return len(calls) * count, failures
+
+
+def memory_growth(count: int) -> Outcome:
+    """Calls and failed calls leave nothing behind: the process does not grow."""
+    net, x, t = _network()
+
+    def calls() -> None:
+        net.numerical_gradient(x, t)
+        net.gradient(x, t)
+        for bad in (x[:, 1:], "x", np.full(3, np.nan)):
+            try:
+                net.numerical_gradient(bad, t)
+            except (TypeError, ValueError):
+                continue
+            raise AssertionError("bad input was taken")
+
+    for _ in range(max(count // 10, 100)):
+        calls()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(count):
+        calls()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return 1, [f"{grown} KiB more after {count} calls"] if grown > 2048 else []
+
+
+LIMITED = """
+import resource, sys, numpy as np, fastnet
+net = fastnet.TwoLayerNet(300, 100, 10, seed=0)
+x, t = np.ones((500, 300)), np.arange(500) % 10
+net.numerical_gradient(x[:5], t[:5])  # imports what is imported at first use
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), resource.RLIM_INFINITY))
+try:
+    getattr(net, sys.argv[2])(x, t)
+except (MemoryError, RuntimeError) as error:
+    assert isinstance(error, MemoryError) or "thread" in str(error), repr(error)
+"""
+
+
+def limited_memory(count: int) -> Outcome:
+    """A limited address space gives MemoryError, not a crash."""
+    failures = []
+    for number in range(count):
+        room, call = 2**16 * number * 8, ("gradient", "numerical_gradient")[number % 2]
+        result = _run(LIMITED, str(room), call)
+        if result.returncode != 0:
+            failures.append(f"{call} with {room} bytes: {result.returncode}, {result.stderr[-200:]}")
+    return count, failures
+
+
+PARTS = {
+    "large-numbers": Part(large_numbers, large_inputs.COUNT),
+    "threads": Part(threads, 200),
+    "forks": Part(forks, 200),
+    "kills-while-saving": Part(kills_while_saving, 200),
+    "interrupts": Part(interrupts, 100),
+    "memory-growth": Part(memory_growth, 10_000),
+    "limited-memory": Part(limited_memory, 250),
+}
