@@ -184,6 +184,9 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                             continue;
                         }
                         const T* values = nonzeros.values(slot + i, g);
+                        if (Packed && i + 2 < rows) {
+                            __builtin_prefetch(nonzeros.values(slot + i + 2, g));
+                        }
                         T* const sums_of_row = to + i * stride + j;
                         Vec<T> sums[V];
                         for (int v = 0; v < V; ++v) {
@@ -236,7 +239,10 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
             for (Index k = 0; k < columns; ++k) {
-                Vec<T> sums[V] = {};
+                Vec<T> sums[V];
+                for (int v = 0; v < V; ++v) {
+                    sums[v] = Vec<T>{}; // one by one: GCC would clear the array in memory
+                }
                 for (Index block = 0; block < blocks; ++block) {
                     for_each_bit(masks[block][k], [&](Index i) {
                         const Index row = block * 64 + i;

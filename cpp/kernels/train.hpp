@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/backprop.hpp"
+#include "kernels/incremental.hpp"
 #include "kernels/nodal.hpp"
 #include "kernels/training_run.hpp"
 
