@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from _measure import (
     THREAD_COUNTS,
     Effort,
     FloatArray,
-    IntArray,
     Row,
     Side,
     Timing,
@@ -28,176 +27,141 @@ from _measure import (
     slower,
     threads,
 )
+from _training_peers import LIBRARIES, LR, Task, by_fastnet, by_torch, digits, network, prepared, torch_network
 
 import fastnet
-from fastnet import datasets, optimizers
+from fastnet import optimizers
 
 TITLE = "Training"
-LR = 0.1
-Params = list[FloatArray]  # W1, b1, W2, b2, …
-
-
-@functools.cache
-def _data() -> tuple[FloatArray, IntArray, FloatArray, IntArray]:
-    """Return x_train, t_train, x_test, t_test in float32: MNIST, or drawn digits if it is not found."""
-    if datasets.find_mnist() is None:
-        (x, t), (x_test, t_test) = datasets.make_digits(60_000, seed=0), datasets.make_digits(10_000, seed=1)
-    else:
-        (x, t), (x_test, t_test) = datasets.load_mnist()
-    inputs = [np.ascontiguousarray(a, np.float32) for a in (x, x_test)]
-    labels = [np.ascontiguousarray(a, np.int64) for a in (t, t_test)]
-    return inputs[0], labels[0], inputs[1], labels[1]
-
-
-def network(hidden: list[int]) -> Any:
-    """Return the network: sigmoid for one hidden layer, as in the textbook, and ReLU for more."""
-    activation = "sigmoid" if len(hidden) == 1 else "relu"
-    return fastnet.MultiLayerNet(784, hidden, 10, activation=activation, dtype="float32", seed=0)
-
-
-def order_of(batch: int) -> IntArray:
-    """Return the rows of each step of a turn, (steps, batch): those of a Trainer's first epoch."""
-    steps = len(_data()[0]) // batch
-    return np.random.default_rng((0, 0)).permutation(steps * batch).reshape(steps, batch)
-
-
-# An epoch by each library: the losses -----------------------------------------------------------------------
-
-
-def by_fastnet(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
-    """Return a function that trains for one more epoch at each call and returns its losses."""
-    x, t, _, _ = _data()
-    steps = len(x) // batch
-    options = {"optimizer": optimizers.SGD(lr=LR), "batch_size": batch, "evaluate_train": 0, "keep_best": False}
-    trainer = prepared(network(hidden), x[: steps * batch], t[: steps * batch], steps, options)
-    return lambda: np.array(trainer.fit(epochs=1).losses[-steps:])
-
-
-def prepared(net: Any, x: FloatArray, t: IntArray, iterations: int, options: dict[str, Any]) -> Any:
-    return fastnet.Trainer(net, x, t, iterations=iterations, progress=False, **options)
-
-
-def by_numpy(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
-    """Backprop and SGD, written for speed: no checks, nothing general."""
-    x, t, _, _ = _data()
-    start = list(network(hidden).params.values())
-    order, sigmoid, lr = order_of(batch), len(hidden) == 1, np.float32(LR)
-
-    def train() -> FloatArray:
-        params = [p.copy() for p in start]
-        layers = list(zip(params[::2], params[1::2], strict=True))
-        losses = []
-        for rows in order:
-            units, labels = [x[rows]], t[rows]
-            for number, (w, b) in enumerate(layers):
-                a = units[-1] @ w + b
-                if number < len(layers) - 1:
-                    a = 1 / (1 + np.exp(-a)) if sigmoid else np.maximum(a, 0)
-                units.append(a)
-            e = np.exp(units[-1] - units[-1].max(axis=1, keepdims=True))
-            d = e / e.sum(axis=1, keepdims=True)
-            at = np.arange(batch), labels
-            losses.append(-np.log(d[at]).mean())
-            d[at] -= 1
-            d /= batch
-            for number in reversed(range(len(layers))):
-                w, b = layers[number]
-                gw, gb = units[number].T @ d, d.sum(axis=0)
-                if number > 0:
-                    z = units[number]
-                    d = d @ w.T * (z * (1 - z) if sigmoid else z > 0)
-                w -= lr * gw
-                b -= lr * gb
-        return np.array(losses)
-
-    return train
-
-
-def by_torch(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
-    import torch
-
-    x, t = (torch.from_numpy(a) for a in _data()[:2])
-    start, order = list(network(hidden).params.values()), torch.from_numpy(order_of(batch))
-    activation = torch.nn.Sigmoid if len(hidden) == 1 else torch.nn.ReLU
-
-    def train() -> FloatArray:
-        layers: list[Any] = []
-        for w, b in zip(start[::2], start[1::2], strict=True):
-            linear = torch.nn.Linear(*w.shape)
-            linear.weight.data, linear.bias.data = torch.from_numpy(w.T.copy()), torch.from_numpy(b.copy())
-            layers += [linear, activation()]
-        net = torch.nn.Sequential(*layers[:-1])
-        optimizer = torch.optim.SGD(net.parameters(), lr=LR)
-        losses = []
-        for rows in order:
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(net(x[rows]), t[rows])
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        return torch.stack(losses).numpy()
-
-    return train
-
-
-def by_jax(hidden: list[int], batch: int) -> Callable[[], FloatArray]:
-    import jax
-    import jax.numpy as jnp
-
-    x, t = jnp.asarray(_data()[0]), jnp.asarray(_data()[1].astype(np.int32))
-    start = [jnp.asarray(p) for p in network(hidden).params.values()]
-    order = jnp.asarray(order_of(batch).astype(np.int32))
-    activation = jax.nn.sigmoid if len(hidden) == 1 else jax.nn.relu
-
-    def loss_of(params: list[Any], rows: Any, labels: Any) -> Any:
-        *others, last = zip(params[::2], params[1::2], strict=True)
-        for w, b in others:
-            rows = activation(rows @ w + b)
-        scores = jax.nn.log_softmax(rows @ last[0] + last[1])
-        return -scores[jnp.arange(batch), labels].mean()
-
-    def step(params: list[Any], rows: Any) -> tuple[list[Any], Any]:
-        loss, gradient = jax.value_and_grad(loss_of)(params, x[rows], t[rows])
-        return [p - LR * g for p, g in zip(params, gradient, strict=True)], loss
-
-    scan = jax.jit(lambda params: jax.lax.scan(step, params, order)[1])
-    return lambda: np.asarray(scan(start))
-
-
-LIBRARIES = {"PyTorch eager": ("torch", by_torch), "JAX lax.scan": ("jax", by_jax), "NumPy": ("numpy", by_numpy)}
-
 
 # Rows -------------------------------------------------------------------------------------------------------
 
+SMALL = Task((50,), 100)
+
 
 def rows(effort: Effort) -> Iterator[Row]:
-    small = {"PyTorch eager": 5.0, "JAX lax.scan": 3.0, "NumPy": 4.0}
+    small = {"PyTorch eager": 6.0, "PyTorch without autograd": 4.0, "JAX lax.scan": 3.5, "NumPy": 4.0}
     for count in THREAD_COUNTS:
-        yield from steps(effort, [50], 100, count, small)
+        yield from steps(effort, SMALL, count, small)
     for count in THREAD_COUNTS:
-        yield from steps(effort, [512, 512], 128, count, {"PyTorch eager": 1.0})
+        yield from steps(effort, replace(SMALL, dense=True), count, {"PyTorch eager": 2.5})
+    for count in THREAD_COUNTS:
+        yield from steps(effort, Task((512, 512), 128), count, {"PyTorch eager": 1.5})
+    yield from epoch(effort)
+    yield from full_batch(effort)
     yield from textbook(effort)
     yield from deep(effort)
 
 
-def steps(effort: Effort, hidden: list[int], batch: int, count: int, at_least: dict[str, float]) -> Iterator[Row]:
+def steps(effort: Effort, task: Task, count: int, at_least: dict[str, float]) -> Iterator[Row]:
     """Compare one step of SGD in float32: the batch is gathered, its gradient computed, the parameters updated."""
-    sizes = "-".join(map(str, [784, *hidden, 10]))
-    scale = 1 / len(order_of(batch))
     for library, least in at_least.items():
         module, make = LIBRARIES[library]
-        what = f"{sizes}, float32, batch {batch}: a step of SGD by backprop, {on(count)}, against {library}"
+        what = f"{task}: a step of SGD by backprop, {on(count)}, against {library}"
         if importlib.util.find_spec(module) is None:
             yield skipped(what, f"{module} is not installed")
             continue
         if module == "jax" and count != MOST_THREADS:
             continue  # it has one pool of threads for the whole process, with all cores
         with library_threads(module, count):
-            theirs = make(hidden, batch)
-            ours = by_fastnet(hidden, batch)
+            theirs = make(task)
+            ours = by_fastnet(task)
             check_losses(what, ours(), theirs())
-            timings = interleave(effort, Side(ours, count, scale), Side(theirs, count, scale))
-        yield faster(what, *(Timing(timing.seconds) for timing in timings), least)
+            ours_timing, timing = against_best(effort, Side(ours, count, 1 / task.steps), theirs, module)
+        yield faster(what, ours_timing, timing, least)
+
+
+def against_best(effort: Effort, ours: Side, theirs: Callable[[], object], module: str) -> tuple[Timing, Timing]:
+    """Time our side, and theirs at the best of 1 and as many threads; a library with its own pool chooses itself."""
+    counts = {1, ours.threads or 1} if module in ("torch", "numpy") else {None}
+
+    def call(count: int | None) -> Callable[[], object]:
+        def on_threads() -> object:
+            if module == "torch" and count is not None:
+                import torch
+
+                torch.set_num_threads(count)
+            return theirs()
+
+        return on_threads
+
+    sides = [Side(call(count), count, ours.scale) for count in counts]
+    first, *others = interleave(effort, ours, *sides)
+    best = min(others, key=lambda timing: timing.median)
+    return Timing(first.seconds), Timing(best.seconds)
+
+
+def epoch(effort: Effort) -> Iterator[Row]:
+    """Compare an epoch from the arrays to the test accuracy, nothing prepared."""
+    _, _, x_test, t_test = digits()
+    x, t = SMALL.data
+    what = f"{SMALL}: an epoch of {len(x):,} rows, from the arrays to the test accuracy, against PyTorch"
+    if importlib.util.find_spec("torch") is None:
+        yield skipped(what, "torch is not installed")
+        return
+    import torch
+
+    def ours() -> float:
+        net = network(SMALL.hidden)
+        trainer = fastnet.Trainer(
+            net, x, t, x_test, t_test, optimizer=optimizers.SGD(lr=LR), epochs=1, evaluate_train=0, progress=False
+        )
+        return float(trainer.fit().rows[-1].test_accuracy or 0)
+
+    def theirs() -> float:
+        net = torch_network(SMALL.start, sigmoid=True)
+        rows_of_all, labels_of_all = torch.from_numpy(x), torch.from_numpy(t)
+        optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+        for batch in torch.from_numpy(SMALL.order):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(rows_of_all[batch]), labels_of_all[batch]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            return float((net(torch.from_numpy(x_test)).argmax(1) == torch.from_numpy(t_test)).float().mean())
+
+    with library_threads("torch", MOST_THREADS):
+        if not abs(ours() - theirs()) < 1e-3:
+            raise WrongAnswerError(f"{what}: the accuracies differ")
+        yield faster(what, *against_best(effort, Side(ours, MOST_THREADS), theirs, "torch"), 4.0)
+
+
+def full_batch(effort: Effort) -> Iterator[Row]:
+    """Train 4-32-16-4 with tanh on one full batch of 10,000 rows by Adam, as SimpleChains.jl publishes it."""
+    epochs, sample = 10_000, 100
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((10_000, 4)).astype(np.float32), rng.integers(0, 4, 10_000)
+    net = fastnet.MultiLayerNet(4, [32, 16], 4, activation="tanh", dtype="float32", seed=0)
+    start = [p.copy() for p in net.params.values()]
+    options = {"optimizer": optimizers.Adam(0.001), "batch_size": len(x), "evaluate_train": 0, "keep_best": False}
+    trainer = prepared(net, x, t, sample, options)
+    ours = Side(lambda: trainer.fit(epochs=sample), MOST_THREADS, epochs / sample)
+    what = f"4-32-16-4, tanh, float32, full batch of 10,000, Adam: {epochs:,} epochs, {on(MOST_THREADS)}"
+    (alone,) = interleave(effort, ours)
+    yield within(what, alone, 3.3)
+    what += ", against PyTorch"
+    if importlib.util.find_spec("torch") is None:
+        yield skipped(what, "torch is not installed")
+        return
+    import torch
+
+    theirs_net = torch_network(start, sigmoid=False)
+    for at in (1, 3):
+        theirs_net[at] = torch.nn.Tanh()
+    optimizer = torch.optim.Adam(theirs_net.parameters(), lr=0.001)
+    rows_of_all, labels_of_all = torch.from_numpy(x), torch.from_numpy(t)
+
+    def theirs() -> None:
+        for _ in range(sample):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(theirs_net(rows_of_all), labels_of_all).backward()
+            optimizer.step()
+
+    yield faster(what, *against_best(effort, ours, theirs, "torch"), 5.0)
+
+
+def within(what: str, timing: Timing, seconds: float) -> Row:
+    """Compare a time with a time."""
+    return Row(what, str(timing), "", "", f"≤ {seconds} s", timing.median <= seconds)
 
 
 def library_threads(module: str, count: int) -> Any:
@@ -219,7 +183,7 @@ def check_losses(what: str, ours: FloatArray, theirs: FloatArray) -> None:
 def textbook(effort: Effort) -> Iterator[Row]:
     """Run the textbook's training by numerical gradients and by backprop: time and test accuracy."""
     iterations = 10_000 if effort.sample_seconds > 0.01 else 600
-    x, t, x_test, t_test = _data()
+    x, t, x_test, t_test = digits()
     name = f"784-50-10, init 0.01, lr 0.1, batch 100, {iterations:,} iterations"
     seconds = {}
     for gradient, dtype in itertools.product(("numerical", "backprop"), ("float32", "float64")):
@@ -238,9 +202,9 @@ def textbook(effort: Effort) -> Iterator[Row]:
         yield skipped(what, "torch is not installed")
         return
     with library_threads("torch", MOST_THREADS):
-        train = by_torch([50], 100)
+        train = by_torch(SMALL)
         train()
-        (theirs,) = interleave(effort, Side(train, MOST_THREADS, iterations / len(order_of(100))))
+        (theirs,) = interleave(effort, Side(train, MOST_THREADS, iterations / SMALL.steps))
     ours = Timing((seconds["numerical", "float32"],) * len(theirs.seconds))
     yield slower(what, ours, theirs, 1.0)
 
@@ -248,7 +212,7 @@ def textbook(effort: Effort) -> Iterator[Row]:
 def deep(effort: Effort) -> Iterator[Row]:
     """Train the deep network by Adam."""
     epochs = 10 if effort.sample_seconds > 0.01 else 1
-    x, t, x_test, t_test = _data()
+    x, t, x_test, t_test = digits()
     net = fastnet.MultiLayerNet(784, [100] * 6, 10, activation="relu", weight_init_std="he", dtype="float32", seed=0)
     iterations = epochs * len(x) // 100
     schedule = optimizers.CosineAnnealing(0.001, iterations)

@@ -47,6 +47,7 @@ def hessian_diagonal(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray,
 class Dataset:
     def __init__(self, x: FloatArray) -> None: ...
 
+def all_finite(x: FloatArray | IntArray) -> bool: ...
 def train(
     spec: NetworkSpec,
     batches: Batches,

@@ -86,6 +86,18 @@ class DatasetView {
     const Data data_;
 };
 
+// Whether no element of x is NaN or infinite.
+bool all_finite(py::handle object) {
+    const py::array x = as_array(object, "x");
+    return with_element_type(x, "x", [&](auto zero) {
+        using T = decltype(zero);
+        const T* values = data_of<T>(x, "x");
+        const Index size = x.size();
+        const KernelCall call;
+        return kernels<T>().all_finite(values, size);
+    });
+}
+
 // What a network is trained with.
 struct TrainingArguments {
     py::handle batches;
@@ -171,6 +183,7 @@ void train(py::handle spec, py::handle batches, int gradient, double h, py::hand
 
 void register_training(py::module_& m) {
     py::class_<DatasetView>(m, "Dataset").def(py::init<py::handle>(), py::arg("x"));
+    m.def("all_finite", all_finite, py::arg("x"));
     m.def("train", train, py::arg("spec"), py::arg("batches"), py::arg("gradient"), py::arg("h"), py::arg("update"),
           py::arg("losses"), py::arg("done"), py::arg("before") = py::none());
 }

@@ -15,6 +15,21 @@ template <class F> void for_pieces(Index n, double cost, F&& f) {
     }
 }
 
+// Whether no element of x (n) is NaN or infinite.
+template <class T> bool are_finite(const T* x, Index n) {
+    constexpr Index piece = Index{1} << 16;
+    const Index pieces = (n + piece - 1) / piece;
+    const Array<bool> finite(pieces);
+    parallel_for(pieces, workers_for(0.1 * static_cast<double>(n)), [&](Index task, int) {
+        finite[task] = all_finite(x + task * piece, min_index(piece, n - task * piece));
+    });
+    bool all = true;
+    for (Index task = 0; task < pieces; ++task) {
+        all &= finite[task];
+    }
+    return all;
+}
+
 // x (n) -> f(x) (n)
 template <class T, class F> void map_array(const T* x, T* to, Index n, double cost, F&& f) {
     for_pieces(n, cost, [&](Index begin, Index end) {

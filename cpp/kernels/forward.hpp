@@ -65,7 +65,7 @@ void forward_units(const Network<T>& net, const Weights<T>& weights, const Input
         if (l > 0) {
             weights.all->multiply(l, rows_of<T>(z(l - 1), count, layer.inputs, padded<T>(layer.inputs)), units, stride);
         } else if (weights.first) {
-            multiply_nonzeros(inputs.row(first), layer.inputs, count, inputs.nonzeros, slot, *weights.first, units);
+            multiply_nonzeros(inputs.nonzeros, slot, count, *weights.first, units);
         } else {
             weights.all->multiply(0, inputs.rows(first, count), units, stride);
         }

@@ -15,23 +15,38 @@ template <class T> struct Inputs {
     const T* row(Index i) const { return x + i * columns; }
     Matrix<T> rows(Index first, Index rows) const { return rows_of(row(first), rows, columns, columns); }
 
+    // Another batch of the same data.
+    void take(const Batch<T>& batch) {
+        x = batch.x;
+        count = batch.rows;
+        source = batch.source;
+    }
+
     // Makes the rows [first, first + rows) ready: fetches them from the source, and finds their nonzeros, which are
-    // kept in the slots from `slot` on.
-    void load_rows(Index first, Index rows, Index slot) {
+    // kept in the slots from `slot` on. Without `whole`, rows that the source has by their nonzeros are left at that:
+    // x is not filled.
+    void load_rows(Index first, Index rows, Index slot, bool whole = true) {
         constexpr Index ahead = 6; // rows
         for (Index i = first; i < first + rows; ++i) {
+            const Index at = slot + i - first;
             if (!source) {
                 if (sparse) {
-                    nonzeros.find(row(i), slot + i - first);
+                    nonzeros.find(row(i), at);
                 }
-            } else if (sparse) {
-                if (i + ahead < first + rows) {
-                    prefetch_row(i + ahead);
-                }
-                nonzeros.fetch(*source, i, slot + i - first);
-            } else {
-                std::memcpy(source->to + i * columns, source->x + source->order[i] * columns,
+                continue;
+            }
+            const Index data_row = static_cast<Index>(source->order[i]);
+            if (!sparse) {
+                std::memcpy(source->to + i * columns, source->x + data_row * columns,
                             static_cast<std::size_t>(columns) * sizeof(T));
+                continue;
+            }
+            if (i + ahead < first + rows) {
+                prefetch_row(i + ahead);
+            }
+            nonzeros.keep(source->masks + data_row * nonzeros.groups, source->values + source->starts[data_row], at);
+            if (whole) {
+                nonzeros.expand(at, source->to + i * columns);
             }
         }
     }
@@ -63,7 +78,7 @@ template <class T>
 Inputs<T> make_inputs(const Network<T>& net, const T* x, Index rows, Index slots, const Source<T>* source = nullptr) {
     const Index columns = net.layers[0].inputs;
     const bool sparse = source ? source->masks != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns);
-    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns)};
+    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns, source && sparse)};
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -216,8 +216,8 @@ template <class T, class Effects> class Nodal {
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
-                multiply_transposed_nonzeros(base_.input(0, 0), layer.inputs, base_.inputs.nonzeros, rows, group, to,
-                                             layer.outputs, accumulate, [=](Vec<T> total, T x, Index row, Index j) {
+                multiply_transposed_nonzeros(base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate,
+                                             [=](Vec<T> total, T x, Index row, Index j) {
                                                  return total + lowest(x) * polynomial(x * x, row * stride + j);
                                              });
             };

@@ -38,50 +38,76 @@ FASTNET_INLINE void transpose_bits(std::uint64_t (&m)[64]) {
     }
 }
 
-// Which elements of the rows of a matrix are not zero, a bit for each; 64 columns are a group.
+// x (columns) -> masks: a bit for each nonzero, for each group of 64 columns. Returns how many there are.
+template <class T> Index find_nonzeros(const T* x, Index columns, std::uint64_t* masks) {
+    Index found = 0;
+    for (Index first = 0; first < columns; first += mask_columns, ++masks) {
+        std::uint64_t mask = 0;
+        for_each_vector<T>(min_index(mask_columns, columns - first), [&](Index j, Index count) {
+            mask |= static_cast<std::uint64_t>(nonzero_mask<T>(load(x + first + j, count))) << j;
+        });
+        *masks = mask;
+        found += __builtin_popcountll(mask);
+    }
+    return found;
+}
+
+// The nonzeros of rows of a matrix: a mask of bits for each group of 64 columns, and where their values are. They are
+// `packed`, one after the other, or stay where they are in their row.
 template <class T> class NonZeros {
   public:
     static constexpr Index group = mask_columns;
 
     const Index groups; // of columns
+    const bool packed;
 
-    NonZeros(Index rows, Index columns)
-        : groups((columns + group - 1) / group), columns_(columns), masks_(rows * groups) {}
+    NonZeros(Index rows, Index columns, bool are_packed = false)
+        : groups((columns + group - 1) / group), packed(are_packed), columns_(columns), masks_(rows * groups),
+          starts_(are_packed ? rows * groups : 0), values_(rows) {}
 
     // Finds the nonzeros of x (columns), and keeps them as the given row.
     void find(const T* x, Index row) {
-        for (Index g = 0; g < groups; ++g) {
-            std::uint64_t mask = 0;
-            const Index first = g * group, count = min_index(group, columns_ - first);
-            for_each_vector<T>(count, [&](Index j, Index n) {
-                mask |= static_cast<std::uint64_t>(nonzero_mask<T>(load(x + first + j, n))) << j;
-            });
-            masks_[row * groups + g] = mask;
-        }
+        find_nonzeros(x, columns_, masks_.data() + row * groups);
+        values_[row] = x;
     }
 
-    // Fetches row `i` of the batch from the data, and keeps its nonzeros as the given row.
-    void fetch(const Source<T>& from, Index i, Index row) {
-        T* to = from.to + i * columns_;
-        const std::uint64_t* masks = from.masks + from.order[i] * groups;
-        const T* values = from.values + from.starts[from.order[i]];
+    // Keeps a row whose nonzeros have been found and packed.
+    void keep(const std::uint64_t* masks, const T* values, Index row) {
+        std::int32_t start = 0;
         for (Index g = 0; g < groups; ++g) {
-            const std::uint64_t mask = masks[g];
-            for_each_vector<T>(min_index(group, columns_ - g * group), [&](Index j, Index count) {
-                const auto part = static_cast<unsigned>(mask >> j) & ((1u << lanes<T>)-1);
-                store(to + g * group + j, expand(part, values), count);
-                values += __builtin_popcount(part);
-            });
-            masks_[row * groups + g] = mask;
+            masks_[row * groups + g] = masks[g];
+            starts_[row * groups + g] = start;
+            start += __builtin_popcountll(masks[g]);
+        }
+        values_[row] = values;
+    }
+
+    // Fills `to` (columns) with a packed row.
+    void expand(Index row, T* to) const {
+        std::memset(to, 0, static_cast<std::size_t>(columns_) * sizeof(T));
+        const T* values = values_[row];
+        for (Index g = 0; g < groups; ++g) {
+            for_each_bit(mask(row, g), [&](Index k) { to[g * group + k] = *values++; });
         }
     }
 
     std::uint64_t mask(Index row, Index g) const { return masks_[row * groups + g]; }
+    // The values of a group of columns: of its nonzeros where they are packed, else of all its columns.
+    const T* values(Index row, Index g) const {
+        return values_[row] + (packed ? starts_[row * groups + g] : g * group);
+    }
 
   private:
     const Index columns_;
     const Array<std::uint64_t> masks_; // (rows, groups)
+    const Array<std::int32_t> starts_; // (rows, groups): of a group's values among its row's, where they are packed
+    const Array<const T*> values_;     // (rows)
 };
+
+// f.template operator()<Packed>(), with Packed known to the compiler.
+template <class F> FASTNET_INLINE void with_packed(bool packed, F&& f) {
+    packed ? f.template operator()<true>() : f.template operator()<false>();
+}
 
 // Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all. For a few rows it
 // does not, because every weight is read once anyway.
@@ -103,17 +129,23 @@ template <class T> bool worth_skipping_zeros(const T* x, Index rows, Index colum
 template <class T> struct PaddedMatrix {
     static Index size(Index rows, Index columns) { return rows * round_up(columns, lanes<T>); }
 
+    // To be filled by `copy_rows`.
+    PaddedMatrix(Index columns, T* to) : data(to), stride(round_up(columns, lanes<T>)), finite(true) {}
     // Copies the matrix `from` (rows, columns) to `to`.
-    PaddedMatrix(const T* from, Index rows, Index columns, T* to) : data(to), stride(round_up(columns, lanes<T>)) {
+    PaddedMatrix(const T* from, Index rows, Index columns, T* to) : PaddedMatrix(columns, to) {
+        finite = copy_rows(from, 0, rows, columns);
+    }
+    // Copies the rows [first, first + rows) of the matrix `from`. Returns whether they are finite.
+    bool copy_rows(const T* from, Index first, Index rows, Index columns) const {
         Vec<T> zeros{}; // 0 x every element: NaN where one is not finite
-        for (Index i = 0; i < rows; ++i) {
+        for (Index i = first; i < first + rows; ++i) {
             for_each_vector<T>(columns, [&](Index j, Index count) {
                 const Vec<T> v = load(from + i * columns + j, count);
                 zeros += v * T(0);
                 store(row(i) + j, v);
             });
         }
-        finite = sum<T>(zeros) == 0;
+        return sum<T>(zeros) == 0;
     }
     T* row(Index i) const { return data + i * stride; }
 
@@ -131,10 +163,9 @@ template <class T> struct PaddedCopy {
     const PaddedMatrix<T> matrix;
 };
 
-// c (rows, whole vectors) = x (rows, ldx) . b, over the nonzeros of x, which are kept from the given slot on.
+// c (rows, whole vectors) = x . b, over the nonzeros of the rows of x, which are kept from the given slot on.
 template <class T>
-void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& nonzeros, Index slot,
-                       const PaddedMatrix<T>& b, T* c) {
+void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, const PaddedMatrix<T>& b, T* c) {
     constexpr Index group = NonZeros<T>::group, groups_per_block = block_inner / group;
     const Index stride = b.stride, size = rows * stride, groups = nonzeros.groups;
     const Array<T> later(groups > groups_per_block ? size : 0);
@@ -143,30 +174,36 @@ void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& non
     for (Index first = 0; first < groups; first += groups_per_block) {
         T* const to = first == 0 ? c : later.data();
         const Index end = min_index(first + groups_per_block, groups);
-        for_each_vector_group<T>(stride, [&, x, ldx, slot, stride, to, first, end]<int V>(Index j) {
-            for (Index g = first; g < end; ++g) {
-                const T* const row = b.row(g * group) + j;
-                for (Index i = 0; i < rows; ++i) {
-                    const std::uint64_t mask = nonzeros.mask(slot + i, g);
-                    if (mask == 0 && g > first) {
-                        continue;
-                    }
-                    const T* const values = x + i * ldx + g * group;
-                    T* const sums_of_row = to + i * stride + j;
-                    Vec<T> sums[V];
-                    for (int v = 0; v < V; ++v) {
-                        sums[v] = g == first ? Vec<T>{} : load(sums_of_row + v * lanes<T>);
-                    }
-                    for_each_bit(mask, [&](Index k) {
-                        for (int v = 0; v < V; ++v) {
-                            sums[v] += values[k] * load(row + k * stride + v * lanes<T>);
+        with_packed(nonzeros.packed, [&]<bool Packed>() {
+            for_each_vector_group<T>(stride, [&, slot, stride, to, first, end]<int V>(Index j) {
+                for (Index g = first; g < end; ++g) {
+                    const T* const row = b.row(g * group) + j;
+                    for (Index i = 0; i < rows; ++i) {
+                        const std::uint64_t mask = nonzeros.mask(slot + i, g);
+                        if (mask == 0 && g > first) {
+                            continue;
                         }
-                    });
-                    for (int v = 0; v < V; ++v) {
-                        store(sums_of_row + v * lanes<T>, sums[v]);
+                        const T* values = nonzeros.values(slot + i, g);
+                        if (Packed && i + 2 < rows) {
+                            __builtin_prefetch(nonzeros.values(slot + i + 2, g));
+                        }
+                        T* const sums_of_row = to + i * stride + j;
+                        Vec<T> sums[V];
+                        for (int v = 0; v < V; ++v) {
+                            sums[v] = g == first ? Vec<T>{} : load(sums_of_row + v * lanes<T>);
+                        }
+                        for_each_bit(mask, [&](Index k) {
+                            const T value = Packed ? *values++ : values[k];
+                            for (int v = 0; v < V; ++v) {
+                                sums[v] += value * load(row + k * stride + v * lanes<T>);
+                            }
+                        });
+                        for (int v = 0; v < V; ++v) {
+                            store(sums_of_row + v * lanes<T>, sums[v]);
+                        }
                     }
                 }
-            }
+            });
         });
         if (first > 0) {
             for (Index i = 0; i < size; i += lanes<T>) {
@@ -176,39 +213,52 @@ void multiply_nonzeros(const T* x, Index ldx, Index rows, const NonZeros<T>& non
     }
 }
 
-// c (columns of x's group `g`, n) = or += the transposed of those columns of x (rows, ldx) times a matrix with rows of
-// whole vectors, over the nonzeros of x, which are kept from row 0 on: term(sum, value, row, j) is `sum` plus the
-// nonzero `value` times the vector of the matrix at (row, j). rows <= block_inner: one chain, as in gemm.
+// c (columns of x's group `g`, n) = or += the transposed of those columns of x times a matrix with rows of whole
+// vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, row, j) is `sum` plus the
+// nonzero `value` times the vector of the matrix at (row, j). `columns` is how many the group has. rows <= block_inner:
+// one chain, as in gemm.
 template <class T, class Term>
-void multiply_transposed_nonzeros(const T* x, Index ldx, const NonZeros<T>& nonzeros, Index rows, Index g, T* c,
-                                  Index n, bool accumulate, Term term) {
-    constexpr Index group = NonZeros<T>::group, most_blocks = block_inner / 64;
+void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, T* c, Index n,
+                                  bool accumulate, Term term) {
+    constexpr Index most_blocks = block_inner / 64;
     std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
-    const Index blocks = (rows + 63) / 64, columns = min_index(group, ldx - g * group);
+    const T* starts[block_inner];         // by row: its values
+    const Index blocks = (rows + 63) / 64;
     for (Index block = 0; block < blocks; ++block) {
         for (Index i = 0; i < 64; ++i) {
-            masks[block][i] = block * 64 + i < rows ? nonzeros.mask(block * 64 + i, g) : 0;
+            const Index row = block * 64 + i;
+            masks[block][i] = row < rows ? nonzeros.mask(row, g) : 0;
+            starts[row] = row < rows ? nonzeros.values(row, g) : nullptr;
         }
         transpose_bits(masks[block]);
     }
-    for_each_vector_group<T>(n, [&, x, ldx, g, c, n, accumulate, term, blocks, columns]<int V>(Index j) {
-        for (Index k = 0; k < columns; ++k) {
-            const T* const values = x + g * group + k;
-            Vec<T> sums[V] = {};
-            for (Index block = 0; block < blocks; ++block) {
-                for_each_bit(masks[block][k], [&](Index i) {
-                    const Index row = block * 64 + i;
-                    for (int v = 0; v < V; ++v) {
-                        sums[v] = term(sums[v], values[row * ldx], row, j + v * lanes<T>);
-                    }
-                });
+    with_packed(nonzeros.packed, [&]<bool Packed>() {
+        for_each_vector_group<T>(n, [&, c, n, accumulate, term, blocks, columns]<int V>(Index j) {
+            const T* next[block_inner]; // by row: the value of its next nonzero, where they are packed
+            if (Packed) {
+                std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
-            for (int v = 0; v < V; ++v) {
-                T* to = c + k * n + j + v * lanes<T>;
-                const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
-                store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
+            for (Index k = 0; k < columns; ++k) {
+                Vec<T> sums[V];
+                for (int v = 0; v < V; ++v) {
+                    sums[v] = Vec<T>{}; // one by one: GCC would clear the array in memory
+                }
+                for (Index block = 0; block < blocks; ++block) {
+                    for_each_bit(masks[block][k], [&](Index i) {
+                        const Index row = block * 64 + i;
+                        const T value = Packed ? *next[row]++ : starts[row][k];
+                        for (int v = 0; v < V; ++v) {
+                            sums[v] = term(sums[v], value, row, j + v * lanes<T>);
+                        }
+                    });
+                }
+                for (int v = 0; v < V; ++v) {
+                    T* to = c + k * n + j + v * lanes<T>;
+                    const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
+                    store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
+                }
             }
-        }
+        });
     });
 }
 

@@ -83,22 +83,37 @@ template <class T> void pack_panel(Matrix<T> b, T* to, Index width) {
     }
 }
 
-// to = b (k, n) in panels, one after the other.
-template <class T> void pack_block(Matrix<T> b, T* to) {
+// b (k, n) in panels, one after the other, as the rows [first, first + k) of a block of `rows` rows at `to`.
+template <class T> void pack_rows(Matrix<T> b, Index first, Index rows, T* to) {
     for_each_panel<T>(b.columns, [&](Panel<T> panel) {
         const Index j = panel.column, width = panel.width();
-        pack_panel(submatrix(b, 0, b.rows, j, min_index(width, b.columns - j)), to + j * b.rows, width);
+        pack_panel(submatrix(b, 0, b.rows, j, min_index(width, b.columns - j)), to + j * rows + first * width, width);
     });
+}
+
+// to = b (k, n) in panels.
+template <class T> void pack_block(Matrix<T> b, T* to) {
+    pack_rows(b, 0, b.rows, to);
 }
 
 // A right operand (k, n), packed once for many products.
 template <class T> class PackedMatrix {
   public:
-    explicit PackedMatrix(Matrix<T> b)
-        : rows(b.rows), columns(b.columns), data_(rows * round_up(columns, end_lanes<T>)) {
+    // To be filled by `pack_rows`.
+    PackedMatrix(Index most_rows, Index n)
+        : rows(most_rows), columns(n), data_(most_rows * round_up(n, end_lanes<T>)) {}
+    explicit PackedMatrix(Matrix<T> b) : PackedMatrix(b.rows, b.columns) {
         for_each_block<T>(rows, columns, [&](Index j, Index count, Index k, Index inner) {
             pack_block(submatrix(b, k, inner, j, count), block(j, count, k));
         });
+    }
+    // Packs b as the rows [first, first + b.rows), which lie in one block of the inner dimension.
+    void pack_rows(Matrix<T> b, Index first) const {
+        const Index k = first / block_inner * block_inner, inner = min_index(rows - k, block_inner);
+        for (Index j = 0; j < columns; j += block_columns<T>) {
+            const Index count = min_index(columns - j, block_columns<T>);
+            FASTNET_TARGET::pack_rows(submatrix(b, 0, b.rows, j, count), first - k, inner, block(j, count, k));
+        }
     }
     // The block that starts at row k and column j and has `count` columns.
     T* block(Index j, Index count, Index k) const {
@@ -114,7 +129,8 @@ template <class T> class PackedMatrix {
         return row[j - block_j - panel.column];
     }
 
-    const Index rows, columns;
+    Index rows; // at most those it was made for
+    const Index columns;
 
   private:
     const Array<T> data_;

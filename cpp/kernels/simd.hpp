@@ -67,6 +67,15 @@ FASTNET_INLINE unsigned first_lanes(Index n) {
 }
 #endif
 
+// 0, 1, 2, … in the lanes.
+template <class T> FASTNET_INLINE Vec<Bits<T>> counted() {
+    Vec<Bits<T>> v;
+    for (Index i = 0; i < lanes<T>; ++i) {
+        v[i] = static_cast<Bits<T>>(i);
+    }
+    return v;
+}
+
 // The first n lanes from p, `rest` behind them; 0 <= n <= lanes.
 template <class T> FASTNET_INLINE Vec<T> load(const T* p, Index n, T rest = 0) {
     if (n == lanes<T>) {
@@ -78,6 +87,15 @@ template <class T> FASTNET_INLINE Vec<T> load(const T* p, Index n, T rest = 0) {
         v = (Vec<T>)_mm512_mask_loadu_ps((__m512)v, static_cast<__mmask16>(first_lanes(n)), p);
     } else {
         v = (Vec<T>)_mm512_mask_loadu_pd((__m512d)v, static_cast<__mmask8>(first_lanes(n)), p);
+    }
+#elif defined(__AVX2__)
+    const Vec<Bits<T>> mask = counted<T>() < static_cast<Bits<T>>(n);
+    if constexpr (sizeof(T) == 4) {
+        const Vec<T> first = (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask);
+        v = mask ? first : v;
+    } else {
+        const Vec<T> first = (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask);
+        v = mask ? first : v;
     }
 #else
     std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
@@ -109,15 +127,6 @@ template <class T> FASTNET_INLINE Vec<Bits<T>> as_bits(Vec<T> v) {
 template <class T> FASTNET_INLINE Vec<T> from_bits(Vec<Bits<T>> b) {
     Vec<T> v;
     std::memcpy(&v, &b, sizeof v);
-    return v;
-}
-
-// 0, 1, 2, … in the lanes.
-template <class T> FASTNET_INLINE Vec<Bits<T>> counted() {
-    Vec<Bits<T>> v;
-    for (Index i = 0; i < lanes<T>; ++i) {
-        v[i] = static_cast<Bits<T>>(i);
-    }
     return v;
 }
 
@@ -179,25 +188,6 @@ template <class T> FASTNET_INLINE unsigned nonzero_mask(Vec<T> v) {
         mask |= static_cast<unsigned>(v[i] != 0) << i;
     }
     return mask;
-#endif
-}
-
-// Lane i is the next of the packed elements at p where bit i of the mask is set, and 0 where not.
-template <class T> FASTNET_INLINE Vec<T> expand(unsigned mask, const T* p) {
-#if FASTNET_VECTOR_BYTES == 64
-    if constexpr (sizeof(T) == 4) {
-        return (Vec<T>)_mm512_maskz_expandloadu_ps(static_cast<__mmask16>(mask), p);
-    } else {
-        return (Vec<T>)_mm512_maskz_expandloadu_pd(static_cast<__mmask8>(mask), p);
-    }
-#else
-    Vec<T> v{};
-    for (Index i = 0; i < lanes<T>; ++i) {
-        if (mask >> i & 1) {
-            v[i] = *p++;
-        }
-    }
-    return v;
 #endif
 }
 

@@ -211,7 +211,7 @@ template <class T> class StageBackward {
         T* const to = gradient.weight + first * outputs;
         if (by_nonzeros) {
             multiply_transposed_nonzeros(
-                pass_.inputs_->row(0), stage.inputs, pass_.inputs_->nonzeros, pass_.count_, group, to, outputs, false,
+                pass_.inputs_->nonzeros, pass_.count_, group, inputs, to, outputs, false,
                 [d, width](Vec<T> total, T x, Index row, Index j) { return total + x * load(d + row * width + j); });
         } else {
             const Matrix<T> z = rows_of(pass_.input(s, 0), pass_.count_, stage.inputs, pass_.input_stride(s));

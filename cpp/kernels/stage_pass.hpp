@@ -277,8 +277,7 @@ template <class T> class StagePass {
     void first_affine(const Weights<T>& weights, Index begin, Index count) {
         T* to = units(0) + begin * stride(0);
         if (weights.first) {
-            multiply_nonzeros(inputs_->row(begin), inputs_->columns, count, inputs_->nonzeros, begin, *weights.first,
-                              to);
+            multiply_nonzeros(inputs_->nonzeros, begin, count, *weights.first, to);
         } else {
             weights.all->multiply(0, inputs_->rows(begin, count), to, stride(0));
         }

@@ -2,10 +2,41 @@
 #pragma once
 
 #include "kernels/backprop.hpp"
+#include "kernels/incremental.hpp"
 #include "kernels/nodal.hpp"
 #include "kernels/training_run.hpp"
 
 namespace fastnet::FASTNET_TARGET {
+
+// The optimizer's step is made group by group of a weight's rows, while their gradient is in the cache.
+template <class T>
+void train_by_backprop(const Network<T>& net, TrainingRun<T>& run, const LayerGradient<T>* gradient) {
+    const Index rows = min_index(run.most_rows(), chunk_rows);
+    const Source<T> source = run.source(0, 0);
+    Inputs<T> inputs = make_inputs<T>(net, nullptr, run.most_rows(), rows, &source);
+    Backprop<T> backprop(net, inputs, run.most_rows());
+    const TrainingWeights<T> weights(net, inputs.sparse, rows);
+    const Array<Index> parameter(net.depth); // the number of each layer's weight
+    for (Index l = 0, k = 0; l < net.depth; ++l, ++k) {
+        parameter[l] = k;
+        k += net.layers[l].bias != nullptr;
+    }
+    run.run([&](const Batch<T>& batch, auto& step) {
+        if (!step.accepts(backprop.begin(batch, weights, gradient))) {
+            return;
+        }
+        const Uninterrupted whole;
+        backprop.finish(gradient, [&](Index l, Index first, Index count) {
+            const Index outputs = net.layers[l].outputs;
+            step.change(parameter[l], first * outputs, count * outputs);
+            if (first == 0 && net.layers[l].bias) {
+                step.change(parameter[l] + 1, 0, outputs);
+            }
+            weights.renew(l, first, count);
+        });
+        step.finish();
+    });
+}
 
 template <class T> void train(const Network<T>& net, const Training<T>& training) {
     TrainingRun<T> run(training, net.layers[0].inputs, classes_of(net));
@@ -17,14 +48,14 @@ template <class T> void train(const Network<T>& net, const Training<T>& training
         gradient[l] = {weight, net.layers[l].bias ? run.gradient(k++) : nullptr};
         kinked_views[l] = kinked.add(net.layers[l].outputs).zeroed();
     }
+    if (training.gradient == GradientKind::backprop) {
+        return train_by_backprop(net, run, gradient.data());
+    }
     const auto differences = training.gradient == GradientKind::nodal ? nodal<T> : incremental<T>;
-    run.run([&](const Batch<T>& batch, auto&& finish) {
-        if (training.gradient == GradientKind::backprop) {
-            return finish(loss_and_gradient(net, batch, gradient.data()));
-        }
+    run.run([&](const Batch<T>& batch, auto& step) {
         Diagnostics diagnostics{0, 0, 0, 0, kinked_views.data()};
         differences(net, batch, training.h, gradient.data(), diagnostics);
-        finish(diagnostics.loss);
+        step(diagnostics.loss);
     });
 }
 

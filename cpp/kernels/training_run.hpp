@@ -9,6 +9,52 @@ namespace fastnet::FASTNET_TARGET {
 
 template <class T> class TrainingRun {
   public:
+    // One step of the optimizer, which the loss and then the gradient are given to.
+    class Step {
+      public:
+        Step(const TrainingRun& run, Index number)
+            : training_(run.training_), run_(run), number_(number),
+              coefficients_(training_.optimizer.coefficients + number * training_.optimizer.coefficient_count) {}
+
+        // Records the loss. Returns whether the step is to be made: not where the loss is not finite.
+        bool accepts(double loss) const {
+            training_.losses[number_] = loss;
+            return __builtin_isfinite(loss);
+        }
+
+        // Changes `count` elements of parameter k, from `begin` on, by their gradient.
+        void change(Index k, Index begin, Index count) const {
+            const Parameter<T>& p = training_.parameters[k];
+            const auto at = [&](T* array) { return array ? array + begin : nullptr; };
+            update<T>(training_.optimizer, coefficients_, run_.gradient(k) + begin, at(p.value), at(p.slots[0]),
+                      at(p.slots[1]), count);
+        }
+
+        // All elements have been changed.
+        void finish() {
+            ++*training_.done;
+            made_ = true;
+        }
+
+        // All of this, where the gradient is ready together with the loss. Whole even if Ctrl-C comes meanwhile.
+        void operator()(double loss) {
+            if (accepts(loss)) {
+                const Uninterrupted whole;
+                run_.for_each_piece([&](Index k, Index begin, Index count) { change(k, begin, count); });
+                finish();
+            }
+        }
+
+        bool made() const { return made_; }
+
+      private:
+        const Training<T>& training_;
+        const TrainingRun& run_;
+        const Index number_;
+        const double* const coefficients_;
+        bool made_ = false;
+    };
+
     // For a network of so many inputs and classes.
     TrainingRun(const Training<T>& training, Index inputs, Index classes)
         : training_(training), classes_(training.targets.rows ? classes : 0),
@@ -25,27 +71,23 @@ template <class T> class TrainingRun {
     // The gradient with respect to parameter k, which `differentiate` fills.
     T* gradient(Index k) const { return gradient_[k].data(); }
 
-    // take_step(batch, finish) fills the gradient and calls finish(loss), which makes the optimizer's step. Ends early
-    // where a batch's loss is not finite: the parameters stay those that gave it.
+    // Where the rows of the batch that starts at row `first` of the order come from; the next batch has `next` rows.
+    Source<T> source(Index first, Index next) const {
+        return training_.data->source(training_.order + first, next, x_.data());
+    }
+
+    // take_step(batch, step) fills the gradient and makes the step. Ends early where a step is not made: the
+    // parameters stay those that gave its loss.
     template <class F> void run(F&& take_step) {
-        const Index width = training_.optimizer.coefficient_count;
-        for (Index first = 0, step = 0; first < training_.count; first += training_.batch_size, ++step) {
+        for (Index first = 0, number = 0; first < training_.count; first += training_.batch_size, ++number) {
             const Index rows = min_index(training_.batch_size, training_.count - first);
-            const std::int64_t* order = training_.order + first;
-            gather_targets(order, rows);
+            gather_targets(training_.order + first, rows);
             const Index next = min_index(training_.batch_size, training_.count - first - rows);
-            const Source<T> source = training_.data->source(order, next, x_.data());
+            const Source<T> source = this->source(first, next);
             const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
-            bool finite = false;
-            take_step(Batch<T>{x_.data(), rows, targets, &source}, [&](double loss) {
-                training_.losses[step] = loss;
-                finite = __builtin_isfinite(loss);
-                if (finite) {
-                    change(training_.optimizer.coefficients + step * width);
-                    ++*training_.done;
-                }
-            });
-            if (!finite) {
+            Step step(*this, number);
+            take_step(Batch<T>{x_.data(), rows, targets, &source}, step);
+            if (!step.made()) {
                 return;
             }
         }
@@ -67,20 +109,16 @@ template <class T> class TrainingRun {
 
     Index pieces_of(Index k) const { return (training_.parameters[k].size + piece - 1) / piece; }
 
-    // The optimizer's step, whole even if Ctrl-C comes meanwhile.
-    void change(const double* coefficients) {
-        const Uninterrupted whole;
+    // f(k, begin, count) for each piece of the parameters, shared out among the threads.
+    template <class F> void for_each_piece(F&& f) const {
         const int workers = workers_for(0.5 * static_cast<double>(pieces_ * piece));
         parallel_for(pieces_, workers, [&](Index task, int) {
             Index k = 0;
             for (; task >= pieces_of(k); ++k) {
                 task -= pieces_of(k);
             }
-            const Parameter<T>& p = training_.parameters[k];
             const Index begin = task * piece;
-            const auto at = [&](T* array) { return array ? array + begin : nullptr; };
-            update<T>(training_.optimizer, coefficients, gradient_[k].data() + begin, at(p.value), at(p.slots[0]),
-                      at(p.slots[1]), min_index(piece, p.size - begin));
+            f(k, begin, min_index(piece, training_.parameters[k].size - begin));
         });
     }
 

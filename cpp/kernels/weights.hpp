@@ -18,13 +18,20 @@ template <class T> class LayerWeights {
     }
     // c (rows, outputs) = a (rows, inputs) . weight of layer l
     void multiply(Index l, Matrix<T> a, T* c, Index ldc) const {
-        const bool is_packed = packed_.size() > 0 && packed_[l].columns > 0;
-        is_packed ? gemm(a, packed_[l], c, ldc, false) : gemm(a, weight(l), c, ldc, false);
+        is_packed(l) ? gemm(a, packed_[l], c, ldc, false) : gemm(a, weight(l), c, ldc, false);
+    }
+    // Packs the rows [first, first + rows) of layer l's weight again; they lie in one block of the inner dimension.
+    void pack_rows(Index l, Index first, Index rows) const {
+        if (is_packed(l)) {
+            packed_[l].pack_rows(submatrix(weight(l), first, rows, 0, net_.layers[l].outputs), first);
+        }
     }
     // The element of the packed copy.
     T& at(Index l, Index row, Index column) const { return packed_[l].at(row, column); }
 
   private:
+    bool is_packed(Index l) const { return packed_.size() > 0 && packed_[l].columns > 0; }
+
     Matrix<T> weight(Index l) const {
         const Layer<T>& layer = net_.layers[l];
         return rows_of(layer.weight, layer.inputs, layer.outputs, layer.outputs);
@@ -74,6 +81,49 @@ template <class T> class PerWorkerWeights {
     const Array<Padded> padded_;
     const Index size_;
     const Array<T> data_;
+};
+
+// The weights as training reads them. The layouts are kept from step to step: whoever changes rows of a weight renews
+// them, while they are in his cache.
+template <class T> class TrainingWeights {
+  public:
+    static constexpr Index group = NonZeros<T>::group;
+
+    TrainingWeights(const Network<T>& net, bool sparse_inputs, Index rows)
+        : first_(net.layers[0]), all_(net, rows, !sparse_inputs), groups_(sparse_inputs ? groups_of(first_) : 0),
+          memory_(groups_ > 0 ? PaddedMatrix<T>::size(first_.inputs, first_.outputs) : 0),
+          padded_(first_.outputs, memory_.data()), finite_(groups_) {
+        for (Index g = 0; g < groups_; ++g) {
+            renew(0, g * group, min_index(group, first_.inputs - g * group));
+        }
+    }
+
+    Weights<T> prepare(int) const {
+        bool finite = groups_ > 0;
+        for (Index g = 0; g < groups_; ++g) {
+            finite &= finite_[g];
+        }
+        return {finite ? &padded_ : nullptr, &all_}; // 0 x infinity is NaN: zeros may not be skipped
+    }
+
+    // The rows [first, first + rows) of layer l's weight, a group, have changed.
+    void renew(Index l, Index first, Index rows) const {
+        if (l == 0 && groups_ > 0) {
+            finite_[first / group] = padded_.copy_rows(first_.weight, first, rows, first_.outputs);
+        } else {
+            all_.pack_rows(l, first, rows);
+        }
+    }
+
+  private:
+    static Index groups_of(const Layer<T>& layer) { return (layer.inputs + group - 1) / group; }
+
+    const Layer<T>& first_;
+    const LayerWeights<T> all_;
+    const Index groups_; // of the first layer's inputs, where they are sparse
+    const Array<T> memory_;
+    const PaddedMatrix<T> padded_; // the first layer's weight
+    const Array<bool> finite_;     // (groups): whether their rows are
 };
 
 } // namespace fastnet::FASTNET_TARGET

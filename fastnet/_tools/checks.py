@@ -204,6 +204,11 @@ def _is_one_hot(rows: npt.NDArray[Any]) -> bool:
     return rows.shape[1] > 1 and bool(np.all((rows == 0) | (rows == 1))) and bool(np.all(rows.sum(axis=1) == 1))
 
 
+def all_finite(x: FloatArray | IntArray) -> bool:
+    """Whether no element of `x`, which is not empty, is NaN or infinite; needs no array of as many booleans."""
+    return bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+
+
 def check_function(f: object) -> None:
     """Raise unless `f` can be called."""
     if not callable(f):

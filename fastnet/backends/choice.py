@@ -102,6 +102,9 @@ class TrainingBackend(Protocol):
     def Dataset(self, x: FloatArray) -> Any:  # noqa: N802
         """Prepare all rows, shape (rows, inputs), for `Batches.data`; it reads `x` as long as it lives."""
 
+    def all_finite(self, x: FloatArray | IntArray) -> bool:
+        """Return whether no element of `x` is NaN or infinite, in one pass over it on all threads."""
+
     def train(
         self,
         spec: NetworkSpec,

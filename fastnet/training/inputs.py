@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import TrainingBackend
+from fastnet.backends import TrainingBackend, active
 from fastnet.networks.base import BaseNetwork
 
 
@@ -115,8 +115,10 @@ def _as_rows(
     targets = checks.as_targets(t, len(rows), answers[1], dtype, names=names, regression=regression)
     if computation is not None and computation.takes_fractions:
         checks.check_fractions(targets, names[1])
+    backend = active()
+    all_finite = backend.all_finite if isinstance(backend, TrainingBackend) else checks.all_finite
     for name, array in zip(names, (rows, targets), strict=True):
-        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # needs no array of as many booleans
+        if array.dtype == dtype and not all_finite(array):
             raise ValueError(f"{name} holds NaN or infinities")
     return Rows(rows, targets), answers[1]
 

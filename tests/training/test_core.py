@@ -127,6 +127,35 @@ def test_rows_of_every_length(core, dtype, columns):
     assert_same_bits(spec, x, t, np.arange(len(x)), 20, GradientKind.BACKPROP, lambda: optimizers.Momentum(lr=0.1))
 
 
+def test_layers_that_are_packed_in_several_blocks(core, dtype):
+    x, t = data(dtype, rows=12)
+    spec = network(dtype, (33, 2100, 70, 5))
+    assert_same_bits(spec, x, t, np.arange(len(x)), 6, GradientKind.BACKPROP, lambda: optimizers.SGD(lr=0.1))
+
+
+def test_data_whose_zeros_are_in_the_rows_that_are_sampled(dtype):
+    x, t = data(dtype, rows=1000, zeros=0)
+    x[np.arange(256) * len(x) // 256] = 0
+    order = np.random.default_rng(2).permutation(len(x))[:200]
+    assert_same_bits(network(dtype), x, t, order, 40, GradientKind.BACKPROP, lambda: optimizers.SGD(lr=0.1))
+
+
+@pytest.mark.parametrize("size", [1, 9, (1 << 16) + 3, 200_001])
+def test_all_finite(core, dtype, size):
+    x = np.zeros(size, dtype)
+    x[::2] = np.finfo(dtype).max
+    assert _core.all_finite(x)
+    for wrong, at in itertools.product((np.nan, np.inf, -np.inf), {0, size // 2, size - 1}):
+        y = x.copy()
+        y[at] = wrong
+        assert not _core.all_finite(y)
+
+
+def test_all_finite_refuses_integers():
+    with pytest.raises(TypeError, match="x must be float32 or float64"):
+        _core.all_finite(np.arange(3))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

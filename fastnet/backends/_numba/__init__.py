@@ -1,5 +1,6 @@
 """The Numba backend: the fallback without the extension, compiled at first use and cached on disk."""
 
+from fastnet._tools.checks import all_finite
 from fastnet.backends._numba.backend import (
     algorithms,
     backward,
@@ -31,6 +32,7 @@ __all__ = [
     "activation_derivative",
     "add_bias",
     "algorithms",
+    "all_finite",
     "backward",
     "evaluate",
     "forward",
