@@ -295,6 +295,7 @@ def replace_lost(
     return [part.reshape(gradient.shape) for part, gradient in zip(np.split(flat, ends), gradients, strict=True)]
 
 
+@quietly
 def mean_loss(kind: Loss, y: FloatArray, t: FloatArray | IntArray, constant: float = 0.0) -> float:
     """Return the loss of the answers y, shape (batch, classes), averaged over the batch; `constant` is the Huber δ."""
     if kind == Loss.CROSS_ENTROPY and t.ndim == 1:
