@@ -37,7 +37,7 @@ import fastnet
 from fastnet import datasets, layers, optimizers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))  # the oracle that the tests have, too
-from layers_in_long_double import difference, masks_of
+from stages_in_long_double import central_differences
 
 TITLE = "Networks of stages"
 BATCH = 100
@@ -175,14 +175,16 @@ def values(gradient: dict[str, FloatArray]) -> list[FloatArray]:
 
 def long_double_error(net: Any, x: FloatArray, t: IntArray, of_each: int) -> float:
     """The largest error at some entries of each array, relative to the largest entry of the gradient."""
-    masks, h = masks_of(net, x, t), 1e-6
-    found = net.numerical_gradient(x, t, h)
-    largest, worst = max(float(np.abs(g).max()) for g in found.values()), 0.0
-    for name, gradient in found.items():
-        for entry in np.random.default_rng(0).choice(gradient.size, min(of_each, gradient.size), replace=False):
-            index = np.unravel_index(int(entry), gradient.shape)
-            worst = max(worst, float(abs(gradient[index] - difference(net, masks, x, t, h, name, index))))
-    return worst / largest
+    h, computation, rng = 1e-6, net._computation(), np.random.default_rng(0)
+    spec, found = computation.repeated(computation.rows(x)), net.numerical_gradient(x, t, h)
+    gradients = [found[name] for name in computation.names]
+    ends = np.cumsum([g.size for g in gradients])
+    entries = np.concatenate(
+        [end - g.size + rng.choice(g.size, min(of_each, g.size), False) for g, end in zip(gradients, ends, strict=True)]
+    )
+    flat = spec.flatten(gradients)
+    exact = central_differences(spec, x.reshape(len(x), -1), t, h, entries)
+    return float(np.abs(flat[entries] - exact).max() / np.abs(flat).max())
 
 
 # Training ---------------------------------------------------------------------------------------------------

@@ -134,7 +134,9 @@ def test_backprop_and_every_difference_agree(stages, dtype, name):
     loop = stages.loop(spec, x, t, 1e-3, entries)
     base, backprop, d_x = stages.loss_and_gradient(spec, x, t, inputs=True)
     assert base == loss
-    assert told.loss == pytest.approx(loss, rel=4 * np.finfo(dtype).eps)  # of a float32 chain, Numba's is in float64
+    assert told.loss == pytest.approx(
+        loss, rel=4 * float(np.finfo(dtype).eps)
+    )  # of a float32 chain, Numba's is in float64
     assert told.evaluations > 0
     assert d_x.shape == x.shape
     exact = 1e-13 if dtype == "float64" else 5e-6
