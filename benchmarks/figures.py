@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastnet._tools.text import format_seconds, three_digits
+
 HERE = Path(__file__).parent
 FILES = {"en": HERE.parent / "README.md", "zh": HERE.parent / "README.zh-CN.md"}
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
@@ -58,17 +60,6 @@ def grid(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def three(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,.10g}"
-
-
-def seconds_text(value: float) -> str:
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if float(f"{value:.3g}") >= size:
-            return f"{three(value / size)} {unit}"
-    return f"{three(value * 1e9)} ns"
-
-
 def datas(sections: Sections, part: str, **wanted: object) -> list[dict[str, Any]]:
     rows = (row["data"] for row in sections[part]["rows"])
     return [data for data in rows if all(data.get(key) == value for key, value in wanted.items())]
@@ -88,8 +79,8 @@ def methods(sections: Sections, words: Words) -> str:
         lines.append(
             [
                 words(method["name"]),
-                seconds_text(method["seconds"]) + "*" * method["sampled"],
-                "-" if faster is None else three(faster),
+                format_seconds(method["seconds"]) + "*" * method["sampled"],
+                "-" if faster is None else three_digits(faster),
                 "-" if check is None else f"{check['largest_relative']:.1e}",
             ]
         )
@@ -126,7 +117,7 @@ def checkers(sections: Sections, words: Words) -> str:
                 cells += [words("not installed"), ""]
                 continue
             found = f"{sum(data['found'].values())} / {len(data['found'])}"
-            cells.append(seconds_text(data["seconds"]) + "*" * data["sampled"])
+            cells.append(format_seconds(data["seconds"]) + "*" * data["sampled"])
             cells.append(words("the right one fails") if data["right_passes"] is False else found)
         cells.append(words("directions") if data.get("entries") is None else f"{data['size']:,}")
         lines.append(cells)
