@@ -172,9 +172,14 @@ class Stage:
         Shape (1,): the training passes that the running statistics are averages of; None where they were given.
     momentum : float
     ratio : float
-        Of dropout: the probability of a zero.
+        Of dropout: the probability of a zero in the masks that `random` draws.
     random : ndarray of uint64 or None
-        Shape (3,): the generator's key, and the number of the next mask, which a training pass counts in place.
+        Shape (3,): the generator's key, and the number of the next mask, which a training pass counts in place. None
+        where there is a `mask`.
+    mask : ndarray or None
+        The mask of a training pass over a batch, shape (batch, units), any factors.
+    scale : float
+        Of dropout: what units are multiplied by in inference.
     windows : Windows or None
         Of convolution and pooling.
     """
@@ -193,6 +198,8 @@ class Stage:
     momentum: float = 0.9
     ratio: float = 0.0
     random: npt.NDArray[np.uint64] | None = None
+    mask: FloatArray | None = None
+    scale: float = 1.0
     windows: Windows | None = None
 
     @property

@@ -115,7 +115,7 @@ class ActivationStep(Step):
 class DropoutStep(Step):
     def __init__(self, stage: Stage, x: FloatArray, training: bool) -> None:
         super().__init__(stage, x, training)
-        self.mask = mask_of(stage, x.shape, x.dtype) if training else np.ones_like(x)
+        self.mask = mask_of(stage, x.shape, x.dtype) if training else np.full_like(x, stage.scale)
         self.y = x * self.mask
 
     def backward(self, d: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
@@ -126,7 +126,17 @@ class DropoutStep(Step):
 
 
 def mask_of(stage: Stage, shape: tuple[int, ...], dtype: np.dtype[np.floating[Any]]) -> FloatArray:
-    """Dropout's next mask, shape (rows, units): mask k is the k-th stream of the generator with this key."""
+    """Dropout's next mask, shape (rows, units): the given one, or the k-th stream of the generator with this key.
+
+    Raises
+    ------
+    ValueError
+        If the given mask has another shape.
+    """
+    if stage.mask is not None:
+        if stage.mask.shape != shape:
+            raise ValueError(f"dropout has a mask of shape {stage.mask.shape} for units of shape {shape}")
+        return stage.mask.astype(dtype, copy=False)
     assert stage.random is not None
     *key, number = stage.random
     generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, int(number), 0]))
