@@ -17,7 +17,6 @@ from fastnet.backends._numpy.functions import (
     activation,
     activation_derivative,
     activation_difference,
-    has_kink,
     loses_digits,
 )
 from fastnet.backends._numpy.windows import add_patches, elements, patches
@@ -109,7 +108,7 @@ class ActivationStep(Step):
         crosses = ((a > 0) != (a + d > 0)).any(axis=(1, 2))
         difference = activation_difference(kind, a, d, constant)
         difference[loses_digits(a, d)] = np.nan
-        return difference, first, has_kink(kind, constant) & crosses
+        return difference, first, self.stage.may_meet_kink & crosses
 
 
 class DropoutStep(Step):
