@@ -44,9 +44,26 @@ template <class T> class StageView {
     // Stage after stage, the weight before the bias: as in Python.
     const std::vector<py::array>& parameters() const { return parameters_; }
 
+    // Raises unless the masks that are given are those of a batch of so many rows.
+    void require_masks_of(Index rows) const {
+        for (const Mask& mask : masks_) {
+            require(mask.array.shape(0) == rows && mask.array.shape(1) == mask.units, [&] {
+                return mask.name + " has shape " + shape_of(mask.array) + ", not (" + std::to_string(rows) + ", " +
+                       std::to_string(mask.units) + ")";
+            });
+        }
+    }
+    bool has_masks() const { return !masks_.empty(); }
+
     StageNetwork<T> network{};
 
   private:
+    struct Mask {
+        std::string name;
+        py::array array;
+        Index units;
+    };
+
     void add(py::handle object) {
         const std::string name = "stage " + std::to_string(stages_.size() + 1);
         Stage<T> stage{};
@@ -71,9 +88,7 @@ template <class T> class StageView {
             add_batch_norm(object, name, stage);
             break;
         case StageKind::dropout:
-            stage.ratio = object.attr("ratio").cast<double>();
-            require(stage.ratio >= 0 && stage.ratio < 1, [&] { return name + ": the ratio is out of range"; });
-            stage.random = keep<std::uint64_t>(object.attr("random"), name + "'s random", 3);
+            add_dropout(object, name, stage);
             break;
         default:
             add_windows(object, name, stage);
@@ -96,6 +111,21 @@ template <class T> class StageView {
         const py::object passes = object.attr("passes");
         stage.passes = passes.is_none() ? nullptr : keep<std::int64_t>(passes, name + "'s passes", 1);
         stage.momentum = object.attr("momentum").cast<double>();
+    }
+
+    void add_dropout(py::handle object, const std::string& name, Stage<T>& stage) {
+        stage.scale = static_cast<T>(object.attr("scale").cast<double>());
+        const py::object given = object.attr("mask");
+        if (given.is_none()) {
+            stage.ratio = object.attr("ratio").cast<double>();
+            require(stage.ratio >= 0 && stage.ratio < 1, [&] { return name + ": the ratio is out of range"; });
+            stage.random = keep<std::uint64_t>(object.attr("random"), name + "'s random", 3);
+            return;
+        }
+        const std::string mask_name = name + "'s mask";
+        const py::array mask = as_array(given, mask_name.c_str(), 2);
+        stage.mask = data_of<T>(mask, mask_name.c_str());
+        masks_.push_back({mask_name, mask, stage.outputs});
     }
 
     void add_windows(py::handle object, const std::string& name, Stage<T>& stage) {
@@ -154,6 +184,7 @@ template <class T> class StageView {
     std::vector<Stage<T>> stages_;
     std::vector<py::array> parameters_;
     std::vector<py::object> kept_;
+    std::vector<Mask> masks_;
 };
 
 // Calls f with a `NetworkSpec` as its stages.

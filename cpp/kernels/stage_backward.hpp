@@ -129,7 +129,7 @@ template <class T> class StageBackward {
 
     void backward_columns(Index s, Index first, Index count, T* d, const StageGradient<T>& gradient) const {
         const Stage<T>& stage = net_.stages[s];
-        if (stage.kind == StageKind::batch_norm) {
+        if (couples_rows(stage)) {
             return normalise_backward(stage, pass_.block_of(s, d, first, count),
                                       pass_.block_of(s, pass_.kept_[s].data(), first, count),
                                       pass_.inverses_[s].data() + first / stage.positions, gradient);
