@@ -23,7 +23,8 @@ from _fastnet import main
 print("ready", flush=True)
 sys.exit(main())
 """
-TRAINING = "train --data digits --train-size 200 --test-size 50 --hidden 8 --iterations 1000000000".split()
+TRAINING = ["train", "--data", "digits", "--train-size", "200", "--test-size", "50"]
+TRAINING += ["--hidden", "8", "--iterations", "1000000000"]
 
 
 @pytest.fixture
