@@ -158,26 +158,31 @@ template <class T> class StageView {
 
 // Calls f with a `NetworkSpec` as its stages.
 template <class F> decltype(auto) with_stages(py::handle spec, F&& f) {
-    const py::dtype dtype = spec.attr("dtype");
-    if (dtype.equal(py::dtype::of<float>())) {
-        return f(StageView<float>(spec));
-    }
-    require(dtype.equal(py::dtype::of<double>()),
-            [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
-    return f(StageView<double>(spec));
+    return described([&]() -> decltype(auto) {
+        const py::dtype dtype = spec.attr("dtype");
+        if (dtype.equal(py::dtype::of<float>())) {
+            return f(StageView<float>(spec));
+        }
+        require(dtype.equal(py::dtype::of<double>()),
+                [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
+        return f(StageView<double>(spec));
+    });
 }
 
 // Calls f with a `NetworkSpec` as the kernels take it that compute it: chains have faster ones of their own. This is
 // the one place that chooses.
 template <class F> decltype(auto) with_network(py::handle spec, F&& f) {
-    const py::tuple layers = spec.attr("layers");
-    if (layers.empty()) {
-        return with_stages(spec, std::forward<F>(f));
-    }
-    const py::tuple first = layers[0];
-    require(!first.empty(), "layer 1 has no weight");
-    return with_element_type(as_array(first[0], "weight 1", 2), "weight 1",
-                             [&](auto zero) -> decltype(auto) { return f(NetworkView<decltype(zero)>(spec, layers)); });
+    return described([&]() -> decltype(auto) {
+        const py::tuple layers = spec.attr("layers");
+        if (layers.empty()) {
+            return with_stages(spec, std::forward<F>(f));
+        }
+        const py::tuple first = layers[0];
+        require(!first.empty(), "layer 1 has no weight");
+        return with_element_type(as_array(first[0], "weight 1", 2), "weight 1", [&](auto zero) -> decltype(auto) {
+            return f(NetworkView<decltype(zero)>(spec, layers));
+        });
+    });
 }
 
 } // namespace fastnet::bindings
