@@ -13,20 +13,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import fastnet
 import large_inputs
 from fastnet import backends
-
-Outcome = tuple[int, list[str]]
-
-
-class Part(NamedTuple):
-    run: Callable[[int], Outcome]
-    count: int  # how many are tried where nothing else is asked for
+from tests.stress.parts import Outcome, Part
 
 
 def _network(dtype: str = "float64") -> tuple[Any, Any, Any]:
