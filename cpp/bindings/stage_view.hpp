@@ -100,7 +100,11 @@ template <class T> class StageView {
 
     void add_windows(py::handle object, const std::string& name, Stage<T>& stage) {
         const py::object from = object.attr("windows");
-        const auto number = [&](const char* attribute) { return from.attr(attribute).template cast<Index>(); };
+        const auto number = [&](const char* attribute) {
+            const Index n = from.attr(attribute).template cast<Index>(); // what follows does not overflow
+            require(n >= 0 && n < (Index{1} << 20), [&] { return name + ": its windows do not fit its image"; });
+            return n;
+        };
         Windows& w = stage.windows;
         w = {number("channels"),
              number("height"),
@@ -114,10 +118,9 @@ template <class T> class StageView {
              0,
              0};
         const bool valid = w.channels > 0 && w.window_height > 0 && w.window_width > 0 && w.stride_y > 0 &&
-                           w.stride_x > 0 && w.pad_y >= 0 && w.pad_x >= 0 && w.pad_y < w.window_height &&
-                           w.pad_x < w.window_width && w.height + 2 * w.pad_y >= w.window_height &&
-                           w.width + 2 * w.pad_x >= w.window_width && w.height < (Index{1} << 20) &&
-                           w.width < (Index{1} << 20) && w.channels * w.height * w.width == stage.inputs;
+                           w.stride_x > 0 && w.pad_y < w.window_height && w.pad_x < w.window_width &&
+                           w.height + 2 * w.pad_y >= w.window_height && w.width + 2 * w.pad_x >= w.window_width &&
+                           w.channels * w.height * w.width == stage.inputs;
         require(valid, [&] { return name + ": its windows do not fit its image"; });
         w.out_height = (w.height + 2 * w.pad_y - w.window_height) / w.stride_y + 1;
         w.out_width = (w.width + 2 * w.pad_x - w.window_width) / w.stride_x + 1;
