@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.stress import faults, fuzz
+from tests.stress import builds, faults, fuzz
 
-PARTS = faults.PARTS | fuzz.PARTS
+PARTS = faults.PARTS | fuzz.PARTS | builds.PARTS
 
 
 def main() -> int:
