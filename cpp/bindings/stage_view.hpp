@@ -130,7 +130,11 @@ template <class T> class StageView {
 
     void add_windows(py::handle object, const std::string& name, Stage<T>& stage) {
         const py::object from = object.attr("windows");
-        const auto number = [&](const char* attribute) { return from.attr(attribute).template cast<Index>(); };
+        const auto number = [&](const char* attribute) {
+            const Index n = from.attr(attribute).template cast<Index>(); // what follows does not overflow
+            require(n >= 0 && n < (Index{1} << 20), [&] { return name + ": its windows do not fit its image"; });
+            return n;
+        };
         Windows& w = stage.windows;
         w = {number("channels"),
              number("height"),
@@ -144,10 +148,9 @@ template <class T> class StageView {
              0,
              0};
         const bool valid = w.channels > 0 && w.window_height > 0 && w.window_width > 0 && w.stride_y > 0 &&
-                           w.stride_x > 0 && w.pad_y >= 0 && w.pad_x >= 0 && w.pad_y < w.window_height &&
-                           w.pad_x < w.window_width && w.height + 2 * w.pad_y >= w.window_height &&
-                           w.width + 2 * w.pad_x >= w.window_width && w.height < (Index{1} << 20) &&
-                           w.width < (Index{1} << 20) && w.channels * w.height * w.width == stage.inputs;
+                           w.stride_x > 0 && w.pad_y < w.window_height && w.pad_x < w.window_width &&
+                           w.height + 2 * w.pad_y >= w.window_height && w.width + 2 * w.pad_x >= w.window_width &&
+                           w.channels * w.height * w.width == stage.inputs;
         require(valid, [&] { return name + ": its windows do not fit its image"; });
         w.out_height = (w.height + 2 * w.pad_y - w.window_height) / w.stride_y + 1;
         w.out_width = (w.width + 2 * w.pad_x - w.window_width) / w.stride_x + 1;
@@ -189,26 +192,31 @@ template <class T> class StageView {
 
 // Calls f with a `NetworkSpec` as its stages.
 template <class F> decltype(auto) with_stages(py::handle spec, F&& f) {
-    const py::dtype dtype = spec.attr("dtype");
-    if (dtype.equal(py::dtype::of<float>())) {
-        return f(StageView<float>(spec));
-    }
-    require(dtype.equal(py::dtype::of<double>()),
-            [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
-    return f(StageView<double>(spec));
+    return described([&]() -> decltype(auto) {
+        const py::dtype dtype = spec.attr("dtype");
+        if (dtype.equal(py::dtype::of<float>())) {
+            return f(StageView<float>(spec));
+        }
+        require(dtype.equal(py::dtype::of<double>()),
+                [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
+        return f(StageView<double>(spec));
+    });
 }
 
 // Calls f with a `NetworkSpec` as the kernels take it that compute it: chains have faster ones of their own. This is
 // the one place that chooses.
 template <class F> decltype(auto) with_network(py::handle spec, F&& f) {
-    const py::tuple layers = spec.attr("layers");
-    if (layers.empty()) {
-        return with_stages(spec, std::forward<F>(f));
-    }
-    const py::tuple first = layers[0];
-    require(!first.empty(), "layer 1 has no weight");
-    return with_element_type(as_array(first[0], "weight 1", 2), "weight 1",
-                             [&](auto zero) -> decltype(auto) { return f(NetworkView<decltype(zero)>(spec, layers)); });
+    return described([&]() -> decltype(auto) {
+        const py::tuple layers = spec.attr("layers");
+        if (layers.empty()) {
+            return with_stages(spec, std::forward<F>(f));
+        }
+        const py::tuple first = layers[0];
+        require(!first.empty(), "layer 1 has no weight");
+        return with_element_type(as_array(first[0], "weight 1", 2), "weight 1", [&](auto zero) -> decltype(auto) {
+            return f(NetworkView<decltype(zero)>(spec, layers));
+        });
+    });
 }
 
 } // namespace fastnet::bindings
