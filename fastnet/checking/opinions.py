@@ -176,25 +176,50 @@ class FinerStep:
         Gives the whole numerical gradient by flat number, and for each entry whether it straddles a kink.
     floor : float
         The rounding error of the analytic gradient.
-    at_kinks : tuple of SecondOpinion
-        What is asked about entries that still straddle a kink, one after the other.
+    at_kinks : SecondOpinion
+        What is asked about entries that still straddle a kink.
     """
 
     finer: Callable[[], tuple[FloatArray, BoolArray | None]]
     floor: float
-    at_kinks: tuple[SecondOpinion, ...]
+    at_kinks: SecondOpinion
 
     def settle(self, doubtful: Doubtful) -> Settled:
         values, kinked = self.finer()
         count = len(doubtful.entries)
         numerical, uncertainty = values[doubtful.entries], np.full(count, self.floor)
         at_kink = np.zeros(count, bool)
-        open_ = np.zeros(count, bool) if kinked is None else kinked[doubtful.entries]
-        for opinion in self.at_kinks:
-            with np.errstate(invalid="ignore"):
-                open_ &= np.abs(doubtful.analytic - numerical) > doubtful.limit(numerical) + uncertainty
+        if kinked is not None:
+            open_ = kinked[doubtful.entries] & doubtful.differ(numerical, uncertainty)
             if open_.any():
-                settled = opinion.settle(doubtful.at(open_))
+                settled = self.at_kinks.settle(doubtful.at(open_))
                 numerical[open_], uncertainty[open_] = settled.numerical, settled.uncertainty
                 at_kink[open_] = settled.at_kink
         return Settled(numerical, uncertainty, at_kink)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Several opinions: each is asked about the entries that differ by those before it.
+
+    Attributes
+    ----------
+    opinions : tuple of callable
+        Each gives a second opinion, which is made only if it is asked.
+    """
+
+    opinions: tuple[Callable[[], SecondOpinion], ...]
+
+    def settle(self, doubtful: Doubtful) -> Settled:
+        count = len(doubtful.entries)
+        numerical, uncertainty, at_kink = doubtful.numerical.copy(), np.zeros(count), np.zeros(count, bool)
+        open_, noise, zero = np.ones(count, bool), 0.0, 0.0
+        for make in self.opinions:
+            if not open_.any():
+                break
+            settled = make().settle(doubtful.at(open_))
+            numerical[open_], uncertainty[open_] = settled.numerical, settled.uncertainty
+            at_kink[open_] = settled.at_kink
+            noise, zero = max(noise, settled.noise), max(zero, settled.zero)
+            open_ &= doubtful.differ(numerical, uncertainty)
+        return Settled(numerical, uncertainty, at_kink, noise, zero)

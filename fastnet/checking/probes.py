@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray
+from fastnet.checking.lines import direction_of
 from fastnet.differentiation.layout import Layout
 from fastnet.differentiation.noise import SAMPLES, deviation_of, spacing_of
 from fastnet.differentiation.steps import moved
@@ -110,8 +111,7 @@ class Probe:
         `gradient` is that of the array `name`, flat.
         """
         array, middle = self._arrays[name], self.value()
-        direction = np.random.default_rng(1).standard_normal(array.shape)
-        direction /= np.linalg.norm(direction)
+        direction = direction_of(np.random.default_rng(1), array.size).reshape(array.shape)
         found = []
         for distance in distances:
             before = array.copy()

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from fastnet import backends
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.checking.opinions import FinerStep, Ladder, rounding_floor
+from fastnet.checking.lines import ChainLines, Lines
+from fastnet.checking.opinions import FinerStep, InTurn, Ladder, rounding_floor
 from fastnet.checking.probes import Probe
 from fastnet.checking.randomness import GlobalRandom
 from fastnet.checking.result import GradientCheck
@@ -32,7 +33,7 @@ from fastnet.differentiation.layout import Layout
 from fastnet.differentiation.steps import as_steps
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain
-from fastnet.networks.computation import Computation
+from fastnet.networks.computation import Computation, Float64Loss
 from fastnet.networks.overriding import FUNCTION, overridden
 
 HALVINGS = (4, 2, 1, 0.5)  # of the step: distances at which the Taylor remainder is measured
@@ -54,8 +55,8 @@ class Problem:
         Gives the numerical gradient by flat number.
     steps : ndarray
         The step of each entry.
-    probe : callable
-        Gives the function as one that can be moved.
+    lines : callable
+        Gives the function along a line for each array.
     second : SecondOpinion
     """
 
@@ -64,7 +65,7 @@ class Problem:
     analytic: FloatArray
     numerical: Callable[[], FloatArray]
     steps: FloatArray
-    probe: Callable[[], Probe]
+    lines: Callable[[], Lines]
     second: SecondOpinion
 
 
@@ -182,40 +183,40 @@ def _of_chain(
     inputs: bool,
 ) -> Problem:
     """A chain: exact differences of all entries at once, where its loss and the backend have them."""
-    wide = chain.in_float64(rows, targets)
-    arrays = {"x": wide.rows} if inputs else wide.params
     exact = [a for a in backends.active().algorithms if a != "loop"]
     if np.ndim(h) or isinstance(h, Mapping) or not exact or not chain.spec.has_exact_difference:
+        wide = chain.in_float64(rows, targets)
+        arrays = {"x": wide.rows} if inputs else wide.params
         return of_backprop(moved_in_place(arrays, wide.value, analytic, h), chain.dtype)
-    layout = Layout(arrays)
+    layout = Layout({"x": rows} if inputs else chain.named(chain.spec.parameters))
     flat = layout.flat(analytic, "gradient")
     step = checks.as_step(h, chain.dtype)
     steps = np.full(layout.size, step)
-    probe = Probe(arrays, wide.value, float(np.finfo(np.float64).eps))
     floor = rounding_floor(chain.dtype)
 
-    if inputs:
-        numerical = chain.numerical_input_gradient(rows, targets, step, exact[0]).astype(np.float64).ravel()
-        ladder = Ladder(probe, steps, floor)
-        return Problem(layout, chain.dtype, flat, lambda: numerical, steps, lambda: probe, ladder)
+    def ladder(loss: Callable[..., Float64Loss]) -> Ladder:
+        wide = loss(rows, targets)
+        arrays = {"x": wide.rows} if inputs else wide.params
+        return Ladder(Probe(arrays, wide.value, float(np.finfo(np.float64).eps)), steps, floor)
 
-    def compute(of: Chain, step: float) -> tuple[FloatArray, BoolArray | None]:
-        wanted = of.dtype
-        x, t = (rows, targets) if wanted == chain.dtype else (wide.rows, _as_dtype(targets, wanted))
-        answer = of.numerical_gradient(x, t, step, exact[0])
-        return layout.flat(answer, "numerical_gradient"), kinked_entries(of.spec, answer.diagnostics)
+    def numerical() -> FloatArray:
+        if inputs:
+            return chain.numerical_input_gradient(rows, targets, step, exact[0]).astype(np.float64).ravel()
+        return layout.flat(chain.numerical_gradient(rows, targets, step, exact[0]), "numerical_gradient")
 
     def finer() -> tuple[FloatArray, BoolArray | None]:
-        return compute(Chain(chain.in_float64_spec(), chain.names), step * FINER[chain.dtype.name])
+        wide = Chain(chain.in_float64_spec(), chain.names)
+        t = targets if targets.ndim == 1 else targets.astype(np.float64)
+        answer = wide.numerical_gradient(rows.astype(np.float64), t, step * FINER[chain.dtype.name], exact[0])
+        return layout.flat(answer, "numerical_gradient"), kinked_entries(wide.spec, answer.diagnostics)
 
-    branch = chain.on_branch(rows, targets)
-    on_branch = Probe(branch.params, branch.value, float(np.finfo(np.float64).eps))
-    second = FinerStep(finer, floor, (Ladder(on_branch, steps, floor), Ladder(probe, steps, floor)))
-    return Problem(layout, chain.dtype, flat, lambda: compute(chain, step)[0], steps, lambda: probe, second)
+    at_kinks = InTurn((lambda: ladder(chain.on_branch), lambda: ladder(chain.in_float64)))
+    second = at_kinks if inputs else FinerStep(finer, floor, at_kinks)
 
+    def lines() -> ChainLines:
+        return ChainLines(chain, rows, targets, inputs)
 
-def _as_dtype(targets: Any, dtype: np.dtype[Any]) -> Any:
-    return targets if targets.ndim == 1 else targets.astype(dtype)
+    return Problem(layout, chain.dtype, flat, numerical, steps, lines, second)
 
 
 def of_backprop(problem: Problem, dtype: np.dtype[Any]) -> Problem:
@@ -284,7 +285,7 @@ def check_problem(problem: Problem, rtol: float | None, atol: float | None, wors
         problem.layout,
         problem.analytic,
         problem.numerical(),
-        float(np.median(problem.steps)),
+        _middle(problem.steps),
         relative,
         atol,
         orders={} if atol is not None else _orders(problem),
@@ -292,12 +293,18 @@ def check_problem(problem: Problem, rtol: float | None, atol: float | None, wors
     return judge(comparison, problem.second, worst)
 
 
+def _middle(steps: FloatArray) -> float:
+    """Return the median of steps, of which most often all are equal."""
+    return float(steps[0]) if (steps == steps[0]).all() else float(np.median(steps))
+
+
 def _orders(problem: Problem) -> dict[str, float]:
     """Return the order of the Taylor remainder with respect to each array."""
-    probe, layout = problem.probe(), problem.layout
-    found = {}
+    lines, layout = problem.lines(), problem.layout
+    noise, found = lines.noise(), {}
     for name, start, size in zip(layout.names, layout.starts, layout.sizes, strict=False):
         gradient = problem.analytic[start : start + size]
-        distances = [halving * float(np.median(problem.steps[start : start + size])) for halving in HALVINGS]
-        found[name] = taylor_order(probe.remainders(name, gradient, distances), probe.noise())
+        step = _middle(problem.steps[start : start + size])
+        distances = [halving * step for halving in HALVINGS]
+        found[name] = taylor_order(lines.remainders(name, gradient, distances), noise)
     return found

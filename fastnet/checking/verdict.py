@@ -79,6 +79,12 @@ class Doubtful:
         size: FloatArray = self.rtol * np.maximum(np.abs(self.analytic), np.abs(numerical))
         return size
 
+    def differ(self, numerical: FloatArray, uncertainty: FloatArray) -> BoolArray:
+        """Return which entries differ from other values of the numerical gradient by more than these allow."""
+        with np.errstate(invalid="ignore"):
+            beyond: BoolArray = np.abs(self.analytic - numerical) > self.limit(numerical) + uncertainty
+        return beyond
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -126,7 +132,7 @@ class Comparison:
     atol : float or None
         A number is an absolute limit, and no second opinion is asked.
     entries : ndarray of int, optional
-        All by default.
+        Ascending; all by default.
     orders : dict of str to float
         The order of the Taylor remainder by array, to be reported.
     """
@@ -143,66 +149,84 @@ class Comparison:
 
 def judge(comparison: Comparison, second: SecondOpinion | None = None, worst: int = 5) -> GradientCheck:
     """Compare two gradients entry by entry, as `check_gradient` describes."""
-    layout, atol, rtol = comparison.layout, comparison.atol, comparison.rtol
-    analytic, numerical = comparison.analytic, comparison.numerical.copy()
-    where = np.arange(layout.size) if comparison.entries is None else comparison.entries
+    layout, atol, rtol, entries = comparison.layout, comparison.atol, comparison.rtol, comparison.entries
+    analytic, numerical = comparison.analytic, comparison.numerical
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(analytic - numerical)
-        larger = np.maximum(np.abs(analytic), np.abs(numerical))
+        difference = analytic - numerical
+        np.abs(difference, out=difference)
+        larger = np.abs(analytic)
+        np.maximum(larger, np.abs(numerical), out=larger)
     is_finite = np.isfinite(difference)
-    sizes = np.where(np.isfinite(numerical), np.abs(numerical), 0.0)
-    largest = layout.largest(where, sizes)
-    allowed = rtol * np.where(is_finite, larger, 0.0)
+    largest_entry = _largest(larger)
+    allowed = _finite_or(0.0, larger, is_finite)
+    allowed *= rtol
+    parts = layout.parts(entries)
+    largest = np.array([_largest(numerical[part]) for part in parts])
     share = SHARE_OF_LARGEST * rtol * largest
-    allowed += share if atol is None else atol
+    for part, of_array in zip(parts, share.tolist(), strict=True):
+        allowed[part] += of_array if atol is None else atol
+
+    def numbers(places: IntArray) -> IntArray:
+        return places if entries is None else entries[places]
 
     beyond = np.flatnonzero(is_finite & (difference > allowed))
     excused = kinks = 0
     settled: Settled | None = None
     if atol is None and second is not None and len(beyond):
-        doubtful = Doubtful(layout, where[beyond], analytic[beyond], numerical[beyond], rtol, largest[beyond])
+        which = layout.arrays_of(numbers(beyond))
+        doubtful = Doubtful(layout, numbers(beyond), analytic[beyond], numerical[beyond], rtol, largest[which])
         settled = second.settle(doubtful)
+        numerical = numerical.copy()
         numerical[beyond] = settled.numerical
         difference[beyond] = np.abs(analytic[beyond] - settled.numerical)
-        limit = doubtful.limit(settled.numerical) + share[beyond]
+        limit = doubtful.limit(settled.numerical) + share[which]
         allowed[beyond] = np.where(settled.at_kink, np.inf, limit + settled.uncertainty)
         right = difference[beyond] <= allowed[beyond]
-        plain = difference[beyond] <= limit + np.minimum(settled.uncertainty, share[beyond])
+        plain = difference[beyond] <= limit + np.minimum(settled.uncertainty, share[which])
         # Within its uncertainty, the numerical entry is zero too.
         plain |= ~settled.at_kink & (np.abs(analytic[beyond]) <= settled.zero)
         excused = int(np.count_nonzero(right & ~plain))
         kinks = int(np.count_nonzero(settled.at_kink))
         beyond = beyond[~right]
 
-    def entry(at: int) -> EntryCheck:
+    def entry(at: np.intp) -> EntryCheck:
         values = (analytic[at], numerical[at], difference[at], allowed[at])
-        return EntryCheck(*layout.locate(int(where[at])), *map(float, values))
+        return EntryCheck(*layout.locate(int(at if entries is None else entries[at])), *map(float, values))
 
-    non_finite = int(np.count_nonzero(~is_finite))
-    wrong = np.union1d(beyond, np.flatnonzero(~is_finite))
+    non_finite = np.flatnonzero(~is_finite)
+    wrong = np.union1d(beyond, non_finite)
+    too_noisy = settled is not None and _is_too_noisy(settled, float(largest.max()), analytic)
     return GradientCheck(
-        entries=len(where),
+        entries=len(analytic),
         failed=len(wrong),
-        non_finite=non_finite,
+        non_finite=len(non_finite),
         excused=excused,
-        inconclusive=settled is not None and (_is_too_noisy(settled, sizes, analytic) or kinks == len(where)),
-        largest=entry(int(np.argmax(np.where(is_finite, difference, -1.0)))) if is_finite.any() else None,
-        largest_entry=float(np.max(larger, where=np.isfinite(larger), initial=0.0)),
-        worst=tuple(entry(int(at)) for at in _worst_first(difference, allowed)[:worst]),
+        inconclusive=too_noisy or kinks == len(analytic),
+        largest=entry(np.argmax(_finite_or(-1.0, difference, is_finite))) if is_finite.any() else None,
+        largest_entry=largest_entry,
+        worst=tuple(map(entry, _worst(difference, allowed, worst))),
         orders=dict(comparison.orders),
-        first_wrong=_first_wrong(layout, where[wrong]),
+        first_wrong=_first_wrong(layout, numbers(wrong)),
         h=comparison.h,
         rtol=rtol,
         atol=atol,
     )
 
 
-def _is_too_noisy(settled: Settled, sizes: FloatArray, analytic: FloatArray) -> bool:
+def _largest(values: FloatArray) -> float:
+    """Return the largest size of the finite ones of `values`; 0 if there is none."""
+    size = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    return size if math.isfinite(size) else float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
+
+
+def _finite_or(instead: float, values: FloatArray, is_finite: BoolArray) -> FloatArray:
+    """Return `values`, and a number instead of those that are not finite."""
+    return values if is_finite.all() else np.where(is_finite, values, instead)
+
+
+def _is_too_noisy(settled: Settled, largest: float, analytic: FloatArray) -> bool:
     """Whether noise would hide gross mistakes; no noise hides that a gradient is zero to rounding."""
-    if settled.noise <= GROSS * float(sizes.max()):
-        return False
-    largest = float(np.max(np.abs(analytic), where=np.isfinite(analytic), initial=0.0))
-    return largest > settled.zero
+    return settled.noise > GROSS * largest and _largest(analytic) > settled.zero
 
 
 def _first_wrong(layout: Layout, wrong: IntArray) -> str | None:
@@ -212,11 +236,18 @@ def _first_wrong(layout: Layout, wrong: IntArray) -> str | None:
     return layout.names[int(layout.arrays_of(wrong).max())]
 
 
-def _worst_first(difference: FloatArray, allowed: FloatArray) -> IntArray:
+def _worst(difference: FloatArray, allowed: FloatArray, count: int) -> IntArray:
+    """Return the first `count` places in the order of how far the limit is exceeded; of equals, the first."""
+    excess = np.zeros_like(difference)
     with np.errstate(all="ignore"):
-        excess = np.where(difference > 0, difference / allowed, 0.0)
+        np.divide(difference, allowed, out=excess, where=difference > 0)
     excess[~np.isfinite(difference)] = np.inf
-    return np.argsort(-excess, kind="stable")
+    excess[np.isnan(excess)] = -1.0
+    # Of as many blocks, each has an entry that is at least the least of their maxima.
+    greatest = np.maximum.reduceat(excess, np.arange(0, len(excess), max(1, math.isqrt(len(excess)))))
+    least = np.sort(greatest)[-count] if 0 < count <= len(greatest) else -1.0
+    among = np.flatnonzero(excess >= least)
+    return among[np.argsort(-excess[among], kind="stable")[:count]]
 
 
 def taylor_order(remainders: list[float], noise: float) -> float:

@@ -112,8 +112,8 @@ class Caller:
 
     def value_of(self, returned: Any) -> Values:
         """Return what f returned as float64, if it is what f must return."""
-        if type(returned) is float:
-            return np.array(returned)
+        if type(returned) is float or (type(returned) is np.float64 and self.dtype is not None):
+            return np.array(returned)  # The usual case: a number with all digits.
         wanted = "one real number" if self._scalar else "a real number or an array of real numbers"
         if returned is None:
             raise TypeError(f"f must return {wanted}, but it returned None: does it end without `return`?")

@@ -109,10 +109,11 @@ class InPlace:
 
     def evaluate(self, moves: Moves, guarded: bool = False) -> npt.NDArray[Any]:
         found: npt.NDArray[Any] | None = None
+        is_complex = moves.values.dtype.kind == "c"
         one = self._flat[0] if self.point.is_one and moves.entries.shape[1] == 1 else None
         for k, entries in enumerate(moves.entries.tolist()):
             try:
-                if moves.values.dtype.kind == "c":
+                if is_complex:
                     value: npt.NDArray[Any] = self.call.complex_value(self.point.at(moves, k))
                 elif one is not None:
                     value = self._at_one(one, entries[0], moves.values[k, 0], guarded)

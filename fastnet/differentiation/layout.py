@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,13 +32,13 @@ class Layout:
         if extra:
             there = ", ".join(map(repr, self.shapes))
             raise ValueError(f"{name} has {', '.join(extra)}, but there is only {there}")
-        elements = [np.empty(0)]
-        for key, shape in self.shapes.items():
+        found = np.empty(self.size)
+        for (key, shape), start, size in zip(self.shapes.items(), self.starts.tolist(), self.sizes, strict=False):
             numbers = checks.as_numbers(arrays[key], f"{name} of {key}")
             if numbers.shape != shape:
                 raise ValueError(f"{name} of {key} must have shape {shape}, not {numbers.shape}")
-            elements.append(numbers.astype(np.float64).ravel())
-        return np.concatenate(elements)
+            found[start : start + size].reshape(shape)[...] = numbers
+        return found
 
     def arrays_of(self, entries: IntArray) -> IntArray:
         """Return the number of the array that each flat number belongs to."""
@@ -50,9 +51,7 @@ class Layout:
         shape = self.shapes[name]
         return name, tuple(int(i) for i in np.unravel_index(entry - self.starts[which], shape))
 
-    def largest(self, entries: IntArray, sizes: FloatArray) -> FloatArray:
-        """Return for each entry the largest of `sizes` in its array."""
-        which = self.arrays_of(entries)
-        found = np.zeros(len(self.sizes))
-        np.maximum.at(found, which, sizes)
-        return found[which]
+    def parts(self, entries: IntArray | None) -> list[slice]:
+        """Return for each array where its numbers are in `entries`, which ascend; None is all numbers."""
+        bounds = self.starts if entries is None else np.searchsorted(entries, self.starts)
+        return [slice(start, stop) for start, stop in itertools.pairwise(bounds.tolist())]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import fastnet
+from fastnet.checking.lines import ChainLines
 from fastnet.layers import Affine, BatchNorm, Dropout, Layer, ReLU, SoftmaxWithLoss
+from fastnet.networks.chain import chain_of
 from layer_networks import batch_of
 from random_networks import MISTAKES, mistaken, network_of
 
@@ -189,6 +191,36 @@ def test_the_order_of_the_taylor_remainder():
     assert "b1 1.0" in str(wrong)
     linear = fastnet.check_gradient(lambda x: float(x.sum()), np.ones(4), np.arange(4.0))
     assert math.isnan(linear.order)
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_the_remainders_of_a_chain_are_those_of_its_loss(inputs):
+    net = fastnet.MultiLayerNet(6, [5, 3], 4, activation="tanh", weight_decay_lambda=0.3, seed=0)
+    x, t = batch_of()
+    lines = ChainLines(chain_of(net), x, t, inputs)
+    assert 0 < lines.noise() < 1e-14
+    start = net.loss(x, t)
+    for name, array in ({"x": x} if inputs else net.params).items():
+        along = lines._line(name).along
+        direction = np.array([along(unit.reshape(array.shape)) for unit in np.eye(array.size)]).reshape(array.shape)
+        np.testing.assert_allclose(np.linalg.norm(direction), 1, rtol=1e-14)
+        before, gradient = array.copy(), np.linspace(-1, 1, array.size)
+        array += 0.5 * direction
+        expected = abs(net.loss(x, t) - start - 0.5 * gradient @ direction.ravel())
+        array[...] = before
+        np.testing.assert_allclose(lines.remainders(name, gradient, [0.5]), [expected], rtol=1e-12)
+
+
+def test_rows_of_zeros_at_a_kink_of_several_units():
+    """Backprop takes one side of all kinks at once, which need not lie between the slopes of the two directions."""
+    net = fastnet.MultiLayerNet(1, [3], 4, activation="relu", dtype="float32", seed=0)
+    net.params["W1"][...] = [[-1.5, 0.5, 0.7]]
+    x, t = np.array([[0.9], [0.0], [-1.1], [0.0]], np.float32), np.array([1, 0, 2, 3])
+    gradient = net.input_gradient(x, t)
+    check = fastnet.check_gradient(net, gradient, (x, t), inputs=True)
+    assert (check.passed, check.agreeing) == (True, 4), str(check)
+    gradient[1] += 0.01
+    assert fastnet.check_gradient(net, gradient, (x, t), inputs=True).failed == 1
 
 
 def test_steps_for_each_entry():
