@@ -231,7 +231,7 @@ def interrupts(count: int) -> Outcome:
 COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from _fastnet import main
+from fastnet.cli import main
 print("ready", flush=True)
 sys.exit(main())
 """
@@ -244,7 +244,7 @@ COMMANDS = {
 
 
 def interrupted_commands(count: int) -> Outcome:
-    """Ctrl-C within commands, from their very start: exit code 130 and no traceback."""
+    """Ctrl-C within commands, from their first line on: exit code 130 and no traceback."""
     failures = []
     for number in range(count):
         for name, command in COMMANDS.items():
