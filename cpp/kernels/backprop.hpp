@@ -5,58 +5,97 @@
 
 namespace fastnet::FASTNET_TARGET {
 
-// Rows between two updates of the gradient, which bound the workspace. They are the inner dimension of one block of
-// `gemm`, so that sums over the batch are the same chains whether zeros are skipped or not.
+// Rows whose share of the gradient is one sum; the shares are added up in their order. They bound the workspace. They
+// are the inner dimension of one block of `gemm`, so that sums over the batch are the same chains whether zeros are
+// skipped or not.
 inline constexpr Index chunk_rows = block_inner;
 
+// What is kept of a chunk's rows on the way back.
+template <class T> struct Chunk {
+    Chunk(const Network<T>& net, Index most_rows) : z(net.depth), da(net.depth), packed(net.depth) {
+        for (Index l = 0; l < net.depth; ++l) {
+            const Index outputs = net.layers[l].outputs;
+            z.add(most_rows * padded<T>(outputs));
+            da.add(most_rows * padded<T>(outputs));
+            packed.add(most_rows, outputs);
+        }
+    }
+    void begin(Index first_row, Index rows) {
+        first = first_row;
+        count = rows;
+        for (Index l = 0; l < packed.size(); ++l) {
+            packed[l].rows = rows;
+        }
+    }
+
+    FixedList<Array<T>> z, da;         // of each layer (rows, padded): its units, and the derivative before them
+    FixedList<PackedMatrix<T>> packed; // da, for the product with the layer's inputs
+    Index first = 0, count = 0;        // its rows in the batch
+    bool skips_zeros = false;          // whether the first layer's gradient can
+};
+
 // The gradient of one batch after another, of at most `most_rows` rows each; the workspace is kept.
+//
+// Either the workers share out the rows of a chunk, then its gradient, and go to the next chunk together. Or, where a
+// batch has many chunks and the gradient is small, each takes whole chunks, and the chunks' shares are kept apart until
+// the end: one parallel region for a batch, not two for a chunk. Both add the same numbers in the same order.
 template <class T> class Backprop {
   public:
     // `inputs` is of the first batch.
     Backprop(const Network<T>& net, Inputs<T>& inputs, Index most_rows)
         : net_(net), inputs_(inputs), rows_(min_index(most_rows, chunk_rows)),
-          workers_(workers_for(3 * multiply_add * multiply_adds(net) * static_cast<double>(rows_))),
-          transposed_(net.depth), z_(net.depth), da_(net.depth), packed_(net.depth),
-          task_rows_(rows_per_task(rows_, workers_)), dz_(workers_), losses_(rows_), finite_(rows_) {
-        Index widest = widest_layer(net);
+          workers_(workers_for(3 * multiply_add * multiply_adds(net) *
+                               static_cast<double>(takes_chunks(net, inputs, most_rows) ? most_rows : rows_))),
+          takes_chunks_(workers_ > 1 && takes_chunks(net, inputs, most_rows)), transposed_(net.depth),
+          task_rows_(takes_chunks_ ? block_rows : rows_per_task(rows_, workers_)), dz_(workers_), losses_(most_rows),
+          finite_(rows_), chunks_(takes_chunks_ ? workers_ : 1), at_(net.depth),
+          shares_(takes_chunks_ ? chunks_of(most_rows) * size_of(net) : 0) {
+        Index size = 0;
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
             transposed_.add(layer.outputs, l > 0 ? layer.inputs : 0); // that with respect to x is not needed
-            z_.add(rows_ * padded<T>(layer.outputs));
-            da_.add(rows_ * padded<T>(layer.outputs));
-            packed_.add(rows_, layer.outputs);
             tasks_ += groups_of(layer.inputs);
             transposed_tasks_ += l > 0 ? groups_of(layer.outputs) : 0;
+            at_[l] = size;
+            size += (layer.inputs + 1) * layer.outputs;
         }
         for (int w = 0; w < workers_; ++w) {
-            dz_.add(task_rows_ * padded<T>(widest));
+            dz_.add(task_rows_ * padded<T>(widest_layer(net)));
+        }
+        for (int c = 0; c < (takes_chunks_ ? workers_ : 1); ++c) {
+            chunks_.add(net, rows_);
         }
     }
 
     int workers() const { return workers_; }
 
-    // Everything but the last chunk's share of the gradient. Returns the loss. weights.prepare(worker) gives the
-    // worker's `Weights`.
+    // Everything but the last chunk's share of the gradient, or the sum of all shares. Returns the loss.
+    // weights.prepare(worker) gives the worker's `Weights`.
     template <class W> double begin(const Batch<T>& batch, W& weights, const LayerGradient<T>* gradient) {
         batch_ = batch;
         inputs_.take(batch);
         pack_transposed();
-        double losses = 0;
-        for (first_ = 0;; first_ += chunk_rows) {
-            count_ = min_index(chunk_rows, batch_.rows - first_);
-            derive_chunk(weights);
-            losses = sum_of(losses_.data(), count_, losses);
-            if (first_ + count_ == batch_.rows) {
-                return mean_loss(net_, losses, batch_.rows);
+        if (takes_chunks_) {
+            parallel_for(chunks_of(batch_.rows), workers_,
+                         [&](Index task, int worker) { take_chunk(task, weights.prepare(worker), worker); });
+        } else {
+            for (Index first = 0;; first += chunk_rows) {
+                derive_chunk(first, weights);
+                if (first + chunk_rows >= batch_.rows) {
+                    break;
+                }
+                add_up(gradient, [](auto&&...) {});
             }
-            add_up(gradient, [](auto&&...) {});
         }
+        return mean_loss(net_, sum_of(losses_.data(), batch_.rows), batch_.rows);
     }
 
-    // The last chunk's share. changed(l, first, rows) is called for each group of rows of layer l's weight gradient,
-    // when nothing reads these rows of the weight any more; the bias gradient is ready with the first group. Allocates
-    // nothing: once it has begun, it ends.
-    template <class F> void finish(const LayerGradient<T>* gradient, F&& changed) { add_up(gradient, changed); }
+    // The rest. changed(l, first, rows) is called for each group of rows of layer l's weight gradient, when nothing
+    // reads these rows of the weight any more; the bias gradient is ready with the first group. Allocates nothing: once
+    // it has begun, it ends.
+    template <class F> void finish(const LayerGradient<T>* gradient, F&& changed) {
+        takes_chunks_ ? add_shares(gradient, changed) : add_up(gradient, changed);
+    }
 
   private:
     static constexpr Index group = NonZeros<T>::group;
@@ -77,40 +116,79 @@ template <class T> class Backprop {
         });
     }
 
-    // A chunk forward and back, to the derivatives with respect to its pre-activations.
-    template <class W> void derive_chunk(W& weights) {
-        const Index row_tasks = (count_ + task_rows_ - 1) / task_rows_, stride = padded<T>(net_.layers[0].outputs);
+    static Index chunks_of(Index rows) { return (rows + chunk_rows - 1) / chunk_rows; }
+
+    // How many parameters there may be, with biases.
+    static Index size_of(const Network<T>& net) {
+        Index size = 0;
+        for (Index l = 0; l < net.depth; ++l) {
+            size += (net.layers[l].inputs + 1) * net.layers[l].outputs;
+        }
+        return size;
+    }
+
+    // Whether several workers would take whole chunks.
+    static bool takes_chunks(const Network<T>& net, const Inputs<T>& inputs, Index rows) {
+        constexpr Index fewest = 8, most_elements = Index{1} << 18; // chunks; of all shares
+        const Index chunks = chunks_of(rows);
+        return !inputs.sparse && chunks >= fewest && chunks * size_of(net) <= most_elements;
+    }
+
+    // Chunk `number` forward and back, to its share of the gradient, by one worker.
+    void take_chunk(Index number, const Weights<T>& weights, int worker) {
+        Chunk<T>& chunk = chunks_[worker];
+        chunk.begin(number * chunk_rows, min_index(chunk_rows, batch_.rows - number * chunk_rows));
+        for (Index begin = 0; begin < chunk.count; begin += task_rows_) {
+            derive_rows(chunk, begin, min_index(task_rows_, chunk.count - begin), weights, dz_[worker].zeroed());
+        }
         for (Index l = 0; l < net_.depth; ++l) {
-            packed_[l].rows = count_;
+            const Index inputs = net_.layers[l].inputs;
+            add_group(chunk, l, 0, inputs, share(number, l), false);
         }
+    }
+
+    // Where layer l's part of a chunk's share is.
+    LayerGradient<T> share(Index number, Index l) const {
+        T* const weight = shares_.data() + number * size_of(net_) + at_[l];
+        const Layer<T>& layer = net_.layers[l];
+        return {weight, layer.bias ? weight + layer.inputs * layer.outputs : nullptr};
+    }
+
+    // A chunk forward and back, to the derivatives with respect to its pre-activations.
+    template <class W> void derive_chunk(Index first, W& weights) {
+        Chunk<T>& chunk = chunks_[0];
+        chunk.begin(first, min_index(chunk_rows, batch_.rows - first));
+        const Index row_tasks = (chunk.count + task_rows_ - 1) / task_rows_;
+        const Index stride = padded<T>(net_.layers[0].outputs);
         parallel_for(row_tasks, workers_, [&](Index task, int worker) {
-            const Index begin = task * task_rows_, count = min_index(task_rows_, count_ - begin);
-            derive_rows(begin, count, weights.prepare(worker), dz_[worker].zeroed());
-            finite_[task] = all_finite(da_[0].data() + begin * stride, count * stride);
+            const Index begin = task * task_rows_, count = min_index(task_rows_, chunk.count - begin);
+            derive_rows(chunk, begin, count, weights.prepare(worker), dz_[worker].zeroed());
+            finite_[task] = all_finite(chunk.da[0].data() + begin * stride, count * stride);
         });
-        skips_zeros_ = inputs_.sparse;
+        chunk.skips_zeros = inputs_.sparse;
         for (Index task = 0; task < row_tasks; ++task) {
-            skips_zeros_ &= finite_[task]; // 0 x infinity is NaN: zeros may not be skipped
+            chunk.skips_zeros &= finite_[task]; // 0 x infinity is NaN: zeros may not be skipped
         }
-        if (inputs_.sparse && !skips_zeros_) {
-            inputs_.load_rows(first_, count_, 0);
-            pack(0, 0, count_);
+        if (inputs_.sparse && !chunk.skips_zeros) {
+            inputs_.load_rows(chunk.first, chunk.count, 0);
+            pack(chunk, 0, 0, chunk.count);
         }
     }
 
     // Rows [begin, begin + count) of the chunk: forward, then da of each layer, the derivative with respect to its
     // pre-activations. Both are (rows, padded).
-    void derive_rows(Index begin, Index count, const Weights<T>& weights, T* dz) {
-        const Index first = first_ + begin;
+    void derive_rows(Chunk<T>& chunk, Index begin, Index count, const Weights<T>& weights, T* dz) {
+        const Index first = chunk.first + begin;
         inputs_.load_rows(first, count, begin, !weights.first);
         const auto at = [&](FixedList<Array<T>>& units) {
             return [&, begin](Index l) { return units[l].data() + begin * padded<T>(net_.layers[l].outputs); };
         };
-        const auto z = at(z_), da = at(da_);
-        forward_block(net_, weights, inputs_, first, count, begin, z,
-                      [&](Index l, auto phi, Index i, Vec<T> a) { store(da(l) + i, phi.derivative(a)); });
+        const auto z = at(chunk.z), da = at(chunk.da);
+        forward_block(net_, weights, inputs_, first, count, begin, z, [&](Index l) {
+            return [d = da(l)](auto phi, Index i, Vec<T> a) { store(d + i, phi.derivative(a)); };
+        });
 
-        row_losses(net_, batch_.targets, first, count, z(net_.depth - 1), losses_.data() + begin);
+        row_losses(net_, batch_.targets, first, count, z(net_.depth - 1), losses_.data() + first);
         derive_loss(first, count, z(net_.depth - 1), dz);
         for (Index l = net_.depth - 1;; --l) {
             const Index size = count * padded<T>(net_.layers[l].outputs);
@@ -119,7 +197,7 @@ template <class T> class Backprop {
                 store(d + i, load(d + i) * load(dz + i));
             }
             if (l > 0 || !inputs_.sparse) {
-                pack(l, begin, count);
+                pack(chunk, l, begin, count);
             }
             if (l == 0) {
                 return;
@@ -131,9 +209,9 @@ template <class T> class Backprop {
     }
 
     // Packs rows of layer l's da for the product with its inputs.
-    void pack(Index l, Index begin, Index count) {
+    void pack(Chunk<T>& chunk, Index l, Index begin, Index count) {
         const Index outputs = net_.layers[l].outputs, stride = padded<T>(outputs);
-        packed_[l].pack_rows(rows_of<T>(da_[l].data() + begin * stride, count, outputs, stride), begin);
+        chunk.packed[l].pack_rows(rows_of<T>(chunk.da[l].data() + begin * stride, count, outputs, stride), begin);
     }
 
     // dz (count, padded) = the derivative of the mean loss with respect to the last layer's units, from the answers
@@ -143,61 +221,98 @@ template <class T> class Backprop {
         const T rows = static_cast<T>(batch_.rows);
         with_loss<T>(net_.loss, net_.loss_constant, [&](auto loss) {
             for (Index i = 0; i < count; ++i, y += stride, dz += stride) {
-                const Target<T> t = target_of(batch_.targets, row + i, classes);
-                for_each_vector<T>(classes, [&](Index k, Index n) {
-                    store(dz + k, loss.derivative(load(y + k, n), t.vector(k, n)), n);
-                });
-                if (net_.output == Output::softmax) {
-                    softmax_row_backward(y, dz, dz, classes);
-                }
-                for_each_vector<T>(classes, [&](Index k, Index n) { store(dz + k, load(dz + k, n) / rows, n); });
+                derive_row(loss, net_.output, y, target_of(batch_.targets, row + i, classes), classes, rows, dz);
             }
+        });
+    }
+
+    // f(l, number, from, rows) for each group of rows of a weight, shared out among so many workers. The later layers'
+    // tasks come first, because they are small.
+    template <class F> void for_each_group_of_rows(int workers, F&& f) {
+        parallel_for(tasks_, workers, [&](Index task, int) {
+            Index l = net_.depth - 1;
+            for (; task >= groups_of(net_.layers[l].inputs); --l) {
+                task -= groups_of(net_.layers[l].inputs);
+            }
+            f(l, task, task * group, min_index(group, net_.layers[l].inputs - task * group));
         });
     }
 
     // Adds the chunk's share to the gradient.
     template <class F> void add_up(const LayerGradient<T>* gradient, F&& changed) {
-        parallel_for(tasks_, workers_, [&](Index task, int) {
-            Index l = net_.depth - 1; // the later layers' tasks come first, because they are small
-            for (; task >= groups_of(net_.layers[l].inputs); --l) {
-                task -= groups_of(net_.layers[l].inputs);
+        const Chunk<T>& chunk = chunks_[0];
+        const bool last = chunk.first + chunk.count == batch_.rows;
+        for_each_group_of_rows(workers_, [&](Index l, Index number, Index from, Index rows) {
+            if (l == 0 && last) {
+                inputs_.prefetch_next(number, groups_of(net_.layers[0].inputs));
             }
-            const Index from = task * group, rows = min_index(group, net_.layers[l].inputs - from);
-            add_group(l, task, from, rows, gradient[l]);
+            add_group(chunk, l, from, rows, gradient[l], chunk.first > 0);
+            if (last) {
+                add_penalty(l, from, rows, gradient[l]);
+            }
             changed(l, from, rows);
         });
     }
 
-    // To the rows [from, from + count) of a layer's weight gradient, a group, and with the first to the bias gradient.
-    void add_group(Index l, Index number, Index from, Index count, const LayerGradient<T>& gradient) {
-        const Layer<T>& layer = net_.layers[l];
-        const bool last = first_ + count_ == batch_.rows;
-        if (l == 0 && last) {
-            inputs_.prefetch_next(number, groups_of(layer.inputs));
-        }
-        const Index outputs = layer.outputs, stride = padded<T>(outputs);
-        const T* da = da_[l].data();
-        T* to = gradient.weight + from * outputs;
-        if (l == 0 && skips_zeros_) {
-            multiply_transposed_nonzeros(inputs_.nonzeros, count_, number, count, da, stride, to, outputs, first_ > 0);
-        } else {
-            const Matrix<T> z = l == 0 ? inputs_.rows(first_, count_)
-                                       : rows_of<T>(z_[l - 1].data(), count_, layer.inputs, padded<T>(layer.inputs));
-            gemm(transposed(submatrix(z, 0, count_, from, count)), packed_[l], to, outputs, first_ > 0);
-        }
-        if (last && net_.weight_decay != 0) {
+    // Adds up the chunks' shares.
+    template <class F> void add_shares(const LayerGradient<T>* gradient, F&& changed) {
+        const Index chunks = chunks_of(batch_.rows);
+        const int workers = workers_for(0.1 * static_cast<double>(chunks * size_of(net_)));
+        for_each_group_of_rows(workers, [&](Index l, Index, Index from, Index rows) {
+            const Index outputs = net_.layers[l].outputs, begin = from * outputs;
+            const auto add = [&](T* to, Index size, auto&& at) {
+                for_each_vector<T>(size, [&](Index i, Index n) {
+                    Vec<T> total = load(at(0) + i, n);
+                    for (Index number = 1; number < chunks; ++number) {
+                        total += load(at(number) + i, n);
+                    }
+                    store(to + i, total, n);
+                });
+            };
+            add(gradient[l].weight + begin, rows * outputs, [&](Index c) { return share(c, l).weight + begin; });
+            if (from == 0 && gradient[l].bias) {
+                add(gradient[l].bias, outputs, [&](Index c) { return share(c, l).bias; });
+            }
+            add_penalty(l, from, rows, gradient[l]);
+            changed(l, from, rows);
+        });
+    }
+
+    // To the rows [from, from + rows) of a layer's weight gradient.
+    void add_penalty(Index l, Index from, Index rows, const LayerGradient<T>& gradient) {
+        if (net_.weight_decay != 0) {
+            const Index outputs = net_.layers[l].outputs;
             const T decay = static_cast<T>(net_.weight_decay);
-            for (Index i = 0; i < count * outputs; ++i) {
-                to[i] += decay * layer.weight[from * outputs + i];
+            for (Index i = from * outputs; i < (from + rows) * outputs; ++i) {
+                gradient.weight[i] += decay * net_.layers[l].weight[i];
             }
         }
-        if (number == 0 && gradient.bias) {
+    }
+
+    // The chunk's share of the rows [from, from + count) of a layer's weight gradient, and with the first rows of the
+    // bias gradient. Where zeros are skipped, the rows are a group.
+    void add_group(const Chunk<T>& chunk, Index l, Index from, Index count, const LayerGradient<T>& gradient,
+                   bool accumulate) {
+        const Layer<T>& layer = net_.layers[l];
+        const Index outputs = layer.outputs, stride = padded<T>(outputs);
+        const T* da = chunk.da[l].data();
+        T* to = gradient.weight + from * outputs;
+        if (l == 0 && chunk.skips_zeros) {
+            multiply_transposed_nonzeros(inputs_.nonzeros, chunk.count, from / group, count, da, stride, to, outputs,
+                                         accumulate);
+        } else {
+            const Matrix<T> z =
+                l == 0 ? inputs_.rows(chunk.first, chunk.count)
+                       : rows_of<T>(chunk.z[l - 1].data(), chunk.count, layer.inputs, padded<T>(layer.inputs));
+            gemm(transposed(submatrix(z, 0, chunk.count, from, count)), chunk.packed[l], to, outputs, accumulate);
+        }
+        if (from == 0 && gradient.bias) {
             for_each_vector<T>(outputs, [&](Index j, Index n) {
-                Vec<T> total = first_ > 0 ? load(gradient.bias + j, n) : Vec<T>{};
-                for (Index i = 0; i < count_; ++i) {
+                Vec<T> total{};
+                for (Index i = 0; i < chunk.count; ++i) {
                     total += load(da + i * stride + j);
                 }
-                store(gradient.bias + j, total, n);
+                store(gradient.bias + j, accumulate ? load(gradient.bias + j, n) + total : total, n);
             });
         }
     }
@@ -206,18 +321,18 @@ template <class T> class Backprop {
     Inputs<T>& inputs_;
     const Index rows_;                      // of a chunk at most
     const int workers_;                     // asked for once, because another thread may change the setting meanwhile
+    const bool takes_chunks_;               // whether a worker takes whole chunks
     FixedList<PackedMatrix<T>> transposed_; // the weights
-    FixedList<Array<T>> z_, da_;
-    FixedList<PackedMatrix<T>> packed_; // da, for the product with the layer's inputs
     const Index task_rows_;
     FixedList<Array<T>> dz_;
-    const Array<T> losses_;    // of a chunk's rows
-    const Array<bool> finite_; // of a chunk's tasks: whether the first layer's da is
+    const Array<T> losses_;      // of the batch's rows
+    const Array<bool> finite_;   // of a chunk's tasks: whether the first layer's da is
+    FixedList<Chunk<T>> chunks_; // one, or one for each worker
+    const Array<Index> at_;      // of each layer: where it begins in a share
+    const Array<T> shares_;      // (chunks, size): of the gradient, where workers take whole chunks
     Index tasks_ = 0, transposed_tasks_ = 0;
 
     Batch<T> batch_{};
-    Index first_ = 0, count_ = 0; // the chunk: its first row, and its rows
-    bool skips_zeros_ = false;    // whether the first layer's gradient can
 };
 
 // Returns the loss, and fills the gradient with respect to every parameter.

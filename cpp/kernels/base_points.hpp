@@ -104,11 +104,14 @@ template <class T> class BasePoints {
         const Index last = net.depth - 1;
         forward_units(
             net, block_weights, inputs, first_ + begin, count, begin, [&](Index l) { return from(units_[l].z, l); },
-            [&](Index l, auto phi, Index i, Vec<T> a) {
-                const BasePoint<T> point = phi.base_point(a);
-                store(from(units_[l].a, l) + i, point.a);
-                store(from(units_[l].s, l) + i, point.s);
-                store(from(units_[l].c, l) + i, point.c);
+            [&](Index l) {
+                return [a_of = from(units_[l].a, l), s_of = from(units_[l].s, l),
+                        c_of = from(units_[l].c, l)](auto phi, Index i, Vec<T> a) {
+                    const BasePoint<T> point = phi.base_point(a);
+                    store(a_of + i, point.a);
+                    store(s_of + i, point.s);
+                    store(c_of + i, point.c);
+                };
             });
         T* y = from(answers_, last);
         answer_rows<T>(net, count, from(units_[last].z, last), y);

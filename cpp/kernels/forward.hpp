@@ -38,13 +38,14 @@ template <class T> Index classes_of(const Network<T>& net) {
 // a -> z = phi(a + bias) in place, (rows, outputs; padded). keep(phi, at, a) sees each vector of pre-activations.
 template <class T, class Keep> void activate(const Network<T>& net, Index layer, Index rows, T* units, Keep&& keep) {
     const Layer<T>& l = net.layers[layer];
-    const Index stride = padded<T>(l.outputs);
-    with_activation(l.activation, l.constant, [&](auto phi) {
+    const Index outputs = l.outputs, stride = padded<T>(outputs); // the compiler can't know that no store changes them
+    const T* const bias = l.bias;
+    with_activation(l.activation, l.constant, [&, outputs, stride, bias, units, rows](auto phi) {
         for (Index i = 0; i < rows; ++i) {
-            for_each_vector<T>(l.outputs, [&](Index j, Index count) {
+            for_each_vector<T>(outputs, [&](Index j, Index count) {
                 T* at = units + i * stride + j;
                 const Vec<T> sum = load(at, count); // zeros behind the units, whatever stands there
-                const Vec<T> a = l.bias ? sum + load(l.bias + j, count) : sum;
+                const Vec<T> a = bias ? sum + load(bias + j, count) : sum;
                 keep(phi, i * stride + j, a);
                 store(at, phi.value(a));
             });
@@ -53,8 +54,8 @@ template <class T, class Keep> void activate(const Network<T>& net, Index layer,
 }
 
 // A block of `count` rows from `first` on through the layers of the network. The nonzeros of sparse inputs are in the
-// slots from `slot` on. z(l) is where layer l's units (count, padded) go. keep(l, phi, at, a) sees its pre-activations,
-// a vector at a time.
+// slots from `slot` on. z(l) is where layer l's units (count, padded) go. keep(l) is a function whose calls (phi, at,
+// a) see its pre-activations, a vector at a time.
 template <class T, class Z, class Keep>
 void forward_units(const Network<T>& net, const Weights<T>& weights, const Inputs<T>& inputs, Index first, Index count,
                    Index slot, Z&& z, Keep&& keep) {
@@ -69,7 +70,7 @@ void forward_units(const Network<T>& net, const Weights<T>& weights, const Input
         } else {
             weights.all->multiply(0, inputs.rows(first, count), units, stride);
         }
-        activate(net, l, count, units, [&](auto phi, Index at, Vec<T> a) { keep(l, phi, at, a); });
+        activate(net, l, count, units, keep(l));
     }
 }
 
@@ -93,7 +94,7 @@ void forward_block(const Network<T>& net, const Weights<T>& weights, const Input
     answer_rows<T>(net, count, z(net.depth - 1), z(net.depth - 1));
 }
 
-inline constexpr auto keep_nothing = [](auto&&...) {};
+inline constexpr auto keep_nothing = [](Index) { return [](auto&&...) {}; };
 
 // Two buffers that the layers of a block write in turn.
 template <class T> class PingPong {

@@ -35,14 +35,15 @@ template <class T> struct Inputs {
                 }
                 continue;
             }
-            const Index data_row = static_cast<Index>(source->order[i]);
-            if (!sparse) {
-                std::memcpy(source->to + i * columns, source->x + data_row * columns,
-                            static_cast<std::size_t>(columns) * sizeof(T));
-                continue;
-            }
             if (i + ahead < first + rows) {
                 prefetch_row(i + ahead);
+            }
+            const Index data_row = static_cast<Index>(source->order[i]);
+            if (!sparse) {
+                const T* const from = source->x + data_row * columns;
+                for_each_vector<T>(
+                    columns, [&](Index j, Index n) { store(source->to + i * columns + j, load(from + j, n), n); });
+                continue;
             }
             nonzeros.keep(source->masks + data_row * nonzeros.groups, source->values + source->starts[data_row], at);
             if (whole) {

@@ -21,12 +21,33 @@ FASTNET_INLINE float log(float x) {
 
 // a (n) -> y (n), may be the same array: e^(a - max a) / sum. A row with NaN, or with nothing finite, becomes NaN.
 template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
-    constexpr T least = -static_cast<T>(__builtin_huge_val()); // behind the row: it adds e^least = 0
+    // Behind the row. Its exponential is not taken: a product that underflows costs some processors 100 cycles.
+    constexpr T least = -static_cast<T>(__builtin_huge_val());
     Vec<T> tops = splat(least), total{};
+    if (in_registers<T>(n, [&]<int V>() {
+            Vec<T> row[V];
+            load_row(a, n, row, least);
+            for (int v = 0; v < V; ++v) {
+                tops = max<T>(row[v], tops);
+            }
+            const T top = greatest<T>(tops);
+            for (int v = 0; v < V; ++v) {
+                const Index count = min_index(lanes<T>, n - v * lanes<T>);
+                row[v] = first_lanes_of<T>(exp<T>(first_lanes_of<T>(row[v] - top, count)), count);
+                total += row[v];
+            }
+            const T sum_of_all = sum<T>(total);
+            for (int v = 0; v < V; ++v) {
+                row[v] = row[v] / sum_of_all;
+            }
+            store_row(y, n, row);
+        })) {
+        return;
+    }
     for_each_vector<T>(n, [&](Index k, Index count) { tops = max<T>(load(a + k, count, least), tops); });
     const T top = greatest<T>(tops);
     for_each_vector<T>(n, [&](Index k, Index count) {
-        const Vec<T> e = exp<T>(load(a + k, count, least) - top);
+        const Vec<T> e = first_lanes_of<T>(exp<T>(load(a + k, count, top) - top), count);
         store(y + k, e, count);
         total += e;
     });
@@ -324,6 +345,34 @@ template <class T, class F> FASTNET_INLINE decltype(auto) with_loss(Loss kind, T
         break;
     }
     return f(SquaredError<T>{});
+}
+
+// y (n) -> dz (n): the derivative of the mean loss of `rows` rows with respect to the last layer's units, from one
+// row's answer.
+template <class T, class L>
+FASTNET_INLINE void derive_row(const L& loss, Output output, const T* y, Target<T> t, Index n, T rows, T* dz) {
+    if (in_registers<T>(n, [&]<int V>() {
+            Vec<T> answer[V], d[V], products{};
+            load_row(y, n, answer);
+            for (int v = 0; v < V; ++v) {
+                d[v] = loss.derivative(answer[v], t.vector(v * lanes<T>, min_index(lanes<T>, n - v * lanes<T>)));
+                products += answer[v] * d[v];
+            }
+            const T inner = output == Output::softmax ? sum<T>(products) : T(0);
+            for (int v = 0; v < V; ++v) {
+                d[v] = (output == Output::softmax ? answer[v] * (d[v] - inner) : d[v]) / rows;
+            }
+            store_row(dz, n, d);
+        })) {
+        return;
+    }
+    for_each_vector<T>(n, [&](Index k, Index count) {
+        store(dz + k, loss.derivative(load(y + k, count), t.vector(k, count)), count);
+    });
+    if (output == Output::softmax) {
+        softmax_row_backward(y, dz, dz, n);
+    }
+    for_each_vector<T>(n, [&](Index k, Index count) { store(dz + k, load(dz + k, count) / rows, count); });
 }
 
 // The difference of the loss of one row, from dz (classes, lanes) of softmax's argument or of the answer itself. `dy`

@@ -21,75 +21,79 @@ template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, bool ac
     std::memcpy(to, &v, sizeof v);
 }
 
-// c (R, n) = or += a (R, k) . b (k, V vectors and, if End, one of end_lanes); b is a packed panel.
+// c (rows, n) = or += a (rows, k) . b (k, V vectors and, if End, one of end_lanes), R rows at a time, of which rows is
+// a multiple; b is a packed panel.
 template <class T, int R, int V, bool End>
-[[gnu::noinline]] void multiply_tile(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
+[[gnu::noinline]] void multiply_panel(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
     constexpr Index width = V * lanes<T> + End * end_lanes<T>;
-    Vec<T> sums[R][V + 1];
-    EndVec<T> end_sums[R];
-    FASTNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-        end_sums[r] = EndVec<T>{};
-        FASTNET_UNROLL
-        for (int v = 0; v < V; ++v) {
-            sums[r][v] = Vec<T>{};
-        }
-    }
-    const T* p = a.data;
-    for (Index k = 0; k < a.columns; ++k, p += a.column_stride, b += width) {
-        Vec<T> row[V + 1];
-        EndVec<T> end_row;
-        FASTNET_UNROLL
-        for (int v = 0; v < V; ++v) {
-            row[v] = load(b + v * lanes<T>);
-        }
-        if constexpr (End) {
-            std::memcpy(&end_row, b + V * lanes<T>, sizeof end_row);
-        }
-        FASTNET_UNROLL
-        for (int r = 0; r < R; ++r) {
-            const T x = p[r * a.row_stride];
-            FASTNET_UNROLL
-            for (int v = 0; v < V; ++v) {
-                sums[r][v] += x * row[v];
-            }
-            if constexpr (End) {
-                end_sums[r] += x * end_row;
-            }
-        }
-    }
-
     constexpr Index edge_width = End ? end_lanes<T> : lanes<T>, whole = width - edge_width;
     T edge[R * edge_width]; // the last vector of each row, where c has no room for all of it
     const bool ragged = n < width;
-    T* const last = ragged ? edge : c + whole;
     const Index last_stride = ragged ? edge_width : ldc;
-    if (ragged && accumulate) {
-        copy<T>(R, n - whole, c + whole, ldc, edge, edge_width);
-    }
-    FASTNET_UNROLL
-    for (int r = 0; r < R; ++r) {
+    for (Index i = 0; i < a.rows; i += R, c += R * ldc) {
+        Vec<T> sums[R][V + 1];
+        EndVec<T> end_sums[R];
         FASTNET_UNROLL
-        for (int v = 0; v < V; ++v) {
-            store_or_add(v * lanes<T> < whole ? c + r * ldc + v * lanes<T> : last + r * last_stride, sums[r][v],
-                         accumulate);
+        for (int r = 0; r < R; ++r) {
+            end_sums[r] = EndVec<T>{};
+            FASTNET_UNROLL
+            for (int v = 0; v < V; ++v) {
+                sums[r][v] = Vec<T>{};
+            }
         }
-        if constexpr (End) {
-            store_or_add(last + r * last_stride, end_sums[r], accumulate);
+        const T* p = a.data + i * a.row_stride;
+        const T* q = b;
+        for (Index k = 0; k < a.columns; ++k, p += a.column_stride, q += width) {
+            Vec<T> row[V + 1];
+            EndVec<T> end_row;
+            FASTNET_UNROLL
+            for (int v = 0; v < V; ++v) {
+                row[v] = load(q + v * lanes<T>);
+            }
+            if constexpr (End) {
+                std::memcpy(&end_row, q + V * lanes<T>, sizeof end_row);
+            }
+            FASTNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+                const T x = p[r * a.row_stride];
+                FASTNET_UNROLL
+                for (int v = 0; v < V; ++v) {
+                    sums[r][v] += x * row[v];
+                }
+                if constexpr (End) {
+                    end_sums[r] += x * end_row;
+                }
+            }
         }
-    }
-    if (ragged) {
-        copy<T>(R, n - whole, edge, edge_width, c + whole, ldc);
+
+        T* const last = ragged ? edge : c + whole;
+        if (ragged && accumulate) {
+            copy<T>(R, n - whole, c + whole, ldc, edge, edge_width);
+        }
+        FASTNET_UNROLL
+        for (int r = 0; r < R; ++r) {
+            FASTNET_UNROLL
+            for (int v = 0; v < V; ++v) {
+                store_or_add(v * lanes<T> < whole ? c + r * ldc + v * lanes<T> : last + r * last_stride, sums[r][v],
+                             accumulate);
+            }
+            if constexpr (End) {
+                store_or_add(last + r * last_stride, end_sums[r], accumulate);
+            }
+        }
+        if (ragged) {
+            copy<T>(R, n - whole, edge, edge_width, c + whole, ldc);
+        }
     }
 }
 
-// c (R, n) = or += a (R, k) . b (k, n), b packed.
+// c (m, n) = or += a (m, k) . b (k, n), b packed; m is a multiple of R.
 template <class T, int R> void multiply_rows(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
     for_each_panel<T>(n, [&](Panel<T> panel) {
         const Index j = panel.column, vectors = panel.vectors;
         const auto multiply = [&]<int V, bool End>() {
             constexpr Index width = V * lanes<T> + End * end_lanes<T>;
-            multiply_tile<T, R, V, End>(a, b + j * a.columns, min_index(width, n - j), c + j, ldc, accumulate);
+            multiply_panel<T, R, V, End>(a, b + j * a.columns, min_index(width, n - j), c + j, ldc, accumulate);
         };
         if constexpr (end_lanes<T> < lanes<T>) {
             if (panel.end) {
@@ -104,16 +108,20 @@ template <class T, int R> void multiply_rows(Matrix<T> a, const T* b, Index n, T
     });
 }
 
-// c (m, n) = or += a (m, k) . b (k, n), b packed: tiles of R rows, then the rest in tiles of half as many.
+// c (m, n) = or += a (m, k) . b (k, n), b packed: tiles of R rows, then the rest in tiles of half as many. Where rows
+// are short, several tiles of them share a call, and stay in the first-level cache while the panels of b pass by.
 template <class T, int R = tile_rows>
 [[gnu::noinline]] void multiply_block(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
-    Index i = 0;
-    for (; i + R <= a.rows; i += R) {
-        multiply_rows<T, R>(submatrix(a, i, R, 0, a.columns), b, n, c + i * ldc, ldc, accumulate);
+    constexpr Index elements = 2048; // of a, which share a call
+    const Index whole = a.rows / R * R, most = R + elements / (a.columns + 1) / R * R;
+    for (Index i = 0; i < whole; i += most) {
+        const Index rows = min_index(most, whole - i);
+        multiply_rows<T, R>(submatrix(a, i, rows, 0, a.columns), b, n, c + i * ldc, ldc, accumulate);
     }
     if constexpr (R > 1) {
-        if (i < a.rows) {
-            multiply_block<T, R / 2>(submatrix(a, i, a.rows - i, 0, a.columns), b, n, c + i * ldc, ldc, accumulate);
+        if (whole < a.rows) {
+            multiply_block<T, R / 2>(submatrix(a, whole, a.rows - whole, 0, a.columns), b, n, c + whole * ldc, ldc,
+                                     accumulate);
         }
     }
 }

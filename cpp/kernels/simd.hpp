@@ -28,6 +28,13 @@
 
 #define FASTNET_INLINE [[gnu::always_inline]] inline
 
+// Unrolls a loop early, so that an array which it indexes can become registers.
+#ifdef __clang__
+#    define FASTNET_UNROLL _Pragma("unroll")
+#else
+#    define FASTNET_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 namespace fastnet::FASTNET_TARGET {
 
 template <class T> struct VectorOf {
@@ -103,6 +110,11 @@ template <class T> FASTNET_INLINE Vec<T> load(const T* p, Index n, T rest = 0) {
     return v;
 }
 
+// The first n lanes of v, zeros behind them.
+template <class T> FASTNET_INLINE Vec<T> first_lanes_of(Vec<T> v, Index n) {
+    return counted<T>() < static_cast<Bits<T>>(n) ? v : Vec<T>{};
+}
+
 template <class T> FASTNET_INLINE void store(T* p, Vec<T> v, Index n) {
     if (n == lanes<T>) {
         return store(p, v);
@@ -114,7 +126,17 @@ template <class T> FASTNET_INLINE void store(T* p, Vec<T> v, Index n) {
         _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(n)), (__m512d)v);
     }
 #else
-    std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T));
+    // A memcpy whose size is known here is one instruction, and calls nothing that would spill all vectors.
+    T first[lanes<T>];
+    std::memcpy(first, &v, sizeof v);
+    Index i = 0;
+    FASTNET_UNROLL
+    for (Index size = lanes<T> / 2; size > 0; size /= 2) {
+        if (n & size) {
+            std::memcpy(p + i, first + i, static_cast<std::size_t>(size) * sizeof(T));
+            i += size;
+        }
+    }
 #endif
 }
 
@@ -240,6 +262,27 @@ template <int Most, class F> FASTNET_INLINE void for_each_group(Index n, F&& f) 
         const Index count = (n - first + groups - 1) / groups;
         with_count<Most>(count, [&]<int K>() { f.template operator()<K>(first); });
         first += count;
+    }
+}
+
+// f.template operator()<V>() for a row of n elements whose V <= 2 vectors fit the registers. Returns whether they do.
+// Such a row is stored once, at the end: a vector that was stored in parts has to leave the core's store queue before
+// it can be loaded as a whole.
+template <class T, class F> FASTNET_INLINE bool in_registers(Index n, F&& f) {
+    with_count<2>((n + lanes<T> - 1) / lanes<T>, f);
+    return n <= 2 * lanes<T>;
+}
+
+// p (n) -> row, `rest` behind it.
+template <class T, int V> FASTNET_INLINE void load_row(const T* p, Index n, Vec<T> (&row)[V], T rest = 0) {
+    for (int v = 0; v < V; ++v) {
+        row[v] = v + 1 < V ? load(p + v * lanes<T>) : load(p + v * lanes<T>, n - v * lanes<T>, rest);
+    }
+}
+
+template <class T, int V> FASTNET_INLINE void store_row(T* p, Index n, const Vec<T> (&row)[V]) {
+    for (int v = 0; v < V; ++v) {
+        v + 1 < V ? store(p + v * lanes<T>, row[v]) : store(p + v * lanes<T>, row[v], n - v * lanes<T>);
     }
 }
 

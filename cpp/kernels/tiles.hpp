@@ -6,13 +6,6 @@
 
 #include "kernels/workspace.hpp"
 
-// Unrolls a loop early, so that an array which it indexes can become registers.
-#ifdef __clang__
-#    define FASTNET_UNROLL _Pragma("unroll")
-#else
-#    define FASTNET_UNROLL _Pragma("GCC unroll 8")
-#endif
-
 namespace fastnet::FASTNET_TARGET {
 
 // A tile's accumulators, one row of b and one element of a fill the vector registers: 24 + 3 + 1 of 32, 12 + 3 + 1 of

@@ -112,6 +112,32 @@ def test_every_gradient(core, dtype, with_threads, kind, threads, zeros):
     assert_same_bits(spec, x, t, order, 300, kind, lambda: optimizers.SGD(lr=0.5))  # batches of several chunks
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("biased", [True, False])
+def test_large_batches_of_a_small_network(core, dtype, with_threads, weight_decay, biased):
+    """Several threads take whole chunks there, and the chunks' shares of the gradient are added up at the end."""
+    x, t = data(dtype, rows=2500, columns=4, classes=4, zeros=0)
+    order = np.concatenate([np.random.default_rng(2).permutation(len(x)), np.arange(2300)])  # the last batch is smaller
+    spec = network(dtype, (4, 32, 16, 4), biased, weight_decay=weight_decay)
+    trained, gradients = [], []
+    for threads in (1, 2, 5):
+        with_threads(threads)
+        assert_same_bits(spec, x, t, order, len(x), GradientKind.BACKPROP, lambda: optimizers.Adam(lr=0.01))
+        trained.append(spec.copy())
+        train(trained[-1], x, t, order, len(x), GradientKind.BACKPROP, optimizers.Adam(lr=0.01))
+        gradients.append(core.loss_and_gradient(spec, x, t)[:2])
+    for (loss, gradient), after in zip(gradients, trained, strict=True):
+        assert loss == gradients[0][0]
+        assert all(g.tobytes() == first.tobytes() for g, first in zip(gradient, gradients[0][1], strict=True))
+        assert all(
+            p.tobytes() == first.tobytes() for p, first in zip(after.parameters, trained[0].parameters, strict=True)
+        )
+    wide = spec.with_parameters([p.astype("float64") for p in spec.parameters])
+    expected = backends.get("numpy").loss_and_gradient(wide, x.astype("float64"), t)[1]
+    for g, exact in zip(gradients[0][1], expected, strict=True):
+        np.testing.assert_allclose(g, exact, rtol=0, atol=200 * np.finfo(dtype).eps * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 150, 1000])
 def test_batches_of_every_size(core, dtype, kind, batch_size):
