@@ -29,6 +29,7 @@ from _measure import (
     interleave,
     main,
     on,
+    peer,
     power_of_ten,
     sample_of,
     skipped,
@@ -99,7 +100,7 @@ def ladder(effort: Effort) -> Iterator[Row]:
     for name, call in zip(EXACT, (incremental, nodal), strict=True):
         check(f"{name} against backprop", call(), reference(), TRUNCATION)
 
-    *timings, theirs, floor = interleave(effort, incremental, nodal, Side(loop, scale=scale), reference)
+    *timings, theirs, floor = interleave(effort, incremental, nodal, peer(loop, scale=scale), reference)
     for name, ours, least in zip(EXACT, timings, (8_000, 100_000), strict=True):
         yield faster(f"784-50-10, float64, batch 100: {name} against the NumPy loop", ours, theirs, least)
     yield slower("784-50-10, float64, batch 100: nodal against our own backprop", timings[1], floor, 4)
@@ -159,7 +160,7 @@ def descent(effort: Effort) -> Row:
     if not net.loss(x, t) < before:
         raise WrongAnswerError("two steps of descent do not lower the loss")
     what = "784-50-10, batch of one: two descent steps by the public functions, against the notes' program"
-    steps, program = interleave(effort, ours, Side(theirs, scale=2 * scale))
+    steps, program = interleave(effort, ours, peer(theirs, scale=2 * scale))
     return faster(what, steps, program, 20_000)
 
 
@@ -236,7 +237,7 @@ def numpy_product(flops: float) -> Side:
     """
     rng = np.random.default_rng(0)
     differences, weight = rng.standard_normal((1000, 100)), rng.standard_normal((100, 100))
-    return Side(lambda: differences @ weight, scale=flops / (2 * 1000 * 100 * 100))
+    return peer(lambda: differences @ weight, scale=flops / (2 * 1000 * 100 * 100))
 
 
 def differences_by_layer(spec: NetworkSpec, x: FloatArray, t: IntArray) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from _measure import THREAD_COUNTS, Effort, FloatArray, Row, check, faster, interleave, main, on, threads
+from _measure import THREAD_COUNTS, Effort, FloatArray, Row, check, faster, interleave, main, on, peer, threads
 
 import fastnet
 
@@ -39,9 +39,9 @@ PRODUCTS = (
     Product((100, 784), (784, 50), at_least=1.0),
     Product((100, 784), (100, 50), transpose_a=True, at_least=1.0),
     Product((100, 50), (784, 50), transpose_b=True, at_least=1.0),
-    Product((100, 50), (50, 10)),
-    Product((100, 50), (100, 10), transpose_a=True),
-    Product((100, 10), (50, 10), transpose_b=True),
+    Product((100, 50), (50, 10), at_least=1.0),
+    Product((100, 50), (100, 10), transpose_a=True, at_least=1.0),
+    Product((100, 10), (50, 10), transpose_b=True, at_least=1.0),
 )
 
 Multiply = Callable[[], FloatArray]
@@ -54,7 +54,7 @@ def sides(product: Product, dtype: npt.DTypeLike) -> dict[str, Multiply]:
     left, right = a.T if product.transpose_a else a, b.T if product.transpose_b else b
 
     def ours() -> FloatArray:
-        return fastnet.matmul(a, b, product.transpose_a, product.transpose_b)
+        return fastnet.matmul(a, b, transpose_a=product.transpose_a, transpose_b=product.transpose_b)
 
     def numpy() -> FloatArray:
         answer: FloatArray = left @ right
@@ -75,7 +75,7 @@ def rows(effort: Effort) -> Iterator[Row]:
                 what = f"{product}, {dtype}, {on(count)}"
                 with threads(count):
                     check(what, ours(), numpy(), tolerance(dtype))
-                    mine, theirs = interleave(effort, ours, numpy)
+                    mine, theirs = interleave(effort, ours, peer(numpy))
                 yield faster(what, mine, theirs, product.at_least)
 
 

@@ -23,6 +23,7 @@ from _measure import (
     interleave,
     main,
     on,
+    peer,
     sample_of,
     skipped,
     spec_of,
@@ -110,7 +111,7 @@ def compare(
     """Compare fastnet with the other libraries; the target is for the first of them."""
     for answer in calls.values():
         check(what, calls["fastnet"](), answer(), tolerance(dtype))
-    ours, *theirs = interleave(effort, *calls.values())
+    ours, *theirs = interleave(effort, calls["fastnet"], *(peer(call) for call in list(calls.values())[1:]))
     for name, timing in zip(list(calls)[1:], theirs, strict=True):
         yield faster(f"{what}, against {name}", ours, timing, at_least)
         at_least = None
@@ -134,7 +135,9 @@ def loops(effort: Effort, dtype: str, count: int) -> Iterator[Row]:
     ours, *theirs = [call() for call in calls]
     for answer in theirs:
         check(what, ours, answer, 1e-7)
-    cpp, numba, numpy = interleave(effort, *(Side(call, scale=scale) for call in calls))
+    cpp, numba, numpy = interleave(
+        effort, *(Side(call, scale=scale) for call in calls[:2]), peer(calls[2], scale=scale)
+    )
     yield faster(f"{what}: C++ against Numba", cpp, numba, 1.5)
     yield faster(f"{what}: C++ against NumPy", cpp, numpy, 4)
 

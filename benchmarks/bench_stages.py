@@ -20,7 +20,6 @@ from _measure import (
     IntArray,
     Row,
     Side,
-    Timing,
     accurate,
     digits,
     error,
@@ -28,10 +27,11 @@ from _measure import (
     interleave,
     main,
     on,
+    peer,
     skipped,
     slower,
 )
-from bench_training import accuracy_row, library_threads
+from bench_training import accuracy_row
 
 import fastnet
 from fastnet import datasets, layers, optimizers
@@ -134,7 +134,7 @@ def layer_loop(net: Any, x: FloatArray, t: IntArray, name: str) -> Side:
         with fastnet.use_backend("numpy"):
             return twin.numerical_gradient(x, t, 1e-4, algorithm="loop", names=(name,))
 
-    return Side(call, scale=scale)
+    return peer(call, scale=scale)
 
 
 def numerical(effort: Effort) -> Iterator[Row]:
@@ -165,7 +165,7 @@ def against_product(effort: Effort, what: str, ours: Side) -> Row:
     a, b = rng.random((1500, 1500)), rng.random((1500, 1500))
     moves = 2 * 784 * 100
     multiply_adds = moves * BATCH * (100 + 100 * 10)  # into the second layer, and into the classes
-    mine, product = interleave(effort, ours, Side(lambda: a @ b, scale=multiply_adds / 1500**3))
+    mine, product = interleave(effort, ours, peer(lambda: a @ b, scale=multiply_adds / 1500**3))
     return slower(f"{what}: against NumPy's product of as many flops", mine, product, 2.0)
 
 
@@ -249,13 +249,10 @@ def step(
     theirs = in_torch(name)
     rules = {"Adam": torch.optim.Adam, "SGD": torch.optim.SGD}
     optimizer = rules[rule](theirs.parameters(), lr=0.001)
-    with library_threads("torch", number):
-        ours, others = interleave(
-            effort,
-            Side(lambda: trainer.fit(epochs=1), number, 1 / len(order)),
-            Side(lambda: epoch_by_torch(theirs, optimizer, images, t, order), number, 1 / len(order)),
-        )
-    return faster(what, *(Timing(timing.seconds) for timing in (ours, others)), least)
+    scale = 1 / len(order)
+    ours = Side(lambda: trainer.fit(epochs=1), number, scale)
+    others = peer(lambda: epoch_by_torch(theirs, optimizer, images, t, order), number, scale)
+    return faster(what, *interleave(effort, ours, others), least)
 
 
 def lenet_training(effort: Effort) -> Iterator[Row]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from _measure import (
@@ -23,6 +22,7 @@ from _measure import (
     interleave,
     main,
     on,
+    peer,
     skipped,
     slower,
     threads,
@@ -63,32 +63,12 @@ def steps(effort: Effort, task: Task, count: int, at_least: dict[str, float]) ->
             continue
         if module == "jax" and count != MOST_THREADS:
             continue  # it has one pool of threads for the whole process, with all cores
-        with library_threads(module, count):
+        with threads(count):
             theirs = make(task)
             ours = by_fastnet(task)
             check_losses(what, ours(), theirs())
-            ours_timing, timing = against_best(effort, Side(ours, count, 1 / task.steps), theirs, module)
-        yield faster(what, ours_timing, timing, least)
-
-
-def against_best(effort: Effort, ours: Side, theirs: Callable[[], object], module: str) -> tuple[Timing, Timing]:
-    """Time our side, and theirs at the best of 1 and as many threads; a library with its own pool chooses itself."""
-    counts = {1, ours.threads or 1} if module in ("torch", "numpy") else {None}
-
-    def call(count: int | None) -> Callable[[], object]:
-        def on_threads() -> object:
-            if module == "torch" and count is not None:
-                import torch
-
-                torch.set_num_threads(count)
-            return theirs()
-
-        return on_threads
-
-    sides = [Side(call(count), count, ours.scale) for count in counts]
-    first, *others = interleave(effort, ours, *sides)
-    best = min(others, key=lambda timing: timing.median)
-    return Timing(first.seconds), Timing(best.seconds)
+            side = Side(theirs, count, 1 / task.steps, peer=module != "jax")
+            yield faster(what, *interleave(effort, Side(ours, count, 1 / task.steps), side), least)
 
 
 def epoch(effort: Effort) -> Iterator[Row]:
@@ -119,10 +99,9 @@ def epoch(effort: Effort) -> Iterator[Row]:
         with torch.no_grad():
             return float((net(torch.from_numpy(x_test)).argmax(1) == torch.from_numpy(t_test)).float().mean())
 
-    with library_threads("torch", MOST_THREADS):
-        if not abs(ours() - theirs()) < 1e-3:
-            raise WrongAnswerError(f"{what}: the accuracies differ")
-        yield faster(what, *against_best(effort, Side(ours, MOST_THREADS), theirs, "torch"), 4.0)
+    if not abs(ours() - theirs()) < 1e-3:
+        raise WrongAnswerError(f"{what}: the accuracies differ")
+    yield faster(what, *interleave(effort, ours, peer(theirs)), 4.0)
 
 
 def full_batch(effort: Effort) -> Iterator[Row]:
@@ -156,21 +135,12 @@ def full_batch(effort: Effort) -> Iterator[Row]:
             torch.nn.functional.cross_entropy(theirs_net(rows_of_all), labels_of_all).backward()
             optimizer.step()
 
-    yield faster(what, *against_best(effort, ours, theirs, "torch"), 5.0)
+    yield faster(what, *interleave(effort, ours, peer(theirs, scale=ours.scale)), 5.0)
 
 
 def within(what: str, timing: Timing, seconds: float) -> Row:
     """Compare a time with a time."""
     return Row(what, str(timing), "", "", f"≤ {seconds} s", timing.median <= seconds)
-
-
-def library_threads(module: str, count: int) -> Any:
-    """Make PyTorch use the same number of threads."""
-    if module == "torch":
-        import torch
-
-        torch.set_num_threads(count)
-    return threads(count)
 
 
 def check_losses(what: str, ours: FloatArray, theirs: FloatArray) -> None:
@@ -201,10 +171,7 @@ def textbook(effort: Effort) -> Iterator[Row]:
     if importlib.util.find_spec("torch") is None:
         yield skipped(what, "torch is not installed")
         return
-    with library_threads("torch", MOST_THREADS):
-        train = by_torch(SMALL)
-        train()
-        (theirs,) = interleave(effort, Side(train, MOST_THREADS, iterations / SMALL.steps))
+    (theirs,) = interleave(effort, peer(by_torch(SMALL), scale=iterations / SMALL.steps))
     ours = Timing((seconds["numerical", "float32"],) * len(theirs.seconds))
     yield slower(what, ours, theirs, 1.0)
 

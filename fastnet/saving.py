@@ -29,8 +29,8 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array], about
 
     The file is an uncompressed ``.npz``, which `numpy.load` reads too. It is written under another name in the same
     folder, flushed to the disk, and then renamed in one step: a reader of `path` finds the complete old file or the
-    complete new one. After an exception no other file is left; a process that is killed can leave a
-    ``.fastnet-….tmp``.
+    complete new one. After an exception no other file is left. A process that a signal ends, such as SIGKILL or, where
+    the program does not handle it, SIGTERM, can leave a ``.fastnet-….tmp``: no code of Python runs then.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array], about
     OSError
         If the file can't be written, for example because it is read-only, or `path` is a folder or a device. The
         exception names `path`.
+    MemoryError
+        If there is no room for the file's bytes, about twice those of `arrays`.
     """
     named = _as_path(path)
     write_file(named, _pack(arrays, about))
@@ -188,9 +190,23 @@ def _pack(arrays: Mapping[str, Array], about: Mapping[str, Any]) -> bytes:
         text = json.dumps({"format": _FORMAT, "version": _VERSION, "names": list(arrays), "about": dict(about)})
     except (TypeError, ValueError) as error:
         raise type(error)(f"about can't be written as JSON: {error}") from error
+    try:
+        return _zip({_ABOUT: np.array(text), **arrays})
+    except ValueError as error:  # A BytesIO for which memory runs out is closed, and ZipFile fails to write its end.
+        if _is_of_memory(error):
+            raise MemoryError("not enough memory for the file's bytes") from None
+        raise
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    cause = error.__context__
+    return cause is not None and (isinstance(cause, MemoryError) or _is_of_memory(cause))
+
+
+def _zip(arrays: Mapping[str, Array]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for name, array in {_ABOUT: np.array(text), **arrays}.items():
+        for name, array in arrays.items():
             entry = io.BytesIO()
             np.lib.format.write_array(entry, np.asarray(array), version=(1, 0), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue())  # ZipInfo's date is constant.

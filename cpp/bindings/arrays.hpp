@@ -97,6 +97,19 @@ template <class F> auto require(bool holds, F&& message) -> decltype(message(), 
     }
 }
 
+// Returns read(), which reads what Python describes by an object's attributes. Another object is a wrong type of
+// argument.
+template <class F> decltype(auto) described(F&& read) {
+    try {
+        return read();
+    } catch (const py::error_already_set& error) {
+        if (error.matches(PyExc_AttributeError)) {
+            throw py::type_error(py::str(error.value()));
+        }
+        throw;
+    }
+}
+
 // An uninitialised array of the same shape.
 template <class T> py::array_t<T> empty_like(const py::array& array) {
     return py::array_t<T>(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));

@@ -22,12 +22,21 @@ template <class T> const StageKernels<T>& kernels_of(const StageView<T>&) {
     return kernels<T>().stages;
 }
 
+// Raises unless a network can make a training pass over so many rows.
+template <class T> void require_masks_of(const NetworkView<T>&, Index) {}
+template <class T> void require_masks_of(const StageView<T>& net, Index rows) {
+    net.require_masks_of(rows);
+}
+
 // Rows x (rows, inputs) through the network, compute(x, rows, y): its result y (rows, classes).
-template <class Net, class F> py::array through(const Net& net, py::handle x_object, F&& compute) {
+template <class Net, class F> py::array through(const Net& net, py::handle x_object, bool training, F&& compute) {
     using T = typename Net::Element;
     const py::array x = as_rows(net, x_object);
     const T* from = data_of<T>(x, "x");
     const Index rows = x.shape(0);
+    if (training) {
+        require_masks_of(net, rows);
+    }
     py::array_t<T> y = empty<T>(rows, net.classes());
     T* to = data_of(y);
     const KernelCall call;
@@ -37,14 +46,14 @@ template <class Net, class F> py::array through(const Net& net, py::handle x_obj
 
 py::array forward(py::handle spec, py::handle x) {
     return with_network(spec, [&](const auto& net) {
-        return through(net, x,
+        return through(net, x, false,
                        [&](auto from, Index rows, auto to) { kernels_of(net).forward(net.network, from, rows, to); });
     });
 }
 
 py::array units(py::handle spec, py::handle x, bool counts) {
     return with_stages(spec, [&](const auto& net) {
-        return through(net, x, [&](auto from, Index rows, auto to) {
+        return through(net, x, true, [&](auto from, Index rows, auto to) {
             kernels_of(net).units(net.network, from, rows, counts, to);
         });
     });
@@ -54,6 +63,9 @@ double loss(py::handle spec, py::handle x, py::handle t, bool training, bool cou
     return with_network(spec, [&](const auto& net) {
         using Net = std::remove_cvref_t<decltype(net)>;
         const BatchView<typename Net::Element> data(net, x, t);
+        if (training) {
+            require_masks_of(net, data.batch.rows);
+        }
         const KernelCall call;
         if constexpr (!Net::is_chain) { // a chain computes the same in training
             if (training) {
@@ -102,6 +114,7 @@ py::tuple loss_and_gradient(py::handle spec, py::handle x, py::handle t, bool in
     const auto compute = [&](const auto& net) {
         using Net = std::remove_cvref_t<decltype(net)>;
         const BatchView<typename Net::Element> data(net, x, t);
+        require_masks_of(net, data.batch.rows);
         const auto [arrays, places] = empty_gradient(net);
         const auto* const to = places.data();
         py::object d_x = py::none();
@@ -127,6 +140,7 @@ py::tuple backward(py::handle spec, py::handle x_object, py::handle d_object, bo
         const py::array x = as_rows(net, x_object), d = as_array(d_object, "d", 2);
         const T *from = data_of<T>(x, "x"), *d_from = data_of<T>(d, "d");
         const Index rows = x.shape(0);
+        require_masks_of(net, rows);
         require(d.shape(0) == rows && d.shape(1) == net.classes(), [&] { return "d has shape " + shape_of(d); });
         const auto [arrays, places] = empty_gradient(net);
         const auto [d_x, d_to] = empty_derivative(net, rows, inputs);
@@ -144,6 +158,7 @@ py::array loop(py::handle spec, py::handle x, py::handle t, double h, py::handle
     return with_network(spec, [&](const auto& net) -> py::array {
         using T = typename std::remove_cvref_t<decltype(net)>::Element;
         const BatchView<T> data(net, x, t);
+        require_masks_of(net, data.batch.rows);
         const py::array entries = as_array(entries_object, "entries", 1);
         const std::vector<std::int64_t> numbers = numbers_of(net, entries);
         const Index count = entries.shape(0);
@@ -207,6 +222,7 @@ template <Differences kind> py::tuple exact_differences(py::handle spec, py::han
     return with_network(spec, [&](const auto& net) {
         using T = typename std::remove_cvref_t<decltype(net)>::Element;
         const BatchView<T> data(net, x, t);
+        require_masks_of(net, data.batch.rows);
         require_step<T>(h);
         require(kind != Differences::second || (static_cast<T>(h * h) > 0 && std::isfinite(static_cast<T>(h * h))),
                 "the square of h must be positive and finite in the network's type");

@@ -170,6 +170,7 @@ void train(py::handle spec, py::handle batches, int gradient, double h, py::hand
                           [&](const Training<T>& training) { kernels<T>().train(net.network, training); });
         } else {
             require(!before_spec.is_none(), "a network that is not a chain needs `before`");
+            require(!net.has_masks(), "the masks of dropout are given for one batch, and training has many");
             const StageView<T> before(before_spec);
             require(before.parts().size() == net.parts().size(), "the two networks must have as many stages");
             with_training(net, arguments, [&](const Training<T>& training) {

@@ -44,9 +44,26 @@ template <class T> class StageView {
     // Stage after stage, the weight before the bias: as in Python.
     const std::vector<py::array>& parameters() const { return parameters_; }
 
+    // Raises unless the masks that are given are those of a batch of so many rows.
+    void require_masks_of(Index rows) const {
+        for (const Mask& mask : masks_) {
+            require(mask.array.shape(0) == rows && mask.array.shape(1) == mask.units, [&] {
+                return mask.name + " has shape " + shape_of(mask.array) + ", not (" + std::to_string(rows) + ", " +
+                       std::to_string(mask.units) + ")";
+            });
+        }
+    }
+    bool has_masks() const { return !masks_.empty(); }
+
     StageNetwork<T> network{};
 
   private:
+    struct Mask {
+        std::string name;
+        py::array array;
+        Index units;
+    };
+
     void add(py::handle object) {
         const std::string name = "stage " + std::to_string(stages_.size() + 1);
         Stage<T> stage{};
@@ -71,9 +88,7 @@ template <class T> class StageView {
             add_batch_norm(object, name, stage);
             break;
         case StageKind::dropout:
-            stage.ratio = object.attr("ratio").cast<double>();
-            require(stage.ratio >= 0 && stage.ratio < 1, [&] { return name + ": the ratio is out of range"; });
-            stage.random = keep<std::uint64_t>(object.attr("random"), name + "'s random", 3);
+            add_dropout(object, name, stage);
             break;
         default:
             add_windows(object, name, stage);
@@ -98,9 +113,28 @@ template <class T> class StageView {
         stage.momentum = object.attr("momentum").cast<double>();
     }
 
+    void add_dropout(py::handle object, const std::string& name, Stage<T>& stage) {
+        stage.scale = static_cast<T>(object.attr("scale").cast<double>());
+        const py::object given = object.attr("mask");
+        if (given.is_none()) {
+            stage.ratio = object.attr("ratio").cast<double>();
+            require(stage.ratio >= 0 && stage.ratio < 1, [&] { return name + ": the ratio is out of range"; });
+            stage.random = keep<std::uint64_t>(object.attr("random"), name + "'s random", 3);
+            return;
+        }
+        const std::string mask_name = name + "'s mask";
+        const py::array mask = as_array(given, mask_name.c_str(), 2);
+        stage.mask = data_of<T>(mask, mask_name.c_str());
+        masks_.push_back({mask_name, mask, stage.outputs});
+    }
+
     void add_windows(py::handle object, const std::string& name, Stage<T>& stage) {
         const py::object from = object.attr("windows");
-        const auto number = [&](const char* attribute) { return from.attr(attribute).template cast<Index>(); };
+        const auto number = [&](const char* attribute) {
+            const Index n = from.attr(attribute).template cast<Index>(); // what follows does not overflow
+            require(n >= 0 && n < (Index{1} << 20), [&] { return name + ": its windows do not fit its image"; });
+            return n;
+        };
         Windows& w = stage.windows;
         w = {number("channels"),
              number("height"),
@@ -114,10 +148,9 @@ template <class T> class StageView {
              0,
              0};
         const bool valid = w.channels > 0 && w.window_height > 0 && w.window_width > 0 && w.stride_y > 0 &&
-                           w.stride_x > 0 && w.pad_y >= 0 && w.pad_x >= 0 && w.pad_y < w.window_height &&
-                           w.pad_x < w.window_width && w.height + 2 * w.pad_y >= w.window_height &&
-                           w.width + 2 * w.pad_x >= w.window_width && w.height < (Index{1} << 20) &&
-                           w.width < (Index{1} << 20) && w.channels * w.height * w.width == stage.inputs;
+                           w.stride_x > 0 && w.pad_y < w.window_height && w.pad_x < w.window_width &&
+                           w.height + 2 * w.pad_y >= w.window_height && w.width + 2 * w.pad_x >= w.window_width &&
+                           w.channels * w.height * w.width == stage.inputs;
         require(valid, [&] { return name + ": its windows do not fit its image"; });
         w.out_height = (w.height + 2 * w.pad_y - w.window_height) / w.stride_y + 1;
         w.out_width = (w.width + 2 * w.pad_x - w.window_width) / w.stride_x + 1;
@@ -154,30 +187,36 @@ template <class T> class StageView {
     std::vector<Stage<T>> stages_;
     std::vector<py::array> parameters_;
     std::vector<py::object> kept_;
+    std::vector<Mask> masks_;
 };
 
 // Calls f with a `NetworkSpec` as its stages.
 template <class F> decltype(auto) with_stages(py::handle spec, F&& f) {
-    const py::dtype dtype = spec.attr("dtype");
-    if (dtype.equal(py::dtype::of<float>())) {
-        return f(StageView<float>(spec));
-    }
-    require(dtype.equal(py::dtype::of<double>()),
-            [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
-    return f(StageView<double>(spec));
+    return described([&]() -> decltype(auto) {
+        const py::dtype dtype = spec.attr("dtype");
+        if (dtype.equal(py::dtype::of<float>())) {
+            return f(StageView<float>(spec));
+        }
+        require(dtype.equal(py::dtype::of<double>()),
+                [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
+        return f(StageView<double>(spec));
+    });
 }
 
 // Calls f with a `NetworkSpec` as the kernels take it that compute it: chains have faster ones of their own. This is
 // the one place that chooses.
 template <class F> decltype(auto) with_network(py::handle spec, F&& f) {
-    const py::tuple layers = spec.attr("layers");
-    if (layers.empty()) {
-        return with_stages(spec, std::forward<F>(f));
-    }
-    const py::tuple first = layers[0];
-    require(!first.empty(), "layer 1 has no weight");
-    return with_element_type(as_array(first[0], "weight 1", 2), "weight 1",
-                             [&](auto zero) -> decltype(auto) { return f(NetworkView<decltype(zero)>(spec, layers)); });
+    return described([&]() -> decltype(auto) {
+        const py::tuple layers = spec.attr("layers");
+        if (layers.empty()) {
+            return with_stages(spec, std::forward<F>(f));
+        }
+        const py::tuple first = layers[0];
+        require(!first.empty(), "layer 1 has no weight");
+        return with_element_type(as_array(first[0], "weight 1", 2), "weight 1", [&](auto zero) -> decltype(auto) {
+            return f(NetworkView<decltype(zero)>(spec, layers));
+        });
+    });
 }
 
 } // namespace fastnet::bindings

@@ -7,8 +7,10 @@
 #include <string_view>
 
 // The instruction sets that CMake compiles, the best first.
-#if FASTNET_X86_TARGETS
+#if FASTNET_X86_TARGETS >= 2
 #    define FASTNET_TARGETS(X) X(avx512) X(avx2) X(baseline)
+#elif FASTNET_X86_TARGETS == 1
+#    define FASTNET_TARGETS(X) X(avx2) X(baseline)
 #else
 #    define FASTNET_TARGETS(X) X(baseline)
 #endif

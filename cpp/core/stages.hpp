@@ -51,9 +51,12 @@ template <class T> struct Stage {
     std::int64_t* passes;
     double momentum;
 
-    // dropout: the generator's key and the number of the next mask, which a training pass counts.
+    // dropout: the mask of a training pass, or the generator's key and the number of the next mask, which a training
+    // pass counts; one of the two is null. In inference, units are multiplied by `scale`.
     double ratio;
     std::uint64_t* random; // (3)
+    const T* mask;         // (rows, units)
+    T scale;
 
     Windows windows; // convolution and pooling
 };

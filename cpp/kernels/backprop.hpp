@@ -179,10 +179,7 @@ template <class T> class Backprop {
         const T* da = da_[l].data();
         T* to = gradient.weight + from * outputs;
         if (l == 0 && skips_zeros_) {
-            multiply_transposed_nonzeros(inputs_.nonzeros, count_, number, count, to, outputs, first_ > 0,
-                                         [da, stride](Vec<T> total, T x, Index row, Index j) {
-                                             return total + x * load(da + row * stride + j);
-                                         });
+            multiply_transposed_nonzeros(inputs_.nonzeros, count_, number, count, da, stride, to, outputs, first_ > 0);
         } else {
             const Matrix<T> z = l == 0 ? inputs_.rows(first_, count_)
                                        : rows_of<T>(z_[l - 1].data(), count_, layer.inputs, padded<T>(layer.inputs));

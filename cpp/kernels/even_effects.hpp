@@ -69,8 +69,7 @@ template <class T> class EvenEffects {
                 }
                 continue;
             }
-            with_activation(layer.activation, layer.constant,
-                            [&](auto phi) { evaluate_block(phi, block, moves, results, work); });
+            evaluate_block(block, moves, results, work);
             work.evaluations += 2 * block.units * count;
         }
         flush(l, row, work);
@@ -80,80 +79,111 @@ template <class T> class EvenEffects {
     }
 
   private:
-    template <class Phi>
-    void evaluate_block(Phi phi, const UnitBlock& block, const Moves<T>& moves, const Results<T>& results,
+    static constexpr Index most_changes = 8; // of a block's units, held at a time
+
+    // What each of a vector of moves meets.
+    struct Met {
+        Vec<Bits<T>> kinks{}, fars{};
+        FASTNET_INLINE void operator()(unsigned char what, Vec<Bits<T>> mask) {
+            (what == obstacle::kink ? kinks : fars) |= mask;
+        }
+    };
+
+    void evaluate_block(const UnitBlock& block, const Moves<T>& moves, const Results<T>& results,
                         Workspace& work) const {
-        const BasePoint<T> point = base_.at(block.l, block.row, block.j);
-        find_unit_obstacles(phi, point, block, moves, results.obstacles + block.j);
         T* const effects = results.effects + block.j;
         const bool direct = direct_.handles(block.l);
-        if (direct && direct_.takes_series(phi, block, moves, small_move<T> / 2)) {
-            const LossSeries<T> series = loss_series(base_.answer(block.row), base_.target(block.row).label,
-                                                     direct_.slopes_of(block), results.stride);
-            for (Index v = 0; v < moves.count; ++v) {
-                store(effects + v * results.stride,
-                      series.sum_of_changes(symmetric_pair(phi, point, splat(moves.d[v]))));
+        Pair<T> changes[most_changes];
+        for (Index first = 0; first < moves.count; first += most_changes) {
+            const Index count = min_index(most_changes, moves.count - first);
+            const bool series = change_units(block, moves, first, count, results.obstacles + block.j, changes);
+            if (series) {
+                const LossSeries<T> loss = loss_series(base_.answer(block.row), base_.target(block.row).label,
+                                                       direct_.slopes_of(block), results.stride);
+                for (Index v = 0; v < count; ++v) {
+                    store(effects + (first + v) * results.stride, loss.sum_of_changes(changes[v]));
+                }
+                continue;
             }
-            return;
-        }
-        for (Index v = 0; v < moves.count; ++v) {
-            const Pair<T> change = symmetric_pair(phi, point, splat(moves.d[v]));
-            if (direct) {
-                store(effects + v * results.stride, direct_effect(block, change, results, work));
-            } else {
-                enqueue(block, change, effects + v * results.stride, results, work);
+            for (Index v = 0; v < count; ++v) {
+                T* const effect = effects + (first + v) * results.stride;
+                if (direct) {
+                    store(effect, direct_effect(block, changes[v], results, work));
+                } else {
+                    enqueue(block, changes[v], effect, results, work);
+                }
             }
         }
+    }
+
+    // The changes (count) of a block's units by its moves from `first` on. Returns whether a series tells their
+    // effects.
+    bool change_units(const UnitBlock& block, const Moves<T>& moves, Index first, Index count, unsigned char* obstacles,
+                      Pair<T>* changes) const {
+        const BasePoint<T> point = base_.at(block.l, block.row, block.j);
+        const Layer<T>& layer = net_.layers[block.l];
+        return with_activation(layer.activation, layer.constant, [&](auto phi) {
+            find_unit_obstacles(phi, point, block, Moves<T>{moves.d + first, count, moves.longest}, obstacles);
+            for (Index v = 0; v < count; ++v) {
+                changes[v] = symmetric_pair(phi, point, splat(moves.d[first + v]));
+            }
+            return direct_.handles(block.l) && direct_.takes_series(phi, block, moves, small_move<T> / 2);
+        });
+    }
+
+    // Pairs of moves of layer l's pre-activations, from unit `first` on, -> those of its units, in place: `count`
+    // vectors of units, or of moves of one unit each (`each`).
+    Met change_pairs(Index l, Activation activation, Index row, Index count, bool each,
+                     const ClassPairs<T>& pairs) const {
+        Met met;
+        with_activation(activation, net_.layers[l].constant, [&]<class Phi>(Phi phi) {
+            for (Index i = 0; i < count; ++i) {
+                const BasePoint<T> point = each ? base_.at_unit(l, row, i) : base_.at(l, row, i * lanes<T>);
+                const Pair<T> move = pairs.at(i);
+                find_obstacles<Phi>(point, move.even + move.odd, smooth_, met);
+                find_obstacles<Phi>(point, move.even - move.odd, smooth_, met);
+                pairs.set(i, carry(phi, point, move));
+            }
+        });
+        return met;
     }
 
     // The effects of changes of the values of a block's units in one of the last two layers.
     Vec<T> direct_effect(const UnitBlock& block, const Pair<T>& change, const Results<T>& results,
-                         Workspace& work) const {
+                         const Workspace& work) const {
         const Index last = net_.depth - 1;
         const T* slopes = direct_.slopes_of(block);
+        for (Index k = 0; k < base_.answer(block.row).classes; ++k) {
+            const Vec<T> slope = load(slopes + k * results.stride);
+            work.pairs().set(k, {slope * change.even, slope * change.odd});
+        }
+        Met met;
         const Activation after = block.l == last ? Activation::identity : net_.layers[last].activation;
-        return effect_on_loss(
-            block.row, after,
-            [&](Index k) {
-                const Vec<T> slope = load(slopes + k * results.stride);
-                return Pair<T>{slope * change.even, slope * change.odd};
-            },
-            [&](unsigned char what, Vec<Bits<T>> mask) {
-                record<T>(results.obstacles + block.j, block.units, what, mask);
-            },
-            work);
+        const Vec<T> effects = effect_on_loss(block.row, after, met, work);
+        record<T>(results.obstacles + block.j, block.units, obstacle::kink, met.kinks);
+        record<T>(results.obstacles + block.j, block.units, obstacle::far, met.fars);
+        return effects;
     }
 
-    // The effects of pairs move(k) of the last layer's pre-activation k, or with the identity as `activation` of its
-    // unit k. record_mask(obstacle, mask) is told what they meet.
-    template <class Move, class Record>
-    Vec<T> effect_on_loss(Index row, Activation activation, Move&& move, Record&& record_mask,
-                          const Workspace& work) const {
+    // The effects of the workspace's pairs of moves of the last layer's pre-activations, or with the identity as
+    // `activation` of its units.
+    Vec<T> effect_on_loss(Index row, Activation activation, Met& met, const Workspace& work) const {
         const Answer<T> answer = base_.answer(row);
         const Target<T> target = base_.target(row);
         const ClassPairs<T> pairs = work.pairs();
-        const Index last = net_.depth - 1;
-        with_activation(activation, net_.layers[last].constant, [&]<class Phi>(Phi phi) {
-            for (Index k = 0; k < answer.classes; ++k) {
-                const Pair<T> d = move(k);
-                const BasePoint<T> point = base_.at_unit(last, row, k);
-                find_obstacles<Phi>(point, d.even + d.odd, smooth_, record_mask);
-                find_obstacles<Phi>(point, d.even - d.odd, smooth_, record_mask);
-                const Pair<T> change = carry(phi, point, d);
-                record_mask(obstacle::far, far_for_loss(net_, answer, k, change.even + change.odd) |
-                                               far_for_loss(net_, answer, k, change.even - change.odd));
-                pairs.set(k, change);
-            }
-        });
+        met = change_pairs(net_.depth - 1, activation, row, answer.classes, true, pairs);
+        for (Index k = 0; k < answer.classes; ++k) {
+            const Pair<T> change = pairs.at(k);
+            met.fars |= far_for_loss(net_, answer, k, change.even + change.odd) |
+                        far_for_loss(net_, answer, k, change.even - change.odd);
+        }
         if (net_.loss != Loss::cross_entropy && net_.loss != Loss::mean_squared_error) {
-            find_obstacles_of_loss(answer, target, work, record_mask);
+            find_obstacles_of_loss(answer, target, work, met);
         }
         return sum_of_loss_changes(net_, answer, target, pairs, work.scratch());
     }
 
-    template <class Record>
-    void find_obstacles_of_loss(const Answer<T>& answer, Target<T> target, const Workspace& work,
-                                Record&& record_mask) const {
+    void find_obstacles_of_loss(const Answer<T>& answer, Target<T> target, const Workspace& work, Met& met) const {
         const bool soft = net_.output == Output::softmax;
         T *const dz = work.scratch(), *const dy = dz + answer.classes * lanes<T>;
         for (const T sign : {T(1), T(-1)}) {
@@ -164,7 +194,7 @@ template <class T> class EvenEffects {
             if (soft) {
                 softmax_difference(answer, dz, dy);
             }
-            find_loss_obstacles(net_, answer, target, soft ? dy : dz, smooth_ || soft, record_mask);
+            find_loss_obstacles(net_, answer, target, soft ? dy : dz, smooth_ || soft, met);
         }
     }
 
@@ -201,9 +231,7 @@ template <class T> class EvenEffects {
             }
         }
         for (Index q = l + 1; q < last; ++q) {
-            const Layer<T>& layer = net_.layers[q];
-            with_activation(layer.activation, layer.constant,
-                            [&](auto phi) { carry_units(phi, q, row, work, from, stride); });
+            change_layer(q, row, work, from, stride);
             const Layer<T>& next = net_.layers[q + 1];
             stride = padded<T>(next.outputs);
             base_.layer_weights().multiply(q + 1, rows_of<T>(from, 2 * count, next.inputs, padded<T>(next.inputs)), to,
@@ -218,23 +246,12 @@ template <class T> class EvenEffects {
     }
 
     // d (2 pairs, stride), pairs of layer l's pre-activations -> those of its units, in place.
-    template <class Phi> void carry_units(Phi phi, Index l, Index row, Workspace& work, T* d, Index stride) const {
+    void change_layer(Index l, Index row, Workspace& work, T* d, Index stride) const {
         for (Index r = 0; r < work.count_; ++r) {
-            Vec<Bits<T>> kinks{}, fars{};
-            const auto note = [&](unsigned char what, Vec<Bits<T>> mask) {
-                (what == obstacle::kink ? kinks : fars) |= mask;
-            };
-            for (Index j = 0; j < stride; j += lanes<T>) {
-                T *const even = d + r * stride + j, *const odd = d + (work.count_ + r) * stride + j;
-                const BasePoint<T> point = base_.at(l, row, j);
-                const Pair<T> move{load(even), load(odd)};
-                find_obstacles<Phi>(point, move.even + move.odd, smooth_, note);
-                find_obstacles<Phi>(point, move.even - move.odd, smooth_, note);
-                const Pair<T> change = carry(phi, point, move);
-                store(even, change.even);
-                store(odd, change.odd);
-            }
-            *work.queue_[r].obstacles |= (any<T>(kinks) ? obstacle::kink : 0) | (any<T>(fars) ? obstacle::far : 0);
+            const ClassPairs<T> pairs{d + r * stride, d + (work.count_ + r) * stride};
+            const Met met = change_pairs(l, net_.layers[l].activation, row, stride / lanes<T>, false, pairs);
+            *work.queue_[r].obstacles |=
+                (any<T>(met.kinks) ? obstacle::kink : 0) | (any<T>(met.fars) ? obstacle::far : 0);
         }
     }
 
@@ -251,19 +268,14 @@ template <class T> class EvenEffects {
                 }
                 return of_class;
             };
-            const Vec<T> effects = effect_on_loss(
-                row, net_.layers[last].activation,
-                [&](Index k) { return Pair<T>{gathered(d, k), gathered(d + work.count_ * stride, k)}; },
-                [&](unsigned char what, Vec<Bits<T>> mask) {
-                    if (any<T>(mask)) {
-                        for (Index i = 0; i < count; ++i) {
-                            *queued[i].obstacles |= mask[i] != 0 ? what : 0;
-                        }
-                    }
-                },
-                work);
+            for (Index k = 0; k < base_.answer(row).classes; ++k) {
+                work.pairs().set(k, {gathered(d, k), gathered(d + work.count_ * stride, k)});
+            }
+            Met met;
+            const Vec<T> effects = effect_on_loss(row, net_.layers[last].activation, met, work);
             for (Index i = 0; i < count; ++i) {
                 *queued[i].effect = effects[i];
+                *queued[i].obstacles |= (met.kinks[i] ? obstacle::kink : 0) | (met.fars[i] ? obstacle::far : 0);
             }
         }
     }

@@ -153,6 +153,10 @@ void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, I
     });
 }
 
+// Compiled once for all kernels, in shared.cpp.
+extern template void row_losses(const Network<float>&, const Targets<float>&, Index, Index, const float*, float*);
+extern template void row_losses(const Network<double>&, const Targets<double>&, Index, Index, const double*, double*);
+
 // `total` plus the rows' losses, added in their order.
 template <class T> double sum_of(const T* losses, Index rows, double total = 0) {
     for (Index i = 0; i < rows; ++i) {

@@ -344,4 +344,10 @@ Vec<T> loss_difference(Output output, Loss kind, T constant, const Answer<T>& at
     });
 }
 
+// Compiled once for all kernels, in shared.cpp.
+extern template Vec<float> loss_difference(Output, Loss, float, const Answer<float>&, Target<float>, const float*,
+                                           float*);
+extern template Vec<double> loss_difference(Output, Loss, double, const Answer<double>&, Target<double>, const double*,
+                                            double*);
+
 } // namespace fastnet::FASTNET_TARGET

@@ -143,6 +143,12 @@ template <class T> void multiply_unpacked(Matrix<T> a, Matrix<T> b, T* c, Index 
     }
 }
 
+// Compiled once for all kernels, in shared.cpp.
+extern template void multiply_block<float, tile_rows>(Matrix<float>, const float*, Index, float*, Index, bool);
+extern template void multiply_block<double, tile_rows>(Matrix<double>, const double*, Index, double*, Index, bool);
+extern template void multiply_unpacked(Matrix<float>, Matrix<float>, float*, Index, bool);
+extern template void multiply_unpacked(Matrix<double>, Matrix<double>, double*, Index, bool);
+
 // c (m, n) = or += a (m, k) . b (k, n); one thread.
 template <class T> void gemm(Matrix<T> a, Matrix<T> b, T* c, Index ldc, bool accumulate) {
     if (a.rows == 0 || b.columns == 0) {

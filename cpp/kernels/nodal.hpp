@@ -216,10 +216,11 @@ template <class T, class Effects> class Nodal {
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
-                multiply_transposed_nonzeros(base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate,
-                                             [=](Vec<T> total, T x, Index row, Index j) {
-                                                 return total + lowest(x) * polynomial(x * x, row * stride + j);
-                                             });
+                multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, !even>(
+                    base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate,
+                    [=](Vec<T> total, T x, Index row, Index j) {
+                        return total + lowest(x) * polynomial(x * x, row * stride + j);
+                    });
             };
             if (fifth) {
                 add([=](T xx, Index i) { return load(c1 + i) + xx * (load(c3 + i) + xx * load(c5 + i)); });
@@ -264,7 +265,7 @@ template <class T, class Effects> class Nodal {
         }
     }
 
-    static constexpr bool even = Effects::power == 2;
+    static constexpr bool even = Effects::power == 2; // second differences, of which no training makes use
     static constexpr T rounding = sizeof(T) == 8 ? T(2.220446049250313e-16) : T(1.1920929e-07);
 
     GradientAccumulator<T, Effects>& accumulator_;

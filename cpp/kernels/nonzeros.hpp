@@ -105,8 +105,13 @@ template <class T> class NonZeros {
 };
 
 // f.template operator()<Packed>(), with Packed known to the compiler.
-template <class F> FASTNET_INLINE void with_packed(bool packed, F&& f) {
-    packed ? f.template operator()<true>() : f.template operator()<false>();
+template <bool MayBePacked = true, class F> FASTNET_INLINE void with_packed(bool packed, F&& f) {
+    if constexpr (MayBePacked) {
+        if (packed) {
+            return f.template operator()<true>();
+        }
+    }
+    f.template operator()<false>();
 }
 
 // Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all. For a few rows it
@@ -216,8 +221,8 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
 // c (columns of x's group `g`, n) = or += the transposed of those columns of x times a matrix with rows of whole
 // vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, row, j) is `sum` plus the
 // nonzero `value` times the vector of the matrix at (row, j). `columns` is how many the group has. rows <= block_inner:
-// one chain, as in gemm.
-template <class T, class Term>
+// one chain, as in gemm. At most `Vectors` of c stay in registers; packed nonzeros are only served where they may come.
+template <int Vectors, bool MayBePacked, class T, class Term>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, T* c, Index n,
                                   bool accumulate, Term term) {
     constexpr Index most_blocks = block_inner / 64;
@@ -232,8 +237,8 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
         }
         transpose_bits(masks[block]);
     }
-    with_packed(nonzeros.packed, [&]<bool Packed>() {
-        for_each_vector_group<T>(n, [&, c, n, accumulate, term, blocks, columns]<int V>(Index j) {
+    with_packed<MayBePacked>(nonzeros.packed, [&]<bool Packed>() {
+        for_each_vector_group<T, Vectors>(n, [&, c, n, accumulate, term, blocks, columns]<int V>(Index j) {
             const T* next[block_inner]; // by row: the value of its next nonzero, where they are packed
             if (Packed) {
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
@@ -261,5 +266,22 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
         });
     });
 }
+
+// The same for the product itself with a matrix d (rows, n; stride).
+template <class T>
+void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, const T* d,
+                                  Index stride, T* c, Index n, bool accumulate) {
+    multiply_transposed_nonzeros<most_vectors, true>(
+        nonzeros, rows, g, columns, c, n, accumulate,
+        [d, stride](Vec<T> total, T x, Index row, Index j) { return total + x * load(d + row * stride + j); });
+}
+
+// Compiled once for all kernels, in shared.cpp.
+extern template void multiply_nonzeros(const NonZeros<float>&, Index, Index, const PaddedMatrix<float>&, float*);
+extern template void multiply_nonzeros(const NonZeros<double>&, Index, Index, const PaddedMatrix<double>&, double*);
+extern template void multiply_transposed_nonzeros(const NonZeros<float>&, Index, Index, Index, const float*, Index,
+                                                  float*, Index, bool);
+extern template void multiply_transposed_nonzeros(const NonZeros<double>&, Index, Index, Index, const double*, Index,
+                                                  double*, Index, bool);
 
 } // namespace fastnet::FASTNET_TARGET

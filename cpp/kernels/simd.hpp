@@ -208,7 +208,9 @@ template <class T, class F> FASTNET_INLINE void for_each_vector(Index n, F&& f) 
 
 // Calls f.template operator()<V>(column) for each group of V <= 8 vectors of n columns: as many accumulators as hide
 // the latency of a multiply-add and fit the registers of every instruction set.
-template <class T, int V = 8, class F> FASTNET_INLINE void for_each_vector_group(Index n, F&& f) {
+inline constexpr int most_vectors = 8; // that stay in registers
+
+template <class T, int V = most_vectors, class F> FASTNET_INLINE void for_each_vector_group(Index n, F&& f) {
     const Index vectors = (n + lanes<T> - 1) / lanes<T>;
     Index v = 0;
     for (; v + V <= vectors; v += V) {

@@ -129,7 +129,7 @@ template <class T> class StageBackward {
 
     void backward_columns(Index s, Index first, Index count, T* d, const StageGradient<T>& gradient) const {
         const Stage<T>& stage = net_.stages[s];
-        if (stage.kind == StageKind::batch_norm) {
+        if (couples_rows(stage)) {
             return normalise_backward(stage, pass_.block_of(s, d, first, count),
                                       pass_.block_of(s, pass_.kept_[s].data(), first, count),
                                       pass_.inverses_[s].data() + first / stage.positions, gradient);
@@ -210,9 +210,8 @@ template <class T> class StageBackward {
         const Index first = group * NonZeros<T>::group, width = pass_.stride(s), outputs = stage.outputs;
         T* const to = gradient.weight + first * outputs;
         if (by_nonzeros) {
-            multiply_transposed_nonzeros(
-                pass_.inputs_->nonzeros, pass_.count_, group, inputs, to, outputs, false,
-                [d, width](Vec<T> total, T x, Index row, Index j) { return total + x * load(d + row * width + j); });
+            multiply_transposed_nonzeros(pass_.inputs_->nonzeros, pass_.count_, group, inputs, d, width, to, outputs,
+                                         false);
         } else {
             const Matrix<T> z = rows_of(pass_.input(s, 0), pass_.count_, stage.inputs, pass_.input_stride(s));
             gemm(transposed(submatrix(z, 0, pass_.count_, first, inputs)), rows_of(d, pass_.count_, outputs, width), to,

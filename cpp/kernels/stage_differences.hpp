@@ -141,7 +141,7 @@ template <class T> class StageDifferences {
             const Stage<T>& stage = net_.stages[next];
             range = taken_with(stage, range);
             grow(sizes.row, range.count);
-            if (stage.kind == StageKind::batch_norm) {
+            if (couples_rows(stage)) {
                 grow(sizes.held, hands_one_on(next - 1, before) ? 1 : range.count);
                 grow(sizes.normed, range.count);
                 grow(sizes.normed_columns, range.count / stage.positions);
@@ -151,7 +151,7 @@ template <class T> class StageDifferences {
         }
     }
 
-    // Whether stage s is affine with a batch normalisation of its units behind it, and only one of its inputs moves.
+    // Whether stage s is affine, the stage behind it couples the rows of each unit, and only one of its inputs moves.
     bool hands_one_on(Index s, Index moving) const {
         return net_.stages[s].kind == StageKind::affine && net_.stages[s + 1].positions == 1 && moving == 1;
     }
@@ -187,8 +187,8 @@ template <class T> class StageDifferences {
             return;
         }
         const Index at = stage.kind == StageKind::affine ? k * stage.outputs + column : column * weights + k;
-        const bool decays = stage.kind != StageKind::batch_norm && net_.weight_decay != 0;
-        const double decay = decays ? net_.weight_decay * static_cast<double>(stage.weight[at]) : 0;
+        const double decay =
+            decays(stage) && net_.weight_decay != 0 ? net_.weight_decay * static_cast<double>(stage.weight[at]) : 0;
         results.gradient.weight[at] = static_cast<T>(difference + decay);
         if (results.kinks.weight) {
             results.kinks.weight[at] = kinked;
@@ -256,7 +256,7 @@ template <class T> class StageDifferences {
     // f(row, changes of its loss) is called for the rows that move.
     template <class Source, class F> void carry(const Source& source, Index next, UnitRange range, Work& work, F&& f) {
         Index end = next; // the stage that couples rows
-        while (end < net_.depth && net_.stages[end].kind != StageKind::batch_norm) {
+        while (end < net_.depth && !couples_rows(net_.stages[end])) {
             ++end;
         }
         if (end == net_.depth) {

@@ -25,16 +25,12 @@ FASTNET_INLINE UnitRange whole_blocks(UnitRange range, Index size) {
     return {first, round_up(range.first + range.count, size) - first};
 }
 
-template <class T> bool pools(const Stage<T>& stage) {
-    return stage.kind == StageKind::max_pooling || stage.kind == StageKind::average_pooling;
-}
-
 // The units that a stage takes together with those of a range: whole channels, or whole columns.
 template <class T> UnitRange taken_with(const Stage<T>& stage, UnitRange range) {
-    if (stage.kind == StageKind::convolution || pools(stage)) {
+    if (has_windows(stage)) {
         return whole_blocks(range, stage.windows.height * stage.windows.width);
     }
-    return stage.kind == StageKind::batch_norm ? whole_blocks(range, stage.positions) : range;
+    return couples_rows(stage) ? whole_blocks(range, stage.positions) : range;
 }
 
 // The units that move behind a stage when those of a range, taken together, move before it.

@@ -145,8 +145,8 @@ template <class T> class PerturbedStages {
         parameter = value - static_cast<T>(h);
         const double below = mean_of_losses();
         parameter = value;
-        const bool decays = k % 2 == 0 && stage.kind != StageKind::batch_norm && net_.weight_decay != 0;
-        const double decay = decays ? net_.weight_decay * static_cast<double>(value) : 0; // of lambda/2 w², exactly
+        const bool decayed = k % 2 == 0 && decays(stage) && net_.weight_decay != 0;
+        const double decay = decayed ? net_.weight_decay * static_cast<double>(value) : 0; // of lambda/2 w², exactly
         return static_cast<T>((above - below) / (2 * h) + decay);
     }
 
@@ -195,7 +195,7 @@ template <class T> class UncountedStages {
         : stages_(original.depth), random_(3 * original.depth), net(original) {
         for (Index s = 0; s < net.depth; ++s) {
             Stage<T>& stage = stages_.add(original.stages[s]);
-            if (stage.kind == StageKind::dropout) {
+            if (stage.random) {
                 std::uint64_t* const own = random_.data() + 3 * s;
                 std::memcpy(own, stage.random, 3 * sizeof *own);
                 own[2] -= counted;
@@ -255,7 +255,7 @@ void stage_differences(const StageNetwork<T>& net, const Batch<T>& batch, double
 template <class T> void copy_state(const StageNetwork<T>& from, const StageNetwork<T>& to) {
     for (Index s = 0; s < from.depth; ++s) {
         const Stage<T>&one = from.stages[s], &other = to.stages[s];
-        if (one.kind == StageKind::dropout) {
+        if (one.random) {
             other.random[2] = one.random[2];
         } else if (one.kind == StageKind::batch_norm) {
             const Index columns = one.outputs / one.positions;

@@ -24,7 +24,7 @@ template <class T> class StageNodal {
         }
         const bool normed = is_normed(s);
         for (Index later = s + 1 + normed; later < net_.depth; ++later) {
-            if (net_.stages[later].kind == StageKind::batch_norm) {
+            if (couples_rows(net_.stages[later])) {
                 return false;
             }
         }
@@ -52,7 +52,7 @@ template <class T> class StageNodal {
     }
 
   private:
-    bool is_normed(Index s) const { return s + 1 < net_.depth && net_.stages[s + 1].kind == StageKind::batch_norm; }
+    bool is_normed(Index s) const { return s + 1 < net_.depth && couples_rows(net_.stages[s + 1]); }
 
     // The inputs of an affine stage by columns, (inputs, rows padded with zeros); less their means before a batch
     // normalisation.

@@ -9,6 +9,7 @@
 #include "kernels/patches.hpp"
 #include "kernels/philox.hpp"
 #include "kernels/pooling.hpp"
+#include "kernels/stage_properties.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
@@ -19,12 +20,6 @@ struct Segment {
     Domain domain;
     Index first, last; // stages [first, last)
 };
-
-// What a stage does to the arrangement of the units: whether it makes new ones, or changes them where they are.
-template <class T> bool makes_units(const Stage<T>& stage) {
-    return stage.kind != StageKind::activation && stage.kind != StageKind::dropout &&
-           stage.kind != StageKind::batch_norm;
-}
 
 template <class T> double multiply_adds(const StageNetwork<T>& net) {
     double count = 0;
@@ -81,7 +76,7 @@ template <class T> class StagePass {
             if (fresh) {
                 values_.add(rows * stride(s));
             }
-            const bool normalises = stage.kind == StageKind::batch_norm && training;
+            const bool normalises = couples_rows(stage) && training;
             const bool keeps = stage.kind == StageKind::activation ? keep != Keep::nothing
                                : stage.kind == StageKind::dropout  ? training
                                                                    : normalises;
@@ -232,7 +227,7 @@ template <class T> class StagePass {
     void count_pass() const {
         for (Index s = 0; s < net_.depth; ++s) {
             const Stage<T>& stage = net_.stages[s];
-            if (stage.kind == StageKind::dropout) {
+            if (stage.random) {
                 ++stage.random[2];
             } else if (stage.kind == StageKind::batch_norm && stage.passes) {
                 ++*stage.passes;
@@ -241,12 +236,10 @@ template <class T> class StagePass {
     }
 
     void add_to_segments(Index s) {
-        const StageKind kind = net_.stages[s].kind;
-        const bool spatial =
-            kind == StageKind::convolution || kind == StageKind::max_pooling || kind == StageKind::average_pooling;
-        const bool couples_rows = kind == StageKind::batch_norm && training_;
-        const bool any = s > 0 && !makes_units(net_.stages[s]) && !couples_rows; // joins whatever is there
-        const Domain domain = spatial ? Domain::images : couples_rows ? Domain::columns : Domain::rows;
+        const Stage<T>& stage = net_.stages[s];
+        const bool by_columns = couples_rows(stage) && training_;
+        const bool any = s > 0 && !makes_units(stage) && !by_columns; // joins whatever is there
+        const Domain domain = has_windows(stage) ? Domain::images : by_columns ? Domain::columns : Domain::rows;
         const Index last = segments_.size() - 1;
         if (any || (last >= 0 && segments_[last].domain == domain && domain != Domain::columns)) {
             segments_[last].last = s + 1;
@@ -349,7 +342,7 @@ template <class T> class StagePass {
 
     void forward_columns(Index s, Index first, Index count) {
         const Stage<T>& stage = net_.stages[s];
-        if (stage.kind != StageKind::batch_norm) {
+        if (!couples_rows(stage)) {
             return forward_block_of(s, 0, count_, first, count);
         }
         if (s == 0) {
@@ -373,13 +366,13 @@ template <class T> class StagePass {
         const Index at = begin * stride(s) + first;
         T *const to = units(s) + at, *const kept = kept_[s].data() + at;
         if (stage.kind == StageKind::dropout) {
-            if (training_) {
-                const Philox random{{stage.random[0], stage.random[1]}, stage.random[2]};
-                for (Index i = 0; i < rows; ++i) {
-                    T* const mask = kept + i * stride(s);
-                    fill_mask(random, stage.ratio, (begin + i) * stage.outputs + first, count, mask);
-                    scale_row(to + i * stride(s), mask, count);
-                }
+            for (Index i = 0; i < rows && training_; ++i) {
+                T* const mask = kept + i * stride(s);
+                mask_row(stage, (begin + i) * stage.outputs + first, count, mask);
+                scale_row(to + i * stride(s), mask, count);
+            }
+            for (Index i = 0; i < rows && !training_ && stage.scale != 1; ++i) {
+                scale_row(to + i * stride(s), stage.scale, count);
             }
             return;
         }
@@ -404,9 +397,21 @@ template <class T> class StagePass {
         });
     }
 
+    // Elements [first, first + n) of a dropout's mask, the given or the next one.
+    static void mask_row(const Stage<T>& stage, Index first, Index n, T* to) {
+        if (stage.mask) {
+            copy<T>(1, n, stage.mask + first, n, to, n);
+        } else {
+            fill_mask(Philox{{stage.random[0], stage.random[1]}, stage.random[2]}, stage.ratio, first, n, to);
+        }
+    }
+
     static void scale_row(T* row, const T* factors, Index n) {
         for_each_vector<T>(
             n, [&](Index j, Index count) { store(row + j, load(row + j, count) * load(factors + j, count), count); });
+    }
+    static void scale_row(T* row, T factor, Index n) {
+        for_each_vector<T>(n, [&](Index j, Index count) { store(row + j, load(row + j, count) * factor, count); });
     }
 
     const StageNetwork<T>& net_;

@@ -70,11 +70,9 @@ template <class T> class Passage {
 
     // The affine stage that mixes the units; 0 if another kind of stage needs them before.
     static Index mixer(const StageNetwork<T>& net, Index s) {
-        const bool normed = net.stages[s].kind == StageKind::batch_norm;
-        for (Index later = s + 1; normed && later < net.depth; ++later) {
-            const StageKind kind = net.stages[later].kind;
-            if (kind != StageKind::activation && kind != StageKind::dropout) {
-                return kind == StageKind::affine ? later : 0;
+        for (Index later = s + 1; couples_rows(net.stages[s]) && later < net.depth; ++later) {
+            if (!couples_nothing(net.stages[later])) {
+                return net.stages[later].kind == StageKind::affine ? later : 0;
             }
         }
         return 0;

@@ -1,4 +1,4 @@
-"""Delay Ctrl-C until a block has finished."""
+"""Ctrl-C that is delayed until a block has finished, and Ctrl-C that a block has swallowed."""
 
 from __future__ import annotations
 
@@ -56,3 +56,41 @@ class HeldInterrupts:
         signal.signal(signal.SIGINT, self._handler)
         self._handler(*self._came)
         return self._ends_kernel and kind is KeyboardInterrupt
+
+
+class RepeatedInterrupts:
+    """Raise what Ctrl-C raised within the block again where it has been lost: at `repeat`, and at the block's end.
+
+    Python prints and drops an exception that leaves a function called by C. Where this function is the first Python
+    after a long computation in C, the KeyboardInterrupt is lost. In other threads than the main one this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._raised: BaseException | None = None
+
+    def __enter__(self) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        in_main = threading.current_thread() is threading.main_thread()
+        self._handler = handler if in_main and callable(handler) else None
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._keep)
+
+    def _keep(self, number: int, frame: FrameType | None) -> None:
+        if self._handler is not None:
+            try:
+                self._handler(number, frame)
+            except BaseException as error:
+                self._raised = error
+                raise
+
+    def repeat(self) -> None:
+        """Raise what Ctrl-C raised, if it came."""
+        if self._raised is not None:
+            raise self._raised
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+        self.repeat()

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
+from fastnet.backends import thread_limit
 from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, Loss, NetworkSpec, Update
 
 NAMES = ("cpp", "numba", "numpy")
@@ -326,3 +327,5 @@ def _warn_without_extension() -> None:
 
 if not has_extension() and not os.environ.get("FASTNET_BACKEND"):
     _warn_without_extension()
+if _default() == "numba":
+    thread_limit.follow_threadpoolctl()  # It may be asked before Numba is imported.

@@ -30,6 +30,12 @@ class Activation(enum.IntEnum):
     ELU = 9
 
 
+def has_kink(kind: Activation, constant: float) -> bool:
+    """Whether the derivative of an activation with this constant jumps at 0."""
+    piecewise = kind in (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU)
+    return piecewise or (kind == Activation.ELU and constant != 1)
+
+
 DEFAULT_CONSTANTS = {Activation.LEAKY_RELU: 0.01, Activation.ELU: 1.0}  # of the activations that have one
 
 
@@ -60,6 +66,24 @@ class StageKind(enum.IntEnum):
     CONVOLUTION = 4
     MAX_POOLING = 5
     AVERAGE_POOLING = 6
+
+
+class Couples(enum.Flag):
+    """What a stage takes together in training to make one of its units."""
+
+    NOTHING = 0  # but the same unit of the same row
+    UNITS = enum.auto()  # the units, or channels, of a row
+    POSITIONS = enum.auto()  # the positions of an image
+    ROWS = enum.auto()  # the rows of the batch
+
+
+_COUPLES = {
+    StageKind.AFFINE: Couples.UNITS,
+    StageKind.BATCH_NORM: Couples.ROWS,
+    StageKind.CONVOLUTION: Couples.UNITS | Couples.POSITIONS,
+    StageKind.MAX_POOLING: Couples.POSITIONS,
+    StageKind.AVERAGE_POOLING: Couples.POSITIONS,
+}
 
 
 class Rule(enum.IntEnum):
@@ -172,9 +196,14 @@ class Stage:
         Shape (1,): the training passes that the running statistics are averages of; None where they were given.
     momentum : float
     ratio : float
-        Of dropout: the probability of a zero.
+        Of dropout: the probability of a zero in the masks that `random` draws.
     random : ndarray of uint64 or None
-        Shape (3,): the generator's key, and the number of the next mask, which a training pass counts in place.
+        Shape (3,): the generator's key, and the number of the next mask, which a training pass counts in place. None
+        where there is a `mask`.
+    mask : ndarray or None
+        The mask of a training pass over a batch, shape (batch, units), any factors.
+    scale : float
+        Of dropout: what units are multiplied by in inference.
     windows : Windows or None
         Of convolution and pooling.
     """
@@ -193,15 +222,22 @@ class Stage:
     momentum: float = 0.9
     ratio: float = 0.0
     random: npt.NDArray[np.uint64] | None = None
+    mask: FloatArray | None = None
+    scale: float = 1.0
     windows: Windows | None = None
 
     @property
-    def takes_rows_alone(self) -> bool:
-        """Whether what becomes of a row in training depends neither on the other rows nor on its place among them.
+    def couples(self) -> Couples:
+        """What it takes together to make one of its units."""
+        together = _COUPLES.get(self.kind, Couples.NOTHING)
+        return together | Couples.POSITIONS if self.positions > 1 else together
 
-        Batch normalisation couples the rows, and a mask of dropout belongs to a place in the batch.
-        """
-        return self.kind not in (StageKind.BATCH_NORM, StageKind.DROPOUT)
+    @property
+    def may_meet_kink(self) -> bool:
+        """Whether the derivative of what it does jumps somewhere."""
+        if self.kind == StageKind.ACTIVATION:
+            return has_kink(self.activation, self.constant)
+        return self.kind == StageKind.MAX_POOLING
 
 
 class Layer(NamedTuple):
@@ -326,6 +362,27 @@ class NetworkSpec:
     def copy(self) -> NetworkSpec:
         """The same network with its own copies of the parameter arrays."""
         return self.with_parameters(p.copy() for p in self.parameters)
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether what becomes of a row in training depends on the other rows."""
+        return any(Couples.ROWS in stage.couples for stage in self.stages)
+
+    @property
+    def may_meet_kink(self) -> bool:
+        """Whether the derivative of the loss jumps somewhere. That of the Huber loss does not: only its second one."""
+        return self.loss == Loss.ABSOLUTE_ERROR or any(stage.may_meet_kink for stage in self.stages)
+
+    def has_nodes(self, number: int) -> bool:
+        """Whether a row's loss is a function of the move of one unit alone, for each parameter of a stage.
+
+        That is what `nodal` needs. The stage moves one unit of a row, and either no later stage couples rows, or the
+        next one alone, which makes of the unit's moves in all rows one move of the unit in each.
+        """
+        coupling = [later for later, s in enumerate(self.stages) if later > number and Couples.ROWS in s.couples]
+        if self.stages[number].weight is None or self.stages[number].couples != Couples.UNITS:
+            return False
+        return not coupling or (coupling == [number + 1] and self.stages[number + 1].couples == Couples.ROWS)
 
     @property
     def has_exact_difference(self) -> bool:

@@ -17,9 +17,10 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.book import pickle
 from fastnet.book.common.functions import as_targets
-from fastnet.book.common.layers import BatchNormalization, as_rows
+from fastnet.book.common.layers import BatchNormalization, Dropout, as_rows
 from fastnet.checking.randomness import GlobalRandom
 from fastnet.differentiation import numerical_gradient
+from fastnet.layers.dropout import GivenMask
 from fastnet.networks import Network
 from fastnet.networks.overriding import overridden
 from fastnet.saving import check_fits
@@ -70,6 +71,8 @@ class LayeredNet:
         self._norms = [layer for layer in self._made if isinstance(layer, BatchNormalization)]
         same = () if network is None else network.layers
         self._same_norms = [layer for layer in same if isinstance(layer, plain.BatchNorm)]
+        self._drops = [layer for layer in self._made if isinstance(layer, Dropout)]
+        self._same_drops = [layer for layer in same if isinstance(layer, GivenMask)]
 
     def predict(self, x: npt.ArrayLike) -> FloatArray:
         """The scores, before the softmax that `loss` applies, in inference mode.
@@ -176,7 +179,10 @@ class LayeredNet:
             )
         network = self._fitting()
         if network is not None:
-            found = network.gradient(self._input(x), as_targets(t))
+            rows = self._input(x)
+            with self._training_pass():
+                self._draw_masks(rows)
+                found = network.gradient(rows, as_targets(t))
             self._keep_state()
             for name, (key, own_name) in self._owners.items():
                 self.layers[key].grads[own_name] = found[name]
@@ -215,20 +221,20 @@ class LayeredNet:
         """
         network = self._fitting()
         if network is not None:
-            return dict(network.numerical_gradient(self._input(x), as_targets(t)))
-        now, start = GlobalRandom(), GlobalRandom()
-        if self._last_pass is not None and not self._last_pass[1].has_moved():
-            start = self._last_pass[0]
+            rows = self._input(x)
+            with self._repeated_pass():
+                self._draw_masks(rows)
+            return dict(network.numerical_gradient(rows, as_targets(t)))
         states = [(layer, dict(layer.state)) for layer in self._parts() if isinstance(layer, plain.Layer)]
-
-        def loss(_: object) -> float:
-            start.put_back()
-            return self._training_loss(x, t)
-
         try:
-            return {name: numerical_gradient(loss, self.params[name]) for name in self._owners}
+            with self._repeated_pass() as start:
+
+                def loss(_: object) -> float:
+                    start.put_back()
+                    return self._training_loss(x, t)
+
+                return {name: numerical_gradient(loss, self.params[name]) for name in self._owners}
         finally:
-            now.put_back()
             for layer, state in states:
                 layer.state = state
 
@@ -320,6 +326,8 @@ class LayeredNet:
         self._network.weight_decay_lambda = self.weight_decay_lambda
         for norm, same in zip(self._norms, self._same_norms, strict=True):
             same.momentum = norm.momentum
+        for drop, same_drop in zip(self._drops, self._same_drops, strict=True):
+            same_drop.scale = 1 - drop.dropout_ratio
         return self._network
 
     def _fitting_state(self) -> dict[str, npt.NDArray[Any]]:
@@ -364,10 +372,33 @@ class LayeredNet:
 
     @contextlib.contextmanager
     def _training_pass(self) -> Iterator[None]:
-        """Note where NumPy's generator is before and after a training pass."""
+        """Note where NumPy's generator is before and after a training pass; put it back if the pass fails."""
         before = GlobalRandom()
-        yield
+        try:
+            yield
+        except BaseException:
+            before.put_back()
+            raise
         self._last_pass = before, GlobalRandom()
+
+    @contextlib.contextmanager
+    def _repeated_pass(self) -> Iterator[GlobalRandom]:
+        """Put NumPy's generator to the start of the last training pass, unless it was used since; put it back."""
+        now, start = GlobalRandom(), GlobalRandom()
+        if self._last_pass is not None and not self._last_pass[1].has_moved():
+            start = self._last_pass[0]
+        start.put_back()
+        try:
+            yield start
+        finally:
+            now.put_back()
+
+    def _draw_masks(self, rows: npt.ArrayLike) -> None:
+        """Draw the masks of a training pass over such rows, one dropout after the other, as the layers draw them."""
+        batch = 1 if np.ndim(rows) == 1 else len(np.asarray(rows))
+        for drop, same in zip(self._drops, self._same_drops, strict=True):
+            drop.mask = drop.draw_mask((batch, same.units))
+            same.mask = drop.mask.astype(np.float64)
 
 
 def _function(method: Any) -> Any:

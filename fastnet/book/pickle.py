@@ -51,6 +51,8 @@ def load(file: BinaryIO) -> Any:
         If it is damaged, or holds anything else: a ValueError. Nothing of it has been executed.
     TypeError
         If `file` is not a file that is open for reading bytes.
+    MemoryError
+        If it has more bytes than there is memory for, or says so: Python makes room for them before it reads them.
     """
     try:
         found = _Unpickler(file).load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ from fastnet.backends.spec import Diagnostics
 from fastnet.checking.methods import BASELINE, METHODS, REFERENCE, Method, backprop, problem_of
 from fastnet.checking.result import GradientCheck
 from fastnet.checking.timing import Run, Task, plan
+from fastnet.checking.turns import describe_spread, times_faster, warnings
 from fastnet.differentiation.layout import Layout
 from fastnet.networks.base import BaseNetwork
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("method", "time per gradient", "times faster", "difference", "relative", "at")
+COLUMNS = ("method", "time per gradient", "fastest to slowest turn", "times faster", "difference", "relative", "at")
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class MethodResult:
     ----------
     name : str
     seconds : float
-        The time of one whole gradient; scaled up from the entries that were timed if `sampled`.
+        The time of one whole gradient, the median over the turns; scaled up from the entries that were timed if
+        `sampled`.
     times_faster : float or None
-        How many times faster than the NumPy loop; None if that was not among the methods.
+        How many times faster than the NumPy loop: the ratio of these medians, but never above the ratio of the fastest
+        turns. None if the loop was not among the methods.
     entries : int
         The number of entries that were computed, timed and compared.
     sampled : bool
@@ -45,6 +49,11 @@ class MethodResult:
         The comparison with backprop at these entries; None for backprop itself.
     diagnostics : dict of str to int
         The numbers of ``evaluations``, ``fallbacks`` and ``kinks``, if the method counts them.
+    turns : tuple of float
+        The time in each turn, in seconds.
+    blas_threads : int or None
+        The threads of NumPy's matrix products: 1, or as many as fastnet has, whichever is faster. None for methods that
+        don't use them, and if threadpoolctl is not installed.
 
     Examples
     --------
@@ -63,22 +72,23 @@ class MethodResult:
     sampled: bool
     check: GradientCheck | None
     diagnostics: dict[str, int] = field(default_factory=dict)
+    turns: tuple[float, ...] = ()
+    blas_threads: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row in types that JSON has."""
         check = None if self.check is None else self.check.to_dict()
-        return {**vars(self), "check": check, "diagnostics": dict(self.diagnostics)}
+        return {**vars(self), "check": check, "diagnostics": dict(self.diagnostics), "turns": list(self.turns)}
 
     def _cells(self) -> list[str]:
         seconds = format_seconds(self.seconds) + ("*" if self.sampled else " ")
         faster = "-" if self.times_faster is None else three_digits(self.times_faster)
+        times = [self.name, seconds, describe_spread(self.turns), faster]
         if self.check is None or self.check.largest is None:
-            return [self.name, seconds, faster, "-", "-", "-"]
+            return [*times, "-", "-", "-"]
         check, where = self.check, self.check.largest.label
         return [
-            self.name,
-            seconds,
-            faster,
+            *times,
             f"{check.largest_absolute:.1e}",
             f"{check.largest_relative:.1e}",
             where,
@@ -131,7 +141,7 @@ class GradientComparison:
         return f"<GradientComparison of {', '.join(row.name for row in self.rows)}: print it for the table>"
 
     def __str__(self) -> str:
-        table = align([[*COLUMNS], *(row._cells() for row in self.rows)], "<>>>><")
+        table = align([[*COLUMNS], *(row._cells() for row in self.rows)], "<>>>>><")
         return "\n".join([self._network(), self._machine(), "", *table, "", *self._notes()])
 
     def _repr_html_(self) -> str:
@@ -156,6 +166,7 @@ class GradientComparison:
         notes = [
             "difference: the largest difference from backprop; relative: relative to the largest entry of the gradient"
         ]
+        most = self.build_info["num_threads"]
         sampled = [f"{row.entries:,} ({row.name})" for row in self.rows if row.sampled]
         if sampled:
             notes.append(
@@ -163,6 +174,15 @@ class GradientComparison:
                 "spread over all arrays, and scaled up"
             )
             notes.append(f"  {', '.join(sampled)}")
+        for row in self.rows:
+            if row.blas_threads is not None:
+                threads = f"{row.blas_threads} thread{'' if row.blas_threads == 1 else 's'}"
+                chosen = "" if most == 1 else f", the best of 1 and {most}"
+                notes.append(f"{row.name}: NumPy's matrix products on {threads}{chosen}")
+            elif row.name == BASELINE.name:
+                notes.append(f"{row.name}: NumPy's matrix products on as many threads as they take by themselves; with")
+                notes.append(f"  threadpoolctl installed, on the best of 1 and {most}")
+            notes += warnings(row.name, row.turns)
         for row in self.rows:
             if row.diagnostics:
                 counts = ", ".join(f"{count:,} {name}" for name, count in row.diagnostics.items())
@@ -197,8 +217,10 @@ def compare_gradients(
 ) -> GradientComparison:
     """Compute the gradient of one batch by every method; report each time, and the difference from backprop.
 
-    The methods take turns, `repeat` times, and the time of each is the median over its calls, so that a busy
-    moment of the machine affects them all. Code that is compiled at first use is compiled beforehand. A method
+    The methods take turns, `repeat` times, and the time of each is the median over its turns, so that a busy
+    moment of the machine affects them all. The fastest and the slowest turn are reported, with a warning if they differ
+    by more than a factor of 2. Code that is compiled at first use is compiled beforehand. NumPy's matrix
+    products have one thread or as many as fastnet, whichever is faster, if threadpoolctl is installed. A method
     that would take more than about three seconds is timed on a sample of the entries, drawn evenly from all
     arrays: as many as fit into that time, but at least `sample`. The table marks such a method, and it is
     compared with backprop at these entries only.
@@ -293,16 +315,18 @@ def _chosen(methods: Iterable[str] | None) -> list[Method]:
 
 
 def _rows(runs: list[Run], reference: npt.NDArray[Any]) -> tuple[MethodResult, ...]:
-    baseline = next((run.seconds() for run in runs if run.task.method is BASELINE), None)
+    baseline = next((run.turns() for run in runs if run.task.method is BASELINE), None)
     return tuple(
         MethodResult(
             name=run.task.method.name,
-            seconds=run.seconds(),
-            times_faster=None if baseline is None else baseline / run.seconds(),
+            seconds=statistics.median(run.turns()),
+            times_faster=None if baseline is None else times_faster(baseline, run.turns()),
             entries=len(run.plan.entries),
             sampled=len(run.plan.entries) < run.task.layout.size,
             check=None if run.task.method is REFERENCE else run.check(reference),
             diagnostics=_counts(run.diagnostics),
+            turns=run.turns(),
+            blas_threads=run.task.blas_threads,
         )
         for run in runs
     )

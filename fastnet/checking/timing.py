@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastnet import backends
+from fastnet._tools import blas
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics
 from fastnet.checking.methods import Evaluation, Method, Problem
@@ -22,6 +24,7 @@ from fastnet.differentiation.layout import Layout
 BUDGET_SECONDS = 3.0  # a method that takes longer for one gradient is timed on as many entries as fit in
 CHUNK_SECONDS = 0.2  # the time between two movements of a progress bar
 BLINK_SECONDS = 0.02  # the shortest measurement, so that the resolution of the clock does not matter
+LEAST_TRIALS = 3  # with each number of threads, before one is chosen
 LEAST_OF_ARRAY = 10  # entries of each array in a sample, if it has as many
 
 
@@ -34,11 +37,14 @@ class Task:
     problem : Problem
     layout : Layout
         The flat numbers of the problem's parameters.
+    blas_threads : int or None
+        The threads of NumPy's matrix products, if the method is NumPy's and they can be limited.
     """
 
     def __init__(self, method: Method, problem: Problem, layout: Layout) -> None:
         self.method, self.problem, self.layout = method, problem, layout
         self._backend = backends.active() if method.backend is None else backends.get(method.backend)
+        self.blas_threads = 1 if self._backend.name == "numpy" and blas.can_be_limited() else None
 
     def evaluate(self, entries: IntArray, h: float | None = None) -> Evaluation:
         """Compute the gradient at these entries, with the problem's step or another one."""
@@ -47,23 +53,39 @@ class Task:
 
     def time(self, entries: IntArray) -> tuple[float, Evaluation]:
         """Compute the gradient at these entries; return the seconds that it took, too."""
-        start = time.perf_counter()
-        evaluation = self.evaluate(entries)
-        return max(time.perf_counter() - start, 1e-9), evaluation
+        with blas.limited(self.blas_threads):
+            start = time.perf_counter()
+            evaluation = self.evaluate(entries)
+            return max(time.perf_counter() - start, 1e-9), evaluation
 
     def loss(self) -> float:
         """Return the loss of the problem."""
         return self.problem.loss(self._backend)
 
     def seconds_per_entry(self) -> float:
-        """Return about how long an entry takes, once everything is compiled and loaded."""
+        """Return about how long an entry takes, once everything is compiled and loaded.
+
+        NumPy's matrix products have one thread or as many as fastnet, from then on: whichever is faster.
+        """
         size, count = self.layout.size, 1 if self.method.by_entry else self.layout.size
         self.evaluate(np.arange(count))
         while True:
-            seconds = min(self._times(np.arange(count) * size // count))
+            entries = np.arange(count) * size // count
+            seconds = min(self._times(entries))
             if seconds >= BLINK_SECONDS or count == size:
-                return seconds / count
+                break
             count = min(2 * count, size)
+        if self.blas_threads is not None and (most := backends.get_num_threads()) > 1:
+            seconds, self.blas_threads = min(self._times_by_threads((1, most), entries))
+        return seconds / count
+
+    def _times_by_threads(self, counts: tuple[int, ...], entries: IntArray) -> list[tuple[float, int]]:
+        """Return the shortest time of a few calls with each number of threads, and that number. They take turns."""
+        times: defaultdict[int, list[float]] = defaultdict(list)
+        while len(times[counts[0]]) < LEAST_TRIALS:
+            for self.blas_threads in counts:
+                times[self.blas_threads].append(self.time(entries)[0])
+        return [(min(times[count]), count) for count in counts]
 
     def _times(self, entries: IntArray) -> list[float]:
         """Return the times of a few calls, since other programs may delay one; of a slow method, the time of one."""
@@ -146,21 +168,21 @@ class Run:
         self.task, self.plan = task, plan
         self.values = np.empty(len(plan.entries))
         self.diagnostics: Diagnostics | None = None
-        self._times: list[float] = []  # of a whole gradient, computed from each call
+        self._times: defaultdict[int, list[float]] = defaultdict(list)  # by turn: of a whole gradient, from each call
 
     def take_turn(self, turn: int) -> Iterator[None]:
         """Compute and time one share after the other."""
         for share in self.plan.shares(turn):
             asked = self.plan.entries[share]
             seconds, evaluation = self.task.time(asked)
-            self._times.append(seconds / len(share) * self.task.layout.size)
+            self._times[turn].append(seconds / len(share) * self.task.layout.size)
             self.values[share] = self._at(evaluation, asked)
             self.diagnostics = evaluation.diagnostics
             yield
 
-    def seconds(self) -> float:
-        """Return the time of one whole gradient, the median over all calls."""
-        return statistics.median(self._times)
+    def turns(self) -> tuple[float, ...]:
+        """Return the time of one whole gradient in each turn, the median over the turn's calls."""
+        return tuple(statistics.median(times) for times in self._times.values())
 
     def check(self, reference: FloatArray) -> GradientCheck:
         """Compare what was computed with `reference`, the whole gradient by flat number."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import stat
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from fastnet import datasets
-from fastnet._tools import checks
+from fastnet._tools import blas, checks
 from fastnet.backends import MOST_THREADS
 from fastnet.datasets.mnist import locate
 
@@ -200,13 +198,8 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def blas_threads(count: int | None) -> Iterator[None]:
-    """Limit NumPy's matrix products to `count` threads, if threadpoolctl is installed; None sets no limit."""
-    if count is None:
-        yield
-    elif importlib.util.find_spec("threadpoolctl") is None:
+    """Limit NumPy's matrix products to `count` threads, or say that they can't be; None sets no limit."""
+    if count is not None and not blas.can_be_limited():
         print("NumPy's matrix products keep their own number of threads: threadpoolctl is not installed")
+    with blas.limited(count):
         yield
-    else:
-        threadpoolctl = importlib.import_module("threadpoolctl")
-        with threadpoolctl.threadpool_limits(count, user_api="blas"):
-            yield

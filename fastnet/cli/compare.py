@@ -20,6 +20,7 @@ from fastnet._tools.checks import as_step
 from fastnet._tools.text import format_seconds, three_digits
 from fastnet.checking import compare_gradients, compare_steps
 from fastnet.checking.methods import BASELINE
+from fastnet.checking.turns import describe_spread, times_faster, warnings
 from fastnet.cli import arguments
 from fastnet.cli.arguments import UsageError
 from fastnet.networks import MultiLayerNet, SimpleConvNet, TwoLayerNet
@@ -27,7 +28,8 @@ from fastnet.networks.base import BaseNetwork
 
 PIXELS, CLASSES = 784, 10
 REPLAY_HIDDEN, REPLAY_STEPS, REPLAY_RATE = 50, 2, 0.06
-REPLAY_REPEATS, REPLAY_SECONDS = 5, 0.5  # The time is the median of 5 runs, or of fewer in 0.5 s.
+REPLAY_TURNS, REPLAY_SECONDS = 5, 0.5  # The time is the median of 5 runs, or of fewer in 0.5 s.
+REPLAY_PAUSE = 0.1  # seconds before a run: longer than the threads of a matrix product spin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,15 +69,17 @@ class _Replay:
 
     image: int  # Its index in the batch.
     losses: tuple[float, ...]  # At the start, and after every step.
-    seconds: float
-    loop_seconds: float  # The time of the same steps by the NumPy loop.
+    turns: tuple[float, ...]  # The time in each turn, in seconds.
+    loop_turns: tuple[float, ...]  # The time of the same steps by the NumPy loop in each turn.
     loop_sampled: bool
+    loop_blas_threads: int | None
 
     def __str__(self) -> str:
         names = ["loss at the start", *(f"loss after step {k}" for k in range(1, len(self.losses)))]
         lines = [f"{name}  {loss:.6f}" for name, loss in zip(names, self.losses, strict=True)]
-        loop = format_seconds(self.loop_seconds) + ("*" if self.loop_sampled else "")
-        faster = three_digits(self.loop_seconds / self.seconds)
+        own, loop = (format_seconds(statistics.median(turns)) for turns in (self.turns, self.loop_turns))
+        sampled = "*" if self.loop_sampled else ""
+        faster = three_digits(times_faster(self.loop_turns, self.turns))
         network = f"{PIXELS}-{REPLAY_HIDDEN}-{CLASSES}"
         return "\n".join(
             [
@@ -84,9 +88,18 @@ class _Replay:
                 "",
                 *lines,
                 "",
-                f"in {format_seconds(self.seconds)}; the NumPy loop takes {loop} ({faster} times as long)",
+                f"in {own}; the NumPy loop takes {loop}{sampled} ({faster} times as long)",
+                f"(turns: {describe_spread(self.turns)}; of the loop: {describe_spread(self.loop_turns)})",
+                *warnings("the replay", self.turns),
+                *warnings("the NumPy loop", self.loop_turns),
             ]
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in types that JSON has."""
+        losses = [loss if math.isfinite(loss) else None for loss in self.losses]
+        seconds, loop_seconds = statistics.median(self.turns), statistics.median(self.loop_turns)
+        return asdict(self) | {"losses": losses, "seconds": seconds, "loop_seconds": loop_seconds}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -124,11 +137,7 @@ def _compare_methods(data: _Data, net: BaseNetwork, options: argparse.Namespace)
     if options.plot is not None:
         with arguments.writing(options.plot):
             comparison.plot(options.plot)
-    return {"comparison": comparison.to_dict(), "replay": _finite(asdict(replay))}
-
-
-def _finite(replay: dict[str, Any]) -> dict[str, Any]:
-    return replay | {"losses": [loss if math.isfinite(loss) else None for loss in replay["losses"]]}
+    return {"comparison": comparison.to_dict(), "replay": replay.to_dict()}
 
 
 def _load(options: argparse.Namespace) -> _Data:
@@ -172,11 +181,14 @@ def _replay(data: _Data, options: argparse.Namespace) -> _Replay:
         net, x, t, h=options.h, methods=[BASELINE.name], full=options.full, progress=sys.stderr.isatty()
     )[BASELINE.name]
 
-    times: list[float] = []
-    while len(times) < REPLAY_REPEATS and sum(times) < REPLAY_SECONDS:
+    _descend(copy.deepcopy(net), x, t, options.h)
+    turns: list[float] = []
+    while len(turns) < REPLAY_TURNS and sum(turns) < REPLAY_SECONDS:
+        time.sleep(REPLAY_PAUSE)
         losses, seconds = _descend(copy.deepcopy(net), x, t, options.h)
-        times.append(seconds)
-    return _Replay(image, tuple(losses), statistics.median(times), REPLAY_STEPS * loop.seconds, loop.sampled)
+        turns.append(seconds)
+    loop_turns = tuple(REPLAY_STEPS * seconds for seconds in loop.turns)
+    return _Replay(image, tuple(losses), tuple(turns), loop_turns, loop.sampled, loop.blas_threads)
 
 
 def _descend(net: BaseNetwork, x: npt.ArrayLike, t: npt.ArrayLike, h: float) -> tuple[list[float], float]:

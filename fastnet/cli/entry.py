@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +19,7 @@ from fastnet.cli.arguments import CommandError, Parser, UsageError
 
 FAILED = 1  # The exit code of a command that failed while it was running.
 INTERRUPTED = 130  # The exit code of a program that Ctrl-C ended: 128 + SIGINT.
+TERMINATED = 143  # The same of SIGTERM, as kill sends it.
 PIPE_CLOSED = 141  # The exit code of a program whose reader has gone, as head does: 128 + SIGPIPE.
 
 
@@ -37,16 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     ------
     SystemExit
         With code 2 and one line on stderr if the arguments can't be used; with code 0 for ``--help`` and
-        ``--version``.
+        ``--version``; with code 143 after SIGTERM, so that no temporary file is left.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A terminal without µ and × shows ? instead.
     try:
         try:
-            return _run(argv)
+            with _exit_at_sigterm():
+                return _run(argv)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # Here, where a failure can still be reported.
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         _discard_output()
         return PIPE_CLOSED
@@ -70,10 +78,25 @@ def _run(argv: Sequence[str] | None) -> int:
         return _fail(str(error))
     except MemoryError as error:
         return _fail(f"not enough memory: {error}" if str(error) else "not enough memory")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, where it would end the process; only the main thread may say so."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:

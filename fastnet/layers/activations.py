@@ -10,8 +10,7 @@ import numpy.typing as npt
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends import active
-from fastnet.backends._numpy import has_kink
-from fastnet.backends.spec import Activation
+from fastnet.backends.spec import Activation, has_kink
 from fastnet.layers.base import Branch, Layer, Widths, as_gradient, quietly
 
 

@@ -1,4 +1,4 @@
-"""The dropout layer."""
+"""Dropout, with masks from a seed of its own or given ones."""
 
 from __future__ import annotations
 
@@ -97,3 +97,47 @@ class Dropout(Layer):
         """The derivative with respect to `x`, in its shape and dtype: `dout` times the mask."""
         d = as_gradient(dout, *self._last())
         return (d.copy() if self.mask is None else d * self.mask)[()]
+
+
+class GivenMask(Layer):
+    """Multiply by a mask that somebody else draws in training, and by one number in inference.
+
+    `Network` computes it as a stage, as it does `Dropout`. It stands for dropout layers with random numbers from
+    elsewhere, as the book's has them.
+
+    Parameters
+    ----------
+    units : int
+        The number of columns of x.
+
+    Attributes
+    ----------
+    mask : ndarray
+        The factors of the next passes in training, shape (batch, units); no rows as long as there is none.
+    scale : float
+        The factor in inference.
+    """
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.mask: FloatArray = np.empty((0, units))
+        self.scale = 1.0
+
+    def widths(self) -> Widths:
+        return self.units, self.units
+
+    @quietly
+    def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> Any:
+        """Multiply `x`, shape (batch, units), by the mask in training, and by `scale` in inference."""
+        array = checks.as_floating(x, "x")
+        factor: Any = self.mask.astype(array.dtype) if train_flg else array.dtype.type(self.scale)
+        if train_flg and self.mask.shape != array.shape:
+            raise ValueError(f"the mask has shape {self.mask.shape} for x of shape {array.shape}")
+        self._saved = array.shape, array.dtype, factor
+        return array * factor
+
+    @quietly
+    def backward(self, dout: npt.ArrayLike) -> Any:
+        """The derivative with respect to `x`, in its shape and dtype: `dout` times what `forward` multiplied by."""
+        shape, dtype, factor = self._last()
+        return as_gradient(dout, shape, dtype) * factor

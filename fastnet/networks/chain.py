@@ -183,7 +183,7 @@ class Chain(Computation):
         backend.train(self.spec, batches, gradient, h, update, losses, done)
 
     def default_step(self, algorithm: str) -> float:
-        return super().default_step(algorithm) if numerical.as_algorithm(algorithm) == "loop" else 1e-4
+        return super().default_step(algorithm) if numerical.as_algorithm(algorithm, self.spec) == "loop" else 1e-4
 
     def numerical_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str, names: Sequence[str] | None = None
@@ -206,7 +206,9 @@ class Chain(Computation):
         return self.named(second_order.hessian_vector_product(self.spec, rows, t, along))
 
     def input_gradient(self, rows: FloatArray, t: FloatArray | IntArray) -> FloatArray:
-        return numerical.input_gradient(self.spec, rows, t, lambda *network: active().gradient(*network)[0])
+        _, _, d = active().loss_and_gradient(self.spec, rows, t, inputs=True)
+        assert d is not None
+        return d
 
     def numerical_input_gradient(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ from fastnet.layers import (
     Reshape,
 )
 from fastnet.layers.activations import KINDS
+from fastnet.layers.dropout import GivenMask
 from fastnet.networks.layerwise import NamedLayer, State
 from fastnet.networks.overriding import overridden
 
@@ -70,6 +72,13 @@ def _batch_norm(layer: BatchNorm, arrays: Arrays, shape: Shape) -> Made:
 def _dropout(layer: Dropout, arrays: Arrays, shape: Shape) -> Made:
     units = math.prod(shape)
     return Stage(StageKind.DROPOUT, units, units, ratio=layer.dropout_ratio, random=arrays["masks"]), shape
+
+
+def _given_mask(layer: GivenMask, arrays: Arrays, shape: Shape) -> Made:
+    units = math.prod(shape)
+    if units != layer.units:
+        raise DoesNotFit
+    return Stage(StageKind.DROPOUT, units, units, mask=layer.mask, scale=layer.scale), shape
 
 
 def _convolution(layer: Convolution, arrays: Arrays, shape: Shape) -> Made:
@@ -123,6 +132,7 @@ STAGES: dict[type[Layer], Callable[[Any, Arrays, Shape], Made]] = {
     Convolution: _convolution,
     Dropout: _dropout,
     Flatten: _flatten,
+    GivenMask: _given_mask,
     MaxPooling: _pooling,
     Reshape: _reshape,
     **dict.fromkeys(KINDS, _activation),
@@ -157,6 +167,8 @@ def stages_of(
             stage, shape = STAGES[type(named.layer)](named.layer, arrays, shape)
         except DoesNotFit:
             return None
+        if stage is not None and stage.mask is not None:
+            stage = replace(stage, mask=checks.as_floating(stage.mask, "a mask", dtype))
         if stage is not None:
             stages.append(stage)
     return (tuple(stages), shape) if stages else None

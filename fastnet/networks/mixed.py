@@ -27,7 +27,7 @@ from fastnet.networks.layer_stages import (
     state_for_stages,
 )
 from fastnet.networks.layerwise import Layerwise, NamedLayer, Part, State
-from fastnet.networks.numerical import as_algorithm, exact_differences
+from fastnet.networks.numerical import algorithms_of, as_algorithm, exact_differences
 
 
 class StageRun:
@@ -130,20 +130,23 @@ class Mixed(Layerwise):
         exact = self._differences(rows, t, h, chosen) if len(others) < len(names) else None
         if exact is None:  # or the shapes do not fit, which the layers report
             return super().numerical_gradient(rows, t, h, "loop", names)
-        found, of_tail = exact
+        found, of_tail, by = exact
         by_loop, loss = self.loop(rows, t, h, {name: np.arange(self.params[name].size) for name in others})
         found |= {name: values.reshape(self.params[name].shape) for name, values in by_loop.items()}
         evaluations = of_tail.evaluations + 2 * sum(self.params[name].size for name in others) * len(rows)
         return NumericalGradient(
             {name: found[name] for name in names},
             Diagnostics(loss, evaluations, of_tail.fallbacks, of_tail.kinks),
-            {name: "loop" if name in others else chosen for name in names},
+            {name: by.get(name, "loop") for name in names},
         )
 
     def _differences(
         self, rows: FloatArray, t: FloatArray | IntArray, h: float, algorithm: str
-    ) -> tuple[dict[str, FloatArray], Diagnostics] | None:
-        """The exact differences with respect to the parameters of the tail; None where shapes do not fit."""
+    ) -> tuple[dict[str, FloatArray], Diagnostics, dict[str, str]] | None:
+        """The exact differences with respect to the parameters of the tail, and each one's algorithm.
+
+        None where shapes do not fit.
+        """
         assert isinstance(self.last, MeanLoss)
         assert self.output is not None
         layers = self.layers[self.tail :]
@@ -163,7 +166,9 @@ class Mixed(Layerwise):
             weight_decay=self.weight_decay,
         )
         arrays, diagnostics = exact_differences(spec, flat(x), t, h, algorithm)
-        return dict(zip(parameter_names(layers), arrays, strict=True)), diagnostics
+        tail = parameter_names(layers)
+        by = dict(zip(tail, algorithms_of(spec, algorithm), strict=True))
+        return dict(zip(tail, arrays, strict=True)), diagnostics, by
 
 
 def _gains(layers: Sequence[NamedLayer]) -> bool:

@@ -111,3 +111,39 @@ def test_a_line_tells_of_kernels_that_are_compiled(monkeypatch):
     event("other", False, "somebody.else")
     told = [f"compiling {name} for the first time" for name in ("product", "inner")]
     assert lines == ["open True", *told, "closed"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_while_llvm_works(run_python):
+    """Python comes to it in a function that LLVM calls back, whose exceptions are dropped: it is raised afterwards."""
+    found = run_python(
+        """
+        import json, signal, sys
+        import numba
+        from fastnet.backends._numba import compiling
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        numba.njit(lambda x: x)(1)
+        found = []
+
+        @numba.njit
+        def kernel(x):
+            return x + 1
+
+        def interrupt(frame, event, argument):
+            if event == "call" and frame.f_code.co_name == "_raw_object_cache_notify" and not found:
+                found.append("Ctrl-C")
+                signal.raise_signal(signal.SIGINT)
+
+        sys.unraisablehook = lambda dropped: found.append("dropped")
+        kernel.py_func.__module__ = "fastnet.kernels"
+        sys.setprofile(interrupt)
+        try:
+            kernel(1)
+        except KeyboardInterrupt:
+            found.append("raised")
+        sys.setprofile(None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        print(json.dumps([*found, kernel(1)]))
+        """
+    )
+    assert found == ["Ctrl-C", "dropped", "raised", 2]

@@ -109,6 +109,38 @@ def test_threadpoolctl(core, with_threads):
     assert core.get_num_threads() == 1
 
 
+def test_threadpoolctl_limits_numba(run_python):
+    """From before Numba is imported; what was set before the limit holds again after it."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    if not hasattr(threadpoolctl, "register"):
+        pytest.skip("this threadpoolctl controls no other threads than those of the libraries that it knows")
+    counts = run_python(
+        """
+        import json, sys
+        import fastnet
+        from threadpoolctl import threadpool_limits
+        assert "numba" not in sys.modules
+        counts = []
+        with threadpool_limits(1):
+            counts.append(fastnet.get_num_threads())
+        counts.append(fastnet.get_num_threads())
+        fastnet.set_num_threads(3)
+        for api in ("openmp", "blas"):
+            with threadpool_limits(2, user_api=api):
+                counts.append(fastnet.get_num_threads())
+        counts.append(fastnet.get_num_threads())
+        with threadpool_limits(2):
+            fastnet.set_num_threads(4)  # the last one counts
+            counts.append(fastnet.get_num_threads())
+        print(json.dumps(counts))
+        """,
+        FASTNET_BACKEND="numba",
+        NUMBA_NUM_THREADS="4",
+        OMP_NUM_THREADS="4",
+    )
+    assert counts == [1, 4, 2, 3, 3, 4]
+
+
 def test_numba_goes_on_where_no_thread_can_be_started(monkeypatch, with_threads):
     from fastnet.backends._numba import threads
 
@@ -121,7 +153,7 @@ def test_numba_goes_on_where_no_thread_can_be_started(monkeypatch, with_threads)
     with fastnet.use_backend("numba"):
         with_threads(1)
         expected = net.numerical_gradient(rows, labels)["W1"]
-        monkeypatch.setattr(threads, "_num_threads", 3)
+        monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
         with monkeypatch.context() as patch:
             patch.setattr(threads, "_helpers", [])
             patch.setattr(threading.Thread, "start", refuse)
@@ -138,7 +170,7 @@ def test_ctrl_c_at_any_line_of_numbas_pool(run_python):
         import numpy as np, fastnet
         from fastnet.backends._numba import threads
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-        threads._num_threads = 3
+        threads.get_num_threads = lambda: 3
         rows, labels = np.random.default_rng(0).random((300, 50)), np.arange(300) % 10
         net = fastnet.TwoLayerNet(50, 40, 10, seed=0)
         expected = net.gradient(rows, labels)["W1"]

@@ -138,13 +138,19 @@ def test_deep_convnet_of_small_images():
     y = x
     for layer in net.layers:
         y = layer.forward(y, False) if isinstance(layer, Dropout) else layer.forward(y)
-    np.testing.assert_array_equal(net.predict(x), y)
+    np.testing.assert_allclose(net.predict(x), y, rtol=1e-12)
     assert net.accuracy(x, t) == net.accuracy(x, t, batch_size=2) == np.mean(y.argmax(axis=1) == t)
     np.random.seed(1)
     loss = net.loss(x, t)
     np.random.seed(1)
     assert loss == net.loss(x, t)
     assert loss != net.loss(x, t)  # new masks
+    np.random.seed(1)
+    whole = net.gradient(x, t)
+    net.layers[-2] = Affine(net.layers[-2].W, net.layers[-2].b)
+    assert net._fitting() is None
+    np.random.seed(1)
+    assert largest(whole, net.gradient(x, t)) < 1e-12
 
 
 def test_deep_convnet_has_the_shapes_of_the_book():

@@ -266,6 +266,38 @@ def test_dropout_numerical_gradients_have_the_masks_of_backprop():
     assert net.loss(X, T) == net.loss(X, T, train_flg=False)
 
 
+def test_dropout_as_a_whole_and_layer_by_layer():
+    """The same masks of the same random numbers, of which as many are drawn."""
+    net, other = make_dropout(), make_dropout()
+    unfuse(other)
+    assert net._fitting() is not None
+    found, moved, masks = [], [], []
+    for one in (net, other):
+        np.random.seed(7)
+        found.append([one.gradient(X, T), one.numerical_gradient(X, T), one.gradient(X[:4], T[:4])])
+        moved.append(np.random.rand())
+        masks.append(one.layers["Dropout1"].mask)
+    assert moved[0] == moved[1]
+    assert masks[0].shape == (4, 5)
+    np.testing.assert_array_equal(*masks)
+    for mine, theirs in zip(*found, strict=True):
+        assert largest(mine, theirs) < 1e-8
+    np.testing.assert_allclose(net.predict(X), other.predict(X), rtol=1e-12)
+    for one in (net, other):
+        one.layers["Dropout1"].dropout_ratio = 0.2
+    np.testing.assert_allclose(net.predict(X), other.predict(X), rtol=1e-12)
+
+
+def test_a_batch_that_is_refused_draws_no_masks():
+    net = make_dropout()
+    expected = np.random.get_state()[1:3]
+    for x, t in ((X, T[:8]), (X, T + 1), (X[:, :5], T)):
+        for call in (net.gradient, net.numerical_gradient):
+            with pytest.raises(ValueError, match=r"8 labels|not a label|5 columns"):
+                call(x, t)
+            np.testing.assert_equal(np.random.get_state()[1:3], expected)
+
+
 def test_dropout_inference_is_that_of_the_book():
     net = MultiLayerNetExtend(6, [5], 3, use_dropout=True, dropout_ration=0.2)
     p = net.params

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ def run(
     """Runs the command line in this process, in little time, and gives back what it printed."""
     monkeypatch.setattr(timing, "BUDGET_SECONDS", 0.02)
     monkeypatch.setattr(compare, "REPLAY_SECONDS", 0.01)
+    monkeypatch.setattr(compare, "REPLAY_PAUSE", 0.0)
 
     def main(*arguments: object, code: int = 0) -> str:
         assert cli.main([str(argument) for argument in arguments]) == code
@@ -51,7 +53,7 @@ def test_compare(run: Callable[..., str]) -> None:
     assert lines[0] == "data: 3 digits drawn by fastnet"
     assert lines[1] == "784-4-10 network of 3,190 parameters, float64, batch of 3, h = 0.0001"
     for name in ("numpy loop", "numba loop", "backprop", *(["c++ loop"] if backends.has_extension() else [])):
-        assert sum(line.startswith(name) for line in lines) == 1, out
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1, out
     assert "FAILED" not in out
     assert "INCONCLUSIVE" not in out
 
@@ -61,7 +63,8 @@ def test_the_notes_program_is_replayed(run: Callable[..., str]) -> None:
     losses = [float(loss) for loss in re.findall(r"^loss .*  (\d+\.\d{6})$", out, re.MULTILINE)]
     assert len(losses) == 3
     assert losses[0] > losses[1] > losses[2]
-    assert re.search(r"\nin [\d.]+ (s|ms|µs); the NumPy loop takes [\d.,]+ (s|ms)\* \([\d.,]+ times as long\)\n$", out)
+    assert re.search(r"\nin [\d.]+ (s|ms|µs); the NumPy loop takes [\d.,]+ (s|ms)\* \([\d.,]+ times as long\)\n", out)
+    assert re.search(r"\n\(turns: [^\n]+ to [^\n]+; of the loop: [^\n]+ to [^\n]+\)\n", out)
 
 
 def test_json_and_plot(run: Callable[..., str], tmp_path: Path) -> None:
@@ -78,7 +81,10 @@ def test_json_and_plot(run: Callable[..., str], tmp_path: Path) -> None:
         if row["check"] is not None:
             assert row["check"]["passed"]
     assert len(read["replay"]["losses"]) == 3
-    assert read["replay"]["loop_sampled"] is True
+    replay = read["replay"]
+    assert replay["loop_sampled"] is True
+    for name in ("", "loop_"):
+        assert replay[f"{name}seconds"] == statistics.median(replay[f"{name}turns"])
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

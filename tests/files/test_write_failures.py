@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import stat
+import sys
 import tempfile
 import zipfile
 
@@ -65,6 +66,29 @@ def test_a_failure_leaves_the_old_file(file, good_bytes, monkeypatch, where, err
         assert str(caught.value) == f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: {str(file)!r}"
     save_arrays(file, {"new": np.ones(1000)}, {})  # and the next attempt succeeds
     assert_same(load_arrays(file), {"new": np.ones(1000)}, {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is measured and limited as on Linux")
+def test_memory_runs_out(run_python):
+    """Wherever it does: within the zip file, too, whose writer then fails for another reason."""
+    found = run_python(
+        """
+        import json, resource
+        import numpy as np
+        from fastnet.saving import save_arrays
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        arrays, found = {"a": np.zeros(2**20), "b": np.zeros(2**20)}, []  # 16 MiB
+        for room in range(0, 96, 2):
+            resource.setrlimit(resource.RLIMIT_AS, (used + (16 + room) * 2**20, resource.RLIM_INFINITY))
+            try:
+                save_arrays("model", arrays, {})
+                found.append("saved")
+            except Exception as error:
+                found.append(type(error).__name__)
+        print(json.dumps(sorted(set(found))))
+        """
+    )
+    assert found == ["MemoryError", "saved"]
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=lambda e: type(e).__name__)

@@ -23,8 +23,8 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_input_gradient(backend, dtype, name, monkeypatch):
-    rows = 20
-    monkeypatch.setattr("fastnet.networks.numerical.ROWS_AT_ONCE", 16)  # fewer than there are
+    rows = 8
+    monkeypatch.setattr("fastnet.networks.numerical.ROWS_AT_ONCE", 6)  # fewer than there are
     net, (x, t) = NETS[name](dtype), batch_of(rows)
     before = x.copy()
     gradient = net.input_gradient(x, t)
@@ -34,7 +34,7 @@ def test_input_gradient(backend, dtype, name, monkeypatch):
     numerical = net.numerical_input_gradient(x, t, h)
     assert numerical.dtype == dtype
     if dtype == "float64":
-        assert np.mean(abs(numerical - gradient) < 1e-9) > 0.9  # some steps meet a kink
+        assert np.mean(abs(numerical - gradient) < 2e-8 / rows) > 0.9  # some steps meet a kink
     assert fastnet.check_gradient(net, gradient, (x, t), inputs=True).passed
     for wrong in (0.99 * gradient, -gradient, gradient[::-1]):
         assert fastnet.check_gradient(net, wrong, (x, t), inputs=True).failed

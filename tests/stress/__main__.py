@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from tests.stress import builds, faults, fuzz
 
-from tests.stress import faults
+PARTS = faults.PARTS | fuzz.PARTS | builds.PARTS
 
 
 def main() -> int:
     """Run the parts by name, by default all, and print a table. Returns 1 if anything failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*faults.PARTS, []], metavar="NAME", help=", ".join(faults.PARTS))
-    parser.add_argument("--count", type=int, help="how many to try of each, by default as many as the part says")
+    parser.add_argument("names", nargs="*", choices=[*PARTS, []], metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--count", "--inputs", type=int, help="how many to try of each (default: each its own)")
     options = parser.parse_args()
     results = []
-    for name in options.names or faults.PARTS:
-        part = faults.PARTS[name]
+    for name in options.names or PARTS:
+        part = PARTS[name]
         tried, failures = part.run(options.count or part.count)
         for failure in failures[:20]:
             print(f"{name}: {failure}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -13,20 +14,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+import agreement
 import fastnet
 import large_inputs
 from fastnet import backends
-
-Outcome = tuple[int, list[str]]
-
-
-class Part(NamedTuple):
-    run: Callable[[int], Outcome]
-    count: int  # how many are tried where nothing else is asked for
+from tests.stress.parts import Outcome, Part
 
 
 def _network(dtype: str = "float64") -> tuple[Any, Any, Any]:
@@ -160,45 +156,131 @@ def kills_while_saving(count: int) -> Outcome:
 INTERRUPTED = """
 import sys, time, numpy as np, fastnet
 net = fastnet.TwoLayerNet(200, 100, 10, seed=0)
-x, t = np.random.default_rng(0).standard_normal((300, 200)), np.arange(300) % 10
-call = {
+rng = np.random.default_rng(0)
+x, t = rng.standard_normal((300, 200)), np.arange(300) % 10
+deep = fastnet.MultiLayerNet(200, [40, 30], 10, use_batchnorm=True, dropout_ratio=0.3, seed=0)
+images, conv = rng.standard_normal((40, 1, 12, 12)), fastnet.SimpleConvNet((1, 12, 12), seed=0)
+large = rng.standard_normal((1500, 1500))
+again = lambda call: lambda: [call() for _ in range(10**6)]
+calls = {
     "loop": lambda: net.numerical_gradient(x, t, algorithm="loop"),
-    "incremental": lambda: net.numerical_gradient(x, t, algorithm="incremental"),
-    "nodal": lambda: [net.numerical_gradient(x, t) for _ in range(10**6)],
-    "hessian": lambda: [net.hessian_diagonal(x, t) for _ in range(10**6)],
-}[sys.argv[1]]
-net.numerical_gradient(x, t)
-before = {k: v.copy() for k, v in net.params.items()}
+    "incremental": again(lambda: net.numerical_gradient(x, t, algorithm="incremental")),
+    "nodal": again(lambda: net.numerical_gradient(x, t)),
+    "hessian_diagonal": again(lambda: net.hessian_diagonal(x, t)),
+    "gradient": again(lambda: net.gradient(x, t)),
+    "predict": again(lambda: net.predict(x)),
+    "stages": again(lambda: deep.numerical_gradient(x, t)),
+    "stages_loop": lambda: deep.numerical_gradient(x, t, algorithm="loop"),
+    "convolution": again(lambda: conv.numerical_gradient(images, t[:40])),
+    "matmul": again(lambda: fastnet.matmul(large, large)),
+    "numerical_gradient": lambda: fastnet.numerical_gradient(lambda v: float((v**2).sum()), np.ones(10**6)),
+    "numerical_hessian": lambda: fastnet.numerical_hessian(lambda v: float((v**2).sum()), np.ones(2000)),
+    "check_gradient": again(lambda: fastnet.check_gradient(net, net.gradient, (x, t))),
+    "check_layer": again(lambda: fastnet.check_layer(fastnet.layers.ReLU(), x)),
+    "compare_gradients": again(lambda: fastnet.compare_gradients(net, x, t)),
+    "accuracy": again(lambda: net.accuracy(x, t)),
+}
+nets = (net, deep, conv)
+wanted = net.numerical_gradient(x, t)
+deep.numerical_gradient(x, t), conv.numerical_gradient(images, t[:40])
+before = [{k: v.copy() for k, v in one.params.items()} for one in nets]
+if len(sys.argv) == 1:
+    print(*calls)
+    sys.exit()
+call = calls[sys.argv[1]]
 print("ready", flush=True)
 try:
-    while True:
-        call()
+    call()
 except KeyboardInterrupt:
     came = time.time()
-assert all((net.params[k] == v).all() for k, v in before.items())
-assert np.isfinite(net.loss(x, t))
+for one, params in zip(nets, before):
+    assert all((one.params[k] == v).all() for k, v in params.items())
+after = net.numerical_gradient(x, t)
+assert all((after[k] == v).all() for k, v in wanted.items())
 print(came, flush=True)
 raise KeyboardInterrupt
 """
 
 
+def _interrupt(child: subprocess.Popen[str], seconds: float) -> float:
+    """Send Ctrl-C after some seconds, and return when it was sent."""
+    time.sleep(seconds)
+    sent = time.time()
+    os.kill(child.pid, signal.SIGINT)
+    return sent
+
+
 def interrupts(count: int) -> Outcome:
     """Ctrl-C from another process within long calls: within 0.2 s, the parameters as they were, the next call right."""
     failures = []
-    calls = ("loop", "incremental", "nodal", "hessian")
+    calls = _run(INTERRUPTED).stdout.split()
     for number in range(count):
         for call in calls:
             command = [sys.executable, "-c", INTERRUPTED, call]
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             assert child.stdout is not None
             child.stdout.readline()
-            time.sleep(random.Random(number).uniform(0.02, 0.3))
-            sent = time.time()
-            os.kill(child.pid, signal.SIGINT)
-            came = float(child.stdout.read().strip() or "inf")
-            if child.wait(60) != -signal.SIGINT or came - sent > 0.2:
-                failures.append(f"{call}: {came - sent:.3f} s, exit code {child.returncode}")
+            sent = _interrupt(child, random.Random(f"{call} {number}").uniform(0.02, 0.3))
+            out, err = child.communicate(timeout=60)
+            came = float(out.strip() or "inf")
+            if child.returncode != -signal.SIGINT or came - sent > 0.2:
+                failures.append(f"{call}: {came - sent:.3f} s, exit code {child.returncode}, {err[-200:]}")
     return len(calls) * count, failures
+
+
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from fastnet.cli import main
+print("ready", flush=True)
+sys.exit(main())
+"""
+COMMANDS = {
+    "train": "train --data digits --train-size 500 --test-size 50 --iterations 1000000000",
+    "train --gradient": "train --data digits --train-size 500 --test-size 50 --gradient numerical --iterations 1000000",
+    "train --network": "train --data digits --train-size 500 --test-size 50 --network conv --iterations 1000000",
+    "compare": "compare --data digits --batch 1000 --full",
+}
+
+
+def interrupted_commands(count: int) -> Outcome:
+    """Ctrl-C within commands, from their first line on: exit code 130 and no traceback."""
+    failures = []
+    for number in range(count):
+        for name, command in COMMANDS.items():
+            words = [sys.executable, "-c", COMMAND, *command.split()]
+            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            assert child.stdout is not None
+            child.stdout.readline()
+            _interrupt(child, random.Random(f"{name} {number}").uniform(0, 2))
+            _, err = child.communicate(timeout=60)
+            if child.returncode != 130 or "Traceback" in err:
+                failures.append(f"{name}: exit code {child.returncode}, {err[-300:]}")
+    return len(COMMANDS) * count, failures
+
+
+def agreement_of_processes(count: int) -> Outcome:
+    """Each backend and instruction set, forced in a process, answers the same of random networks of every stage."""
+    program = Path(agreement.__file__)
+
+    def answers(name: str, isa: str = "") -> list[Any]:
+        variables = {"FASTNET_BACKEND": name, "FASTNET_ISA": isa, "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, str(program), "0", str(count)]
+        done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True)
+        found: list[Any]
+        used, used_isa, found = json.loads(done.stdout)
+        assert used == name
+        assert isa in ("", used_isa)
+        return found
+
+    core: Any = backends.get("cpp")._core
+    expected, failures, tried = answers("numpy"), [], 0
+    for name, isa in (("numba", ""), *(("cpp", isa) for isa in core.available_isas())):
+        for seed, found in enumerate(answers(name, isa)):
+            tried += 1
+            lines = agreement.differences(found, expected[seed], agreement.network_of(seed)[0].dtype.name)
+            failures += [f"{name} {isa}, network {seed}: {line}" for line in lines]
+    return tried, failures
 
 
 def memory_growth(count: int) -> Outcome:
@@ -255,6 +337,8 @@ PARTS = {
     "forks": Part(forks, 200),
     "kills-while-saving": Part(kills_while_saving, 200),
     "interrupts": Part(interrupts, 100),
+    "interrupted-commands": Part(interrupted_commands, 100),
+    "agreement": Part(agreement_of_processes, 400),
     "memory-growth": Part(memory_growth, 10_000),
     "limited-memory": Part(limited_memory, 250),
 }

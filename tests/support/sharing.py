@@ -45,7 +45,7 @@ def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         if "run_python" in getattr(item, "fixturenames", ()) or group_of(item.nodeid) == "ctrl-c":
             return 3
         # Comparisons, and their examples, are of all backends.
-        return 2 if "numba" in parameters.rstrip("]").split("-") or "compar" in item.nodeid else 1
+        return 2 if "numba" in function or "numba" in parameters or "compar" in item.nodeid else 1
 
     items = list(items)
     ranks: dict[str, int] = {}

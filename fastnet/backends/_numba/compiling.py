@@ -1,4 +1,4 @@
-"""A line on a terminal while Numba compiles kernels, which takes a minute once."""
+"""While Numba compiles kernels, which takes a minute once: a line on a terminal, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Any
 
 import numba.core.event
 
+from fastnet._tools.interrupts import RepeatedInterrupts
 from fastnet._tools.progress import on_terminal, progress_bar
 
 
 class Notice:
     """Listens to Numba, and tells of kernels that it compiles and does not find on disk.
 
-    Kernels that another one calls are compiled meanwhile. All of them are one piece of work.
+    Kernels that another one calls are compiled meanwhile. All of them are one piece of work. LLVM's work takes seconds,
+    and ends with a call of a function in Python, which loses a Ctrl-C that came meanwhile: it is repeated.
     """
 
     def __init__(self) -> None:
         self._depth = 0
-        self._line = contextlib.ExitStack()
+        self._work = contextlib.ExitStack()
 
     def notify(self, found: Any) -> None:
         """Take an event of the kind ``"numba:compile"``; Numba holds a lock meanwhile."""
@@ -26,13 +28,17 @@ class Notice:
             return
         if found.is_start:
             if self._depth == 0:
-                self._bar = self._line.enter_context(progress_bar(on_terminal()))
+                self._interrupts = RepeatedInterrupts()
+                self._work.enter_context(self._interrupts)
+                self._bar = self._work.enter_context(progress_bar(on_terminal()))
             self._depth += 1
             self._bar.show(f"compiling {found.data['dispatcher'].py_func.__name__} for the first time", 0, 0)
+            return
+        self._depth -= 1
+        if self._depth == 0:
+            self._work.close()
         else:
-            self._depth -= 1
-            if self._depth == 0:
-                self._line.close()
+            self._interrupts.repeat()
 
 
 _event: Any = numba.core.event  # which has no types

@@ -22,7 +22,7 @@ from fastnet.backends._numba.elementary import LANES
 from fastnet.backends._numba.jit import borrowed, jit
 from fastnet.backends._numba.stage_moves import Base, Work, carry, change_losses, new_work
 from fastnet.backends._numba.stage_network import Pass
-from fastnet.backends.spec import NetworkSpec, Stage, StageKind
+from fastnet.backends.spec import Couples, NetworkSpec, Stage, StageKind
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -249,7 +249,7 @@ class Differences:
             weights = stage.weight.size // columns
             shape = columns, weights + (stage.bias is not None)
             found, kinked, which = np.zeros(shape), np.zeros(shape, np.uint8), np.arange(columns)
-            if nodal and self._handles(number):
+            if nodal and self.spec.has_nodes(number):
                 unfit = self._interpolate(number, found)
                 which = np.flatnonzero(unfit)
                 self.fallbacks += len(which)
@@ -296,18 +296,10 @@ class Differences:
         threads.share(move_columns, (number, self.at, self.base, to), items, together * cost)
         self.evaluations += int(evaluations.sum())
 
-    def _handles(self, number: int) -> bool:
-        """Whether a row's loss is a function of the move of one unit of a stage, or of its batch normalisation's."""
-        stages = self.spec.stages
-        if stages[number].kind != StageKind.AFFINE:
-            return False
-        norms = [later for later in range(number + 1, len(stages)) if stages[later].kind == StageKind.BATCH_NORM]
-        return not norms or (norms == [number + 1] and stages[number + 1].positions == 1)
-
     def _interpolate(self, number: int, found: FloatArray) -> npt.NDArray[np.uint8]:
         """Fill what `nodal` finds of an affine stage; return which units are unfit."""
         stage, record, rows = self.spec.stages[number], self.at.stages[number], self.at.rows
-        normed = number + 1 < len(self.spec.stages) and self.spec.stages[number + 1].kind == StageKind.BATCH_NORM
+        normed = any(Couples.ROWS in later.couples for later in self.spec.stages[number + 1 : number + 2])
         units = self.at.units[record.source * rows : (record.source + record.inputs) * rows].reshape(-1, rows)
         e = units - units.mean(axis=1, keepdims=True) if normed else units.copy()
         by_row = np.ascontiguousarray(e.T)

@@ -68,7 +68,8 @@ def perturb(begin: int, end: int, work: Pass, loop: Loop) -> None:
         value, decay = theta[entry], 0.0
         for number in range(len(work.stages)):
             stage = work.stages[number]
-            if stage.weights <= entry < stage.biases and stage.kind != StageKind.BATCH_NORM:
+            decays = loop.weight_decay != 0 and stage.kind != StageKind.BATCH_NORM
+            if decays and stage.weights <= entry < stage.biases:
                 decay = loop.weight_decay * float(value)  # of the penalty λ/2·w², exactly
         change = 0.0
         for side in range(2):

@@ -24,7 +24,7 @@ _WINDOWS = (*Windows.__slots__, "out_height", "out_width")
 # A stage, by names. `weights`, `biases` and `end` are places in `Pass.theta`; `source` and `units` say where its input
 # and its output begin in `Pass.units`, in units; `kept` likewise in `Pass.kept`; `columns` in `Pass.mean`. A stage that
 # changes its units where they are has the same source as units. `tasks` is how many parts threads may share its forward
-# pass out in, each of some `products` for a row.
+# pass out in, each of some `products` for a row. `constant` is an activation's, or dropout's `scale`.
 STAGE = np.dtype(
     (
         np.record,
@@ -63,7 +63,7 @@ def layout(spec: NetworkSpec) -> Layout:
 
 
 def _described(stage: Stage, dtype: Any) -> tuple[Any, ...]:
-    constant = float(dtype.type(stage.constant))
+    constant = float(dtype.type(stage.scale if stage.kind == StageKind.DROPOUT else stage.constant))
     sizes = tuple(0 if p is None else p.size for p in (stage.weight, stage.bias))
     fixed = stage.kind, stage.inputs, stage.outputs, stage.activation, stage.positions
     return *fixed, constant, *sizes, stage.windows

@@ -38,9 +38,9 @@ def forward_stage(begin: int, end: int, number: int, work: Pass) -> None:
             activations.derive(stage.activation, constant, z, kept)
         activations.activate(stage.activation, constant, z, z)
     elif stage.kind == StageKind.DROPOUT:
-        mask = work.kept[stage.kept * rows :]
-        for i in range(begin * rows, end * rows if work.training else begin * rows):
-            out[i] *= mask[i]
+        mask, scale = work.kept[stage.kept * rows :], work.theta.dtype.type(stage.constant)
+        for i in range(begin * rows, end * rows):
+            out[i] *= mask[i] if work.training else scale
     elif stage.kind == StageKind.BATCH_NORM:
         size = stage.positions * rows
         for column in range(begin, end):

@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 from fastnet._tools.interrupts import HeldInterrupts
+from fastnet.backends import thread_limit
 
 BLOCK_ROWS = 128  # Rows that go through the network together, so that their units stay in the cache.
 CALL_SECONDS = 0.05  # Compiled code cannot be interrupted: Ctrl-C waits for a call of about this length.
@@ -28,30 +29,22 @@ SHORT_PRODUCTS = 4e5  # Less work than this is done before another thread has be
 UNIT_PRODUCTS = 50  # An activation takes about as long as so many multiply-adds.
 
 
-def _from_openmp() -> int | None:
-    """The number in ``OMP_NUM_THREADS``, of the outermost region if it lists several; None where OpenMP ignores it."""
-    numbers = [part.strip() for part in os.environ.get("OMP_NUM_THREADS", "").split(",")]
-    valid = all(number.isdecimal() and int(number) >= 1 for number in numbers)
-    return int(numbers[0]) if valid else None
-
-
 _most_threads: int = vars(numba.config)["NUMBA_NUM_THREADS"]
-_num_threads = min(_from_openmp() or _most_threads, _most_threads)
+thread_limit.follow_threadpoolctl()
 
 
 def get_num_threads() -> int:
-    return _num_threads
+    return min(thread_limit.wanted() or thread_limit.from_openmp() or _most_threads, _most_threads)
 
 
 def set_num_threads(count: int) -> None:
-    global _num_threads
-    _num_threads = min(count, _most_threads)
+    thread_limit.want(count)
 
 
 def _after_fork() -> None:
     """Use one thread in a forked child: others do not survive the fork."""
-    global _most_threads, _num_threads
-    _most_threads = _num_threads = 1
+    global _most_threads
+    _most_threads = 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -77,7 +70,7 @@ def share(kernel: Any, arguments: tuple[Any, ...], size: int, products: float, m
     multiple : int
         Ranges begin at multiples of this.
     """
-    threads, done = 1 if products * size < SHORT_PRODUCTS else _num_threads, 0
+    threads, done = 1 if products * size < SHORT_PRODUCTS else get_num_threads(), 0
     elements = int(CALL_SECONDS * PRODUCTS_PER_SECOND / (products + 1)) * threads
     while done < size:
         groups = max(elements // (multiple * threads), 1) * threads

@@ -114,6 +114,8 @@ def train(
 
     `before`, which a chain does not need, holds the state from before the last step afterwards.
     """
+    if any(stage.mask is not None for stage in spec.stages):
+        raise ValueError("the masks of dropout are given for one batch, and training has many")
 
     def compute(x: FloatArray, t: Any) -> Computed:
         if gradient == GradientKind.BACKPROP:

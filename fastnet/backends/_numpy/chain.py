@@ -9,7 +9,6 @@ from fastnet.backends._numpy.functions import (
     activation,
     activation_derivative,
     activation_difference,
-    has_kink,
     loses_digits,
     loss_derivative,
     loss_differences,
@@ -22,7 +21,7 @@ from fastnet.backends._numpy.functions import (
     softmax_difference,
     target_rows,
 )
-from fastnet.backends.spec import Diagnostics, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Diagnostics, Loss, NetworkSpec, Output, has_kink
 
 ROWS_AT_ONCE = 4096  # that `incremental` computes with: they fit in the processor's cache
 

@@ -67,13 +67,6 @@ def activation(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatA
     return x.copy()
 
 
-def has_kink(kind: Activation, constant: float) -> bool:
-    """Whether the derivative jumps at 0."""
-    return kind in (Activation.STEP, Activation.RELU, Activation.LEAKY_RELU) or (
-        kind == Activation.ELU and constant != 1
-    )
-
-
 @quietly
 def normal_distribution(x: FloatArray) -> FloatArray:
     """Φ(x) of the standard normal distribution, with full relative accuracy in the lower tail."""

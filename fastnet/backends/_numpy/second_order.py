@@ -19,7 +19,6 @@ from fastnet.backends._numpy.functions import (
     activation_derivative,
     activation_difference,
     error_differences,
-    has_kink,
     loss_derivative,
     loss_differences,
     normal_density,
@@ -28,7 +27,7 @@ from fastnet.backends._numpy.functions import (
     softplus_difference,
     target_rows,
 )
-from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output
+from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec, Output, has_kink
 
 Pair = tuple[FloatArray, FloatArray]  # half the sum and half the difference of two changes
 

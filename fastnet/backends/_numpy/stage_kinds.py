@@ -17,7 +17,6 @@ from fastnet.backends._numpy.functions import (
     activation,
     activation_derivative,
     activation_difference,
-    has_kink,
     loses_digits,
 )
 from fastnet.backends._numpy.windows import add_patches, elements, patches
@@ -109,13 +108,13 @@ class ActivationStep(Step):
         crosses = ((a > 0) != (a + d > 0)).any(axis=(1, 2))
         difference = activation_difference(kind, a, d, constant)
         difference[loses_digits(a, d)] = np.nan
-        return difference, first, has_kink(kind, constant) & crosses
+        return difference, first, self.stage.may_meet_kink & crosses
 
 
 class DropoutStep(Step):
     def __init__(self, stage: Stage, x: FloatArray, training: bool) -> None:
         super().__init__(stage, x, training)
-        self.mask = mask_of(stage, x.shape, x.dtype) if training else np.ones_like(x)
+        self.mask = mask_of(stage, x.shape, x.dtype) if training else np.full_like(x, stage.scale)
         self.y = x * self.mask
 
     def backward(self, d: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
@@ -126,7 +125,17 @@ class DropoutStep(Step):
 
 
 def mask_of(stage: Stage, shape: tuple[int, ...], dtype: np.dtype[np.floating[Any]]) -> FloatArray:
-    """Dropout's next mask, shape (rows, units): mask k is the k-th stream of the generator with this key."""
+    """Dropout's next mask, shape (rows, units): the given one, or the k-th stream of the generator with this key.
+
+    Raises
+    ------
+    ValueError
+        If the given mask has another shape.
+    """
+    if stage.mask is not None:
+        if stage.mask.shape != shape:
+            raise ValueError(f"dropout has a mask of shape {stage.mask.shape} for units of shape {shape}")
+        return stage.mask.astype(dtype, copy=False)
     assert stage.random is not None
     *key, number = stage.random
     generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, int(number), 0]))

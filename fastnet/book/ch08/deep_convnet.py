@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnet import layers
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.book.ch07.simple_convnet import as_filters, as_image_shape
 from fastnet.book.common.layers import Affine, Convolution, Dropout, Pooling, Relu, SoftmaxWithLoss
 from fastnet.book.common.util import conv_output_size
 from fastnet.book.layered import Key, LayeredNet
+from fastnet.layers.dropout import GivenMask
+from fastnet.networks import Network
 
 __all__ = ["DeepConvNet"]
 
@@ -26,7 +29,7 @@ class DeepConvNet(LayeredNet):
     """Three times convolution, ReLU, convolution, ReLU, max pooling of 2×2; then affine, ReLU, dropout twice.
 
     Its loss is softmax and the cross entropy. As in the book, `loss` is that of training, with dropout; `predict` and
-    `accuracy` are inference. It runs layer by layer, because the book's `Dropout` is not that of the kernels.
+    `accuracy` are inference.
 
     Parameters
     ----------
@@ -90,6 +93,7 @@ class DeepConvNet(LayeredNet):
             self.params[f"W{number}"] = np.sqrt(2 / inputs) * np.random.randn(*shape)
             self.params[f"b{number}"] = np.zeros(shape[0] if len(shape) == 4 else shape[1])
         self.layers: list[Any] = []
+        same: list[layers.Layer] = []  # the layers of fastnet that compute the same
         owners: dict[str, tuple[Key, str]] = {}
         for number in range(1, 9):
             owners |= {f"{own}{number}": (len(self.layers), own) for own in "Wb"}
@@ -97,11 +101,16 @@ class DeepConvNet(LayeredNet):
             if number <= 6:
                 _, _, pad, stride = convolutions[number - 1]
                 self.layers += [Convolution(weight, bias, stride, pad), Relu()]
-                self.layers += [Pooling(pool_h=2, pool_w=2, stride=2)] if number % 2 == 0 else []
+                same += [layers.Convolution(weight, bias, stride, pad), layers.ReLU()]
+                if number % 2 == 0:
+                    self.layers.append(Pooling(pool_h=2, pool_w=2, stride=2))
+                    same.append(layers.MaxPooling(2, 2, 2))
             else:
                 self.layers += [Affine(weight, bias), *([Relu()] if number == 7 else []), Dropout(0.5)]
+                same += [layers.Flatten()] if number == 7 else []
+                same += [layers.Affine(weight, bias), *([layers.ReLU()] if number == 7 else []), GivenMask(len(bias))]
         self.last_layer = SoftmaxWithLoss()
-        self._adopt(owners, None)
+        self._adopt(owners, Network(same, layers.SoftmaxWithLoss()))
 
     def predict(self, x: npt.ArrayLike, train_flg: bool = False) -> FloatArray:
         """The scores, before the softmax that `loss` applies.

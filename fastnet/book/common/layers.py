@@ -181,11 +181,15 @@ class Dropout(layers.Layer):
         """
         array, training = checks.as_floating(x, "x"), checks.as_flag(train_flg, "train_flg")
         if training:
-            self.mask = np.random.rand(*array.shape) > self.dropout_ratio
+            self.mask = self.draw_mask(array.shape)
         factor: Any = self.mask if training else array.dtype.type(1 - self.dropout_ratio)
         self._saved = array.shape, array.dtype, factor
         y: FloatArray = array * factor
         return y
+
+    def draw_mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """A new mask of this shape: which elements are kept."""
+        return np.random.rand(*shape) > self.dropout_ratio
 
     def backward(self, dout: npt.ArrayLike) -> FloatArray:
         """The derivative with respect to `x`: `dout` times what `forward` multiplied by."""

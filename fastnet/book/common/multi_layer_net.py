@@ -13,6 +13,7 @@ from fastnet import layers
 from fastnet._tools import checks
 from fastnet.book.common.layers import Affine, BatchNormalization, Dropout, Relu, Sigmoid, SoftmaxWithLoss
 from fastnet.book.layered import Key, LayeredNet
+from fastnet.layers.dropout import GivenMask
 from fastnet.networks import Network
 
 __all__ = ["MultiLayerNet"]
@@ -107,10 +108,9 @@ class MultiLayerNet(LayeredNet):
             same.append(SAME[kind]())
             if dropout_ratio is not None:
                 self.layers[f"Dropout{number}"] = Dropout(dropout_ratio)
+                same.append(GivenMask(units))
         self.last_layer = SoftmaxWithLoss()
-        # The book's Dropout is not fastnet's, so a network with it runs layer by layer.
-        network = Network(same, layers.SoftmaxWithLoss()) if dropout_ratio is None else None
-        self._adopt(owners, network)
+        self._adopt(owners, Network(same, layers.SoftmaxWithLoss()))
 
 
 def _as_counts(sizes: object, name: str) -> list[int]:

@@ -1,0 +1,87 @@
+"""Random networks of every stage, and what one implementation answers of them, for processes that force one each.
+
+`python tests/support/agreement.py FIRST END` prints, as JSON, the implementation in use and its answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from fastnet import backends, build_info
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output, StageKind, Windows
+from stages import activation, affine, batch, batch_norm, convolution, dropout, pooling
+
+H = 1e-2
+CLASSES = 3
+# The largest difference of two right answers, relative to the largest entry: rounding, and that of `loop` over h.
+BOUNDS = {"float32": 1e-3, "float64": 1e-9}
+
+
+def network_of(seed: int) -> tuple[NetworkSpec, Any, Any]:
+    """A network and a batch: of images or not, with either dtype, any activation and any loss that fits."""
+    rng = np.random.default_rng(seed)
+    dtype = ("float32", "float64")[seed % 2]
+    made, units = [], 36
+    if rng.random() < 0.6:
+        windows = Windows(1, 6, 6, *(int(n) for n in rng.integers(1, 4, 2)), *(int(n) for n in rng.integers(1, 3, 2)))
+        made.append(convolution(rng, windows, 2, dtype, bias=bool(rng.random() < 0.8)))
+        height, width, units = windows.out_height, windows.out_width, made[-1].outputs
+        if rng.random() < 0.5:
+            made.append(batch_norm(rng, units, height * width, dtype))
+        if rng.random() < 0.8:
+            kind = StageKind.MAX_POOLING if rng.random() < 0.5 else StageKind.AVERAGE_POOLING
+            made.append(pooling(kind, Windows(2, height, width, 2, 2, 1, 1)))
+            units = made[-1].outputs
+    for outputs in (int(n) for n in rng.integers(3, 9, rng.integers(0, 3))):
+        made.append(affine(rng, units, outputs, dtype, bias=bool(rng.random() < 0.8)))
+        units = outputs
+        if rng.random() < 0.4:
+            made.append(batch_norm(rng, units, dtype=dtype))
+        made.append(activation(units, Activation(int(rng.integers(len(Activation)))), 0.3))
+        if rng.random() < 0.4:
+            made.append(dropout(units))
+    made.append(affine(rng, units, CLASSES, dtype))
+    loss = Loss(int(rng.integers(len(Loss))))
+    output = Output.SOFTMAX if loss is Loss.CROSS_ENTROPY or rng.random() < 0.3 else Output.IDENTITY
+    spec = NetworkSpec(tuple(made), output, loss, np.dtype(dtype), weight_decay=float(rng.choice((0, 0.1))))
+    x, t = batch(rng, 36, dtype, rows=int(rng.integers(2, 9)), classes=CLASSES)
+    return spec, x, t
+
+
+def answers_of(seed: int) -> dict[str, list[list[float]]]:
+    """What the backend in use computes; the parameters of `loop` are the first twenty."""
+    backend: Any = backends.active()
+    spec, x, t = network_of(seed)
+    found = {
+        "forward": [backend.forward(spec, x)],
+        "loss": [backend.loss(spec, x, t), backend.loss(spec, x, t, training=True)],
+        "loop": [backend.loop(spec, x, t, H, np.arange(min(20, sum(p.size for p in spec.parameters))))],
+    }
+    for name in ("incremental", "nodal"):
+        if name in backend.algorithms:
+            found[name] = getattr(backend, name)(spec, x, t, H)[0]
+    found["gradient"] = backend.loss_and_gradient(spec, x, t)[1]
+    return {name: [np.ravel(part).astype(float).tolist() for part in parts] for name, parts in found.items()}
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any], dtype: str) -> list[str]:
+    """A line for each kind of answer that is off by more than rounding. Where there is no nodal, incremental serves."""
+    lines = []
+    for name, parts in found.items():
+        reference = expected[name if name in expected else "incremental"]
+        one, other = (np.concatenate([np.asarray(part) for part in both]) for both in (parts, reference))
+        with np.errstate(invalid="ignore"):
+            off = np.abs(one - other).max() / max(np.abs(other).max(), 1e-3)
+        if not off <= BOUNDS[dtype]:
+            lines.append(f"{name} is off by {off:.1e} of the largest entry")
+    return lines
+
+
+if __name__ == "__main__":
+    info = build_info()
+    numbers = range(int(sys.argv[1]), int(sys.argv[2]))
+    print(json.dumps([info["backend"], info["isa"], [answers_of(seed) for seed in numbers]]))
