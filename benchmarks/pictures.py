@@ -15,6 +15,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastnet._tools.text import format_seconds, three_digits
+
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "docs" / "pictures"
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
@@ -42,11 +44,9 @@ def data_of(sections: Sections, part: str, **wanted: object) -> list[Data]:
     return [data for data in rows if all(data.get(key) == value for key, value in wanted.items())]
 
 
-def seconds_text(value: float, _: object = None) -> str:
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= 0.999 * size:
-            return f"{float(f'{value / size:.3g}'):,.10g} {unit}"
-    return f"{value * 1e9:.3g} ns"
+def tick(seconds: float, _: object = None) -> str:
+    """Write the time at a tick of an axis."""
+    return format_seconds(seconds)
 
 
 def time_per_gradient(sections: Sections) -> Figure:
@@ -60,10 +60,10 @@ def time_per_gradient(sections: Sections) -> Figure:
     axes.set(xscale="log", xlim=(1e-5, 300), xlabel="time per gradient (logarithmic scale; shorter is faster)")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_formatter(seconds_text)
+    axes.xaxis.set_major_formatter(tick)
     for place, method in enumerate(methods):
-        faster = "" if method["times_faster"] in (None, 1) else f"   {three(method['times_faster'])}×"
-        axes.text(seconds[place] * 1.15, place, seconds_text(seconds[place]) + faster, va="center")
+        faster = "" if method["times_faster"] in (None, 1) else f"   {three_digits(method['times_faster'])}×"
+        axes.text(seconds[place] * 1.15, place, format_seconds(seconds[place]) + faster, va="center")
     axes.set_title("39,760 derivatives of a 784-50-10 network, batch of 100, float64", loc="left", fontsize=10)
     return figure
 
@@ -131,8 +131,8 @@ def growth(sections: Sections, key: str, label: str, title: str) -> Figure:
             axes.set_xscale("log")
             axes.set_xlabel(f"{name} (logarithmic scale)")
         axes.set_title(network, loc="left", fontsize=9)
-        axes.yaxis.set_major_formatter(seconds_text if key == "each" else plain)
-        axes.yaxis.set_minor_formatter(between(seconds_text if key == "each" else plain))
+        axes.yaxis.set_major_formatter(tick if key == "each" else plain)
+        axes.yaxis.set_minor_formatter(between(tick if key == "each" else plain))
     panels[0].set_ylabel(label)
     panels[0].legend(loc="upper right")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
@@ -166,7 +166,7 @@ def checkers(sections: Sections) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel="time of one check (logarithmic scale)")
         axes.set(xlim=(1e-4, 2e3), ylim=(1e-13, 1e2))
         axes.set_yticks([NOT_TOLD, *(10.0**k for k in range(-10, 2, 2))])
-        axes.xaxis.set_major_formatter(seconds_text)
+        axes.xaxis.set_major_formatter(tick)
         axes.set_xticks([1e-4, 1e-2, 1, 1e2])
         axes.set_title(dtype, loc="left", fontsize=10)
     panels[0].yaxis.set_major_formatter(lambda value, _: "not told" if value == NOT_TOLD else power(value))
@@ -186,10 +186,6 @@ def power(value: float) -> str:
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
-
-
-def three(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def plain(value: float, _: object = None) -> str:
