@@ -187,7 +187,7 @@ def unusual_build(count: int) -> Outcome:
 
 
 NUMPY_TESTS = ("functions", "backends/test_guards.py", "files/test_saving.py", "networks/test_mistakes.py")
-OLDEST = ("numpy==1.23.5", "numba==0.59.1", "pytest>=8", "hypothesis", "mpmath", "scipy==1.11.4", "threadpoolctl>=3.1")
+OLDEST = ("numpy==1.24.0", "numba==0.59.1", "pytest>=8", "hypothesis", "mpmath", "scipy==1.11.4", "threadpoolctl>=3.1")
 
 
 def oldest_numpy(count: int) -> Outcome:
