@@ -43,6 +43,8 @@ def add_bias(x: FloatArray, b: FloatArray) -> FloatArray:
 
 @quietly
 def activation(kind: Activation, x: FloatArray, constant: float = 0.0) -> FloatArray:
+    if x.ndim == 0:  # Before NumPy 2, a single number and one of Python's make a float64.
+        return activation(kind, x.reshape(1), constant).reshape(())
     if kind == Activation.STEP:
         return np.where(np.isnan(x), x, x > 0).astype(x.dtype)
     if kind == Activation.SIGMOID:
