@@ -37,7 +37,7 @@ class NumericalGradient(Differences):
         to ``"incremental"``, the number of `kinks` among these, and which units met a kink.
     algorithms : dict of str to str
         By which algorithm each parameter's differences were computed: ``"nodal"``, ``"incremental"`` or ``"loop"``.
-        They differ in networks with a layer of one's own.
+        They differ in networks with convolutions, with two layers of BatchNorm, and with layers of one's own.
 
     Examples
     --------
