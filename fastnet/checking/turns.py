@@ -32,8 +32,8 @@ def times_faster(baseline: Sequence[float], own: Sequence[float]) -> float:
 
 
 def difference(turns: Sequence[float]) -> float:
-    """Return how many times as long as the fastest turn the slowest one took; 1 if no turn took any time."""
-    return max(turns) / min(turns) if max(turns) > 0 else 1.0
+    """Return how many times as long as the fastest turn the slowest one took; 1 if the clock did not see the former."""
+    return max(turns) / min(turns) if min(turns) > 0 else 1.0
 
 
 def describe_spread(turns: Sequence[float]) -> str:
