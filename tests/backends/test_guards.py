@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 import types
 
 import numpy as np
@@ -279,6 +280,7 @@ def test_labels_and_rows_that_change_during_a_call(core):
             for array in (t, order):
                 array[:] = 2**60
                 array[:] = 0
+            time.sleep(1e-4)  # so that calls find what is right when they check it
 
     thread = threading.Thread(target=change)
     thread.start()
