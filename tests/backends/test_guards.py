@@ -280,13 +280,13 @@ def test_labels_and_rows_that_change_during_a_call(core):
             for array in (t, order):
                 array[:] = 2**60
                 array[:] = 0
-            time.sleep(1e-4)  # so that calls find what is right when they check it
 
     thread = threading.Thread(target=change)
     thread.start()
     try:
         answers = 0
         for _ in range(60):
+            time.sleep(1e-4)  # the other thread goes on, and stops at what is right or at what is wrong
             for call in (
                 lambda: core.loss(SPEC, x, t),
                 lambda: core.mean_loss(0, np.full((rows, 2), 0.5), t),
