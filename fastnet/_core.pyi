@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends.spec import Batches, NetworkSpec, Update
+from fastnet.backends.spec import NetworkSpec
+from fastnet.backends.training import Batches, Update
 
 __version__: str
 compiler: str

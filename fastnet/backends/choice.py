@@ -15,7 +15,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import thread_limit
-from fastnet.backends.spec import Activation, Batches, Diagnostics, GradientKind, Loss, NetworkSpec, Update
+from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec
+from fastnet.backends.training import Batches, GradientKind, Update
 
 NAMES = ("cpp", "numba", "numpy")
 MOST_THREADS = 1024

@@ -13,15 +13,8 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import SecondOrderBackend, TrainingBackend, active
 from fastnet.backends._numpy import penalty, second_order, target_rows
-from fastnet.backends.spec import (
-    Activation,
-    Batches,
-    GradientKind,
-    Loss,
-    NetworkSpec,
-    Output,
-    Update,
-)
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
+from fastnet.backends.training import Batches, GradientKind, Update
 from fastnet.layers.activations import branch_of
 from fastnet.networks import numerical
 from fastnet.networks.base import BaseNetwork

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +12,17 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
 from fastnet.backends.spec import Diagnostics
 from fastnet.differentiation import numerical_gradient
-from fastnet.networks.computation import Computation, NumericalGradient
+from fastnet.networks.answers import Answering
+from fastnet.networks.computation import NumericalGradient
 from fastnet.networks.overriding import FUNCTION, overridden
 
 ALGORITHMS = ("auto", "nodal", "incremental", "loop")
 
 
-class FirstOrder:
+class FirstOrder(Answering):
     """The methods of a network for first derivatives."""
 
-    params: dict[str, FloatArray]
     _in_own = False  # while a subclass's own gradient or loss_and_gradient is running
-
-    @functools.cached_property
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Arrays that are not trained but kept between training passes, by name. Most networks have none."""
-        return {}
-
-    def _computation(self) -> Computation:
-        raise NotImplementedError
-
-    def training_loss(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
-        raise NotImplementedError
 
     def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, FloatArray]:
         """The gradient of the loss with respect to every parameter, by backprop, in training mode.

@@ -10,20 +10,16 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray
-from fastnet.networks.computation import Computation, HessianDiagonal
+from fastnet.networks.answers import Answering
+from fastnet.networks.computation import HessianDiagonal
 from fastnet.networks.overriding import FUNCTION, overridden
 
 DEFAULT_STEP = 1e-5  # of second differences: the truncation is some 1e-11 of an entry, and no step loses digits
 LEAST_STEP = {8: 1e-100, 4: 1e-12}  # by the dtype's size: changes of the loss of the order of h² are normal numbers
 
 
-class SecondOrder:
+class SecondOrder(Answering):
     """The methods of a network for second derivatives."""
-
-    params: dict[str, FloatArray]
-
-    def _computation(self) -> Computation:
-        raise NotImplementedError
 
     def hessian_diagonal(self, x: npt.ArrayLike, t: npt.ArrayLike, h: float | None = None) -> HessianDiagonal:
         """The diagonal of the loss's Hessian, by second differences; for chains of affine layers and activations.

@@ -7,7 +7,8 @@ from typing import Any
 
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend, active
-from fastnet.backends.spec import Batches, GradientKind, NetworkSpec, Output, StageKind, Update
+from fastnet.backends.spec import NetworkSpec, Output, StageKind
+from fastnet.backends.training import Batches, GradientKind, Update
 from fastnet.layers.losses import MeanLoss
 from fastnet.networks import numerical
 from fastnet.networks.computation import NumericalGradient

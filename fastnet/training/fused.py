@@ -11,7 +11,7 @@ import numpy as np
 from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend, active
-from fastnet.backends.spec import Batches, GradientKind, Rule, Update
+from fastnet.backends.training import Batches, GradientKind, Rule, Update
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain
 from fastnet.networks.overriding import COMPUTES, FUNCTION, overridden

@@ -9,7 +9,8 @@ import pytest
 
 from fastnet import backends
 from fastnet.backends._numpy.stage_kinds import mask_of
-from fastnet.backends.spec import Batches, GradientKind, NetworkSpec, Rule, StageKind, Update
+from fastnet.backends.spec import NetworkSpec, StageKind
+from fastnet.backends.training import Batches, GradientKind, Rule, Update
 from stages import activation, affine, batch, batch_norm, differences, dropout, largest_of, off
 from stages_in_long_double import central_differences
 

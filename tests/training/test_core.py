@@ -9,18 +9,8 @@ import numpy as np
 import pytest
 
 from fastnet import backends, optimizers
-from fastnet.backends.spec import (
-    Activation,
-    Batches,
-    GradientKind,
-    Loss,
-    NetworkSpec,
-    Output,
-    Rule,
-    Stage,
-    StageKind,
-    Update,
-)
+from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output, Stage, StageKind
+from fastnet.backends.training import Batches, GradientKind, Rule, Update
 
 if not backends.has_extension():
     pytest.skip("fastnet was installed without its extension", allow_module_level=True)

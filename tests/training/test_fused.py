@@ -10,7 +10,7 @@ import pytest
 
 import fastnet
 from fastnet import backends, layers, optimizers
-from fastnet.backends.spec import GradientKind, Rule
+from fastnet.backends.training import GradientKind, Rule
 from fastnet.layers import ReLU, SoftmaxWithLoss
 from fastnet.training import DivergenceError
 from fastnet.training.fused import FusedTraining

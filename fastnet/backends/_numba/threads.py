@@ -30,11 +30,12 @@ UNIT_PRODUCTS = 50  # An activation takes about as long as so many multiply-adds
 
 
 _most_threads: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+_by_default = thread_limit.from_openmp() or _most_threads
 thread_limit.follow_threadpoolctl()
 
 
 def get_num_threads() -> int:
-    return min(thread_limit.wanted() or thread_limit.from_openmp() or _most_threads, _most_threads)
+    return min(thread_limit.wanted() or _by_default, _most_threads)
 
 
 def set_num_threads(count: int) -> None:

@@ -15,7 +15,8 @@ from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import _numpy
 from fastnet.backends._numba import backend, threads
 from fastnet.backends._numba.jit import jit
-from fastnet.backends.spec import Batches, GradientKind, NetworkSpec, Rule, Update
+from fastnet.backends.spec import NetworkSpec
+from fastnet.backends.training import Batches, GradientKind, Rule, Update
 
 Computed: TypeAlias = tuple[float, list[FloatArray]]  # a batch's loss and gradient
 UPDATE_PRODUCTS = 5.0  # An element's update takes about as long as so many multiply-adds.
