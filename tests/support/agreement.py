@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,38 @@ def differences(found: dict[str, Any], expected: dict[str, Any], dtype: str) -> 
     return lines
 
 
-if __name__ == "__main__":
+def report(first: int, end: int) -> None:
+    """Print, as JSON, the implementation in use and its answers of a range of networks."""
     info = build_info()
-    numbers = range(int(sys.argv[1]), int(sys.argv[2]))
-    print(json.dumps([info["backend"], info["isa"], [answers_of(seed) for seed in numbers]]))
+    print(json.dumps([info["backend"], info["isa"], [answers_of(seed) for seed in range(first, end)]]))
+
+
+def compare(count: int, ask: Callable[[str, str], Any]) -> tuple[int, list[str]]:
+    """Compare every implementation with NumPy; ask(backend, isa) is what a process that must use it has reported.
+
+    Returns how many networks were compared, and a line for each kind of answer that is off.
+    """
+
+    def answers(name: str, isa: str = "") -> list[Any]:
+        found: list[Any]
+        used, used_isa, found = ask(name, isa)
+        assert used == name
+        assert isa in ("", used_isa)
+        assert len(found) == count
+        return found
+
+    implementations = [("numba", "")] if "numba" in backends.available() else []
+    if backends.has_extension():
+        from fastnet import _core
+
+        implementations += [("cpp", isa) for isa in _core.available_isas()]
+    expected, lines = answers("numpy"), []
+    for name, isa in implementations:
+        for seed, (found, reference) in enumerate(zip(answers(name, isa), expected, strict=True)):
+            off = differences(found, reference, network_of(seed)[0].dtype.name)
+            lines += [f"{name} {isa}, network {seed}: {line}" for line in off]
+    return count * len(implementations), lines
+
+
+if __name__ == "__main__":
+    report(int(sys.argv[1]), int(sys.argv[2]))
