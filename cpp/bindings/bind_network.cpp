@@ -8,19 +8,10 @@
 #include "bindings/network_view.hpp"
 #include "bindings/register.hpp"
 #include "bindings/stage_view.hpp"
-#include "core/dispatch.hpp"
 
 namespace fastnet::bindings {
 
 namespace {
-
-// The kernels that compute the network.
-template <class T> const Kernels<T>& kernels_of(const NetworkView<T>&) {
-    return kernels<T>();
-}
-template <class T> const StageKernels<T>& kernels_of(const StageView<T>&) {
-    return kernels<T>().stages;
-}
 
 // Raises unless a network can make a training pass over so many rows.
 template <class T> void require_masks_of(const NetworkView<T>&, Index) {}
@@ -46,8 +37,9 @@ template <class Net, class F> py::array through(const Net& net, py::handle x_obj
 
 py::array forward(py::handle spec, py::handle x) {
     return with_network(spec, [&](const auto& net) {
-        return through(net, x, false,
-                       [&](auto from, Index rows, auto to) { kernels_of(net).forward(net.network, from, rows, to); });
+        return through(net, x, false, [&](auto from, Index rows, auto to) {
+            kernels_of(net).forward(net.network, {.x = from, .rows = rows, .targets = {}}, to);
+        });
     });
 }
 

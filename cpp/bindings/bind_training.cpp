@@ -1,6 +1,7 @@
 // Training: whole stretches of minibatches, with the optimizer's steps.
 #include <cmath>
 #include <iterator>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <variant>
@@ -9,7 +10,6 @@
 #include "bindings/network_view.hpp"
 #include "bindings/register.hpp"
 #include "bindings/stage_view.hpp"
-#include "core/dispatch.hpp"
 
 namespace fastnet::bindings {
 
@@ -59,7 +59,7 @@ Optimizer as_optimizer(py::handle update, const py::array& coefficients, Index s
     return optimizer;
 }
 
-// Data x (rows, columns) prepared for training, and x itself.
+// Data x (rows, columns) prepared for training and for answers, and x itself.
 class DatasetView {
   public:
     explicit DatasetView(py::handle object)
@@ -72,12 +72,18 @@ class DatasetView {
               return Data(std::in_place_type<Dataset<T>>, values, rows, columns);
           })) {}
 
-    // Raises unless it holds elements of type T.
-    template <class T> const Dataset<T>& get() const {
-        if (const auto* data = std::get_if<Dataset<T>>(&data_)) {
-            return *data;
+    // The data; raises unless they fit the network.
+    template <class Net> const Dataset<typename Net::Element>& get_for(const Net& net) const {
+        using T = typename Net::Element;
+        const auto* const data = std::get_if<Dataset<T>>(&data_);
+        if (!data) {
+            throw py::type_error("x must be " + std::string(py::str(py::dtype::of<T>())) + ", not " + dtype_of(x_));
         }
-        throw py::type_error("x must be " + std::string(py::str(py::dtype::of<T>())) + ", not " + dtype_of(x_));
+        require(data->columns() == net.inputs(), [&] {
+            return "x has " + std::to_string(data->columns()) + " columns for a network of " +
+                   std::to_string(net.inputs()) + " inputs";
+        });
+        return *data;
     }
 
   private:
@@ -85,6 +91,21 @@ class DatasetView {
     const py::array x_; // kept alive
     const Data data_;
 };
+
+// A network's answers to all rows, (rows, classes), in inference.
+py::array forward(const DatasetView& dataset, py::handle spec) {
+    return with_network(spec, [&](const auto& net) -> py::array {
+        using T = typename std::remove_cvref_t<decltype(net)>::Element;
+        const Dataset<T>& data = dataset.get_for(net);
+        py::array_t<T> y = empty<T>(data.rows(), net.classes());
+        T* to = data_of(y);
+        const std::optional<Source<T>> nonzeros = data.all();
+        const Batch<T> batch{data.x(), data.rows(), {}, nonzeros ? &*nonzeros : nullptr};
+        const KernelCall call;
+        kernels_of(net).forward(net.network, batch, to);
+        return y;
+    });
+}
 
 // Whether no element of x is NaN or infinite.
 bool all_finite(py::handle object) {
@@ -119,11 +140,7 @@ template <class Net, class F> void with_training(const Net& net, const TrainingA
     const py::array t = as_array(arguments.batches.attr("targets"), "t");
     const py::array order = as_array(arguments.batches.attr("order"), "order", 1);
     const py::array coefficients = as_array(arguments.update.attr("coefficients"), "coefficients", 2);
-    const Dataset<T>& data = dataset.get<T>();
-    require(data.columns() == net.inputs(), [&] {
-        return "x has " + std::to_string(data.columns()) + " columns for a network of " + std::to_string(net.inputs()) +
-               " inputs";
-    });
+    const Dataset<T>& data = dataset.get_for(net);
     const std::vector<std::int64_t> rows = checked_copy(order, "order", [&](std::size_t i, std::int64_t row) {
         require(row >= 0 && row < data.rows(), [&] {
             return "order[" + std::to_string(i) + "] is " + std::to_string(row) + ", but x has " +
@@ -183,7 +200,9 @@ void train(py::handle spec, py::handle batches, int gradient, double h, py::hand
 } // namespace
 
 void register_training(py::module_& m) {
-    py::class_<DatasetView>(m, "Dataset").def(py::init<py::handle>(), py::arg("x"));
+    py::class_<DatasetView>(m, "Dataset")
+        .def(py::init<py::handle>(), py::arg("x"))
+        .def("forward", forward, py::arg("spec"));
     m.def("all_finite", all_finite, py::arg("x"));
     m.def("train", train, py::arg("spec"), py::arg("batches"), py::arg("gradient"), py::arg("h"), py::arg("update"),
           py::arg("losses"), py::arg("done"), py::arg("before") = py::none());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bindings/network_view.hpp"
+#include "core/dispatch.hpp"
 #include "core/stages.hpp"
 
 namespace fastnet::bindings {
@@ -201,6 +202,14 @@ template <class F> decltype(auto) with_stages(py::handle spec, F&& f) {
                 [&] { return "a network is float32 or float64, not " + std::string(py::str(dtype)); });
         return f(StageView<double>(spec));
     });
+}
+
+// The kernels that compute the network.
+template <class T> const Kernels<T>& kernels_of(const NetworkView<T>&) {
+    return kernels<T>();
+}
+template <class T> const StageKernels<T>& kernels_of(const StageView<T>&) {
+    return kernels<T>().stages;
 }
 
 // Calls f with a `NetworkSpec` as the kernels take it that compute it: chains have faster ones of their own. This is

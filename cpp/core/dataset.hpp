@@ -1,4 +1,5 @@
-// The rows that training draws its batches from; where most of their elements are zeros, the others apart.
+// Rows that training draws its batches from, and that a network answers; where most of their elements are zeros, the
+// others apart.
 #pragma once
 
 #include <optional>
@@ -18,7 +19,7 @@ template <class T> struct Source {
     const std::uint64_t* masks; // (rows of the data, groups): a bit for each nonzero; null where zeros are few
     const T* values;            // the nonzeros of all rows, one after the other
     const Index* starts;        // (rows of the data): where each row's are
-    const std::int64_t* order;  // (rows of the batch, and of the next one)
+    const std::int64_t* order;  // (rows of the batch, and of the next one), or null: the rows as they are
     Index next;                 // rows of the next batch
     T* to;                      // (rows of the batch, columns)
 };
@@ -31,6 +32,11 @@ template <class T> class Dataset {
     Source<T> source(const std::int64_t* order, Index next, T* to) const {
         return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, next, to};
     }
+    // All rows, as they are; null where their nonzeros are not kept.
+    std::optional<Source<T>> all() const {
+        return masks_ ? std::optional(source(nullptr, 0, nullptr)) : std::nullopt;
+    }
+    const T* x() const { return x_; }
     Index rows() const { return rows_; }
     Index columns() const { return columns_; }
 

@@ -8,7 +8,7 @@ namespace fastnet {
 
 // Shapes are in the files of `kernels/` that define the functions of these names: stage_forward and so on.
 template <class T> struct StageKernels {
-    void (*forward)(const StageNetwork<T>& net, const T* x, Index rows, T* y);
+    void (*forward)(const StageNetwork<T>& net, const Batch<T>& batch, T* y);
     double (*loss)(const StageNetwork<T>& net, const Batch<T>& batch);
     double (*loss_and_gradient)(const StageNetwork<T>& net, const Batch<T>& batch, const StageGradient<T>* gradient,
                                 T* d_x, bool counts);
@@ -31,7 +31,7 @@ template <class T> struct Kernels {
     void (*activation_derivative)(Activation kind, T constant, const T* x, T* to, Index n);
     void (*softmax)(const T* x, T* to, Index rows, Index columns);
     double (*mean_loss)(Loss kind, T constant, const T* y, const Targets<T>& targets, Index rows, Index classes);
-    void (*forward)(const Network<T>& net, const T* x, Index rows, T* y);
+    void (*forward)(const Network<T>& net, const Batch<T>& batch, T* y);
     double (*loss)(const Network<T>& net, const Batch<T>& batch);
     double (*loss_and_gradient)(const Network<T>& net, const Batch<T>& batch, const LayerGradient<T>* result);
     void (*loop)(const Network<T>& net, const Batch<T>& batch, double h, const std::int64_t* entries, Index count,

@@ -113,10 +113,12 @@ FASTNET_INLINE Index rows_per_task(Index rows, int workers) {
     return min_index(block_rows, round_up((rows + workers - 1) / workers, tile_rows));
 }
 
-// f(first, count, y) for each block of rows of x (rows, inputs): y (count, padded classes) is the network's answer.
-template <class T, class F> void for_each_answer(const Network<T>& net, const T* x, Index rows, F&& f) {
+// f(first, count, y) for each block of a batch's rows: y (count, padded classes) is the network's answer. A source has
+// the nonzeros of x, which is filled.
+template <class T, class F> void for_each_answer(const Network<T>& net, const Batch<T>& batch, F&& f) {
+    const Index rows = batch.rows;
     const int workers = workers_for(multiply_add * multiply_adds(net) * static_cast<double>(rows));
-    Inputs<T> inputs = make_inputs(net, x, rows, workers * block_rows);
+    Inputs<T> inputs = make_inputs(net, batch.x, rows, workers * block_rows, batch.source);
     PerWorkerWeights<T> weights(net, inputs.sparse, rows, workers);
     FixedList<PingPong<T>> units(workers);
     for (int w = 0; w < workers; ++w) {
@@ -126,16 +128,16 @@ template <class T, class F> void for_each_answer(const Network<T>& net, const T*
     parallel_for((rows + share - 1) / share, workers, [&](Index task, int worker) {
         const Index first = task * share, count = min_index(share, rows - first);
         const Index slot = worker * block_rows;
-        inputs.load_rows(first, count, slot);
+        inputs.load_rows(first, count, slot, false);
         forward_block(net, weights.prepare(worker), inputs, first, count, slot, units[worker], keep_nothing);
         f(first, count, units[worker](net.depth - 1));
     });
 }
 
-// x (rows, inputs) -> y (rows, classes)
-template <class T> void forward(const Network<T>& net, const T* x, Index rows, T* y) {
+// x (rows, inputs) of the batch -> y (rows, classes)
+template <class T> void forward(const Network<T>& net, const Batch<T>& batch, T* y) {
     const Index classes = classes_of(net);
-    for_each_answer(net, x, rows, [&](Index first, Index count, const T* answer) {
+    for_each_answer(net, batch, [&](Index first, Index count, const T* answer) {
         for (Index i = 0; i < count; ++i) {
             std::memcpy(y + (first + i) * classes, answer + i * padded<T>(classes),
                         static_cast<std::size_t>(classes) * sizeof(T));
@@ -194,7 +196,7 @@ template <class T> [[gnu::noinline]] double mean_loss(const Network<T>& net, dou
 
 template <class T> double loss(const Network<T>& net, const Batch<T>& batch) {
     Array<T> losses(batch.rows);
-    for_each_answer(net, batch.x, batch.rows, [&](Index first, Index count, const T* y) {
+    for_each_answer(net, batch, [&](Index first, Index count, const T* y) {
         row_losses(net, batch.targets, first, count, y, losses.data() + first);
     });
     return mean_loss(net, sum_of(losses.data(), batch.rows), batch.rows);

@@ -6,7 +6,7 @@
 namespace fastnet::FASTNET_TARGET {
 
 template <class T> struct Inputs {
-    const T* x; // (count, columns), to be filled from the source where there is one
+    const T* x; // (count, columns), to be filled from the source where that has an order
     Index count, columns;
     const Source<T>* source; // or null
     bool sparse;             // whether the first layer is multiplied by the nonzeros alone
@@ -29,25 +29,21 @@ template <class T> struct Inputs {
         constexpr Index ahead = 6; // rows
         for (Index i = first; i < first + rows; ++i) {
             const Index at = slot + i - first;
-            if (!source) {
-                if (sparse) {
-                    nonzeros.find(row(i), at);
-                }
-                continue;
-            }
-            if (i + ahead < first + rows) {
+            if (source && i + ahead < first + rows) {
                 prefetch_row(i + ahead);
             }
-            const Index data_row = static_cast<Index>(source->order[i]);
-            if (!sparse) {
-                const T* const from = source->x + data_row * columns;
+            if (sparse && source) {
+                const Index from = source_row(i);
+                nonzeros.keep(source->masks + from * nonzeros.groups, source->values + source->starts[from], at);
+                if (whole && source->order) {
+                    nonzeros.expand(at, source->to + i * columns);
+                }
+            } else if (sparse) {
+                nonzeros.find(row(i), at);
+            } else if (source && source->order) {
+                const T* const from = source->x + source_row(i) * columns;
                 for_each_vector<T>(
                     columns, [&](Index j, Index n) { store(source->to + i * columns + j, load(from + j, n), n); });
-                continue;
-            }
-            nonzeros.keep(source->masks + data_row * nonzeros.groups, source->values + source->starts[data_row], at);
-            if (whole) {
-                nonzeros.expand(at, source->to + i * columns);
             }
         }
     }
@@ -64,7 +60,7 @@ template <class T> struct Inputs {
 
     // Prefetches row i of the batch, or row i - count of the next one.
     void prefetch_row(Index i) const {
-        const Index data_row = static_cast<Index>(source->order[i]);
+        const Index data_row = source_row(i);
         if (sparse) {
             prefetch(source->masks + data_row * nonzeros.groups, nonzeros.groups);
             prefetch(source->values + source->starts[data_row], columns / 4); // most of them
@@ -72,6 +68,9 @@ template <class T> struct Inputs {
             prefetch(source->x + data_row * columns, columns);
         }
     }
+
+    // Where row i of the batch is in the source.
+    Index source_row(Index i) const { return source->order ? static_cast<Index>(source->order[i]) : i; }
 };
 
 // `slots` is the number of rows whose nonzeros are kept at a time.

@@ -45,10 +45,10 @@ template <class T, class F> void for_each_stage_block(const StageNetwork<T>& net
     }
 }
 
-// x (rows, inputs) -> y (rows, classes), in inference.
-template <class T> void stage_forward(const StageNetwork<T>& net, const T* x, Index rows, T* y) {
+// x (rows, inputs) of the batch -> y (rows, classes), in inference.
+template <class T> void stage_forward(const StageNetwork<T>& net, const Batch<T>& batch, T* y) {
     const Index classes = net.stages[net.depth - 1].outputs;
-    for_each_stage_block(net, x, rows, [&](Index first, Index count, StagePass<T>& pass) {
+    for_each_stage_block(net, batch.x, batch.rows, [&](Index first, Index count, StagePass<T>& pass) {
         copy(count, classes, pass.answers(), padded<T>(classes), y + first * classes, classes);
     });
 }

@@ -5,7 +5,7 @@
 
 namespace fastnet::FASTNET_TARGET {
 
-template void stage_forward(const StageNetwork<float>&, const float*, Index, float*);
+template void stage_forward(const StageNetwork<float>&, const Batch<float>&, float*);
 template double stage_loss(const StageNetwork<float>&, const Batch<float>&);
 template double stage_loss_and_gradient(const StageNetwork<float>&, const Batch<float>&, const StageGradient<float>*,
                                         float*, bool);
@@ -17,7 +17,7 @@ template void stage_differences(const StageNetwork<float>&, const Batch<float>&,
                                 const StageGradient<float>*, const StageKinks*, Diagnostics&);
 template void stage_train(const StageNetwork<float>&, const StageNetwork<float>&, const Training<float>&);
 
-template void stage_forward(const StageNetwork<double>&, const double*, Index, double*);
+template void stage_forward(const StageNetwork<double>&, const Batch<double>&, double*);
 template double stage_loss(const StageNetwork<double>&, const Batch<double>&);
 template double stage_loss_and_gradient(const StageNetwork<double>&, const Batch<double>&, const StageGradient<double>*,
                                         double*, bool);

@@ -5,7 +5,7 @@
 
 namespace fastnet::FASTNET_TARGET {
 
-template <class T> void stage_forward(const StageNetwork<T>& net, const T* x, Index rows, T* y);
+template <class T> void stage_forward(const StageNetwork<T>& net, const Batch<T>& batch, T* y);
 template <class T> double stage_loss(const StageNetwork<T>& net, const Batch<T>& batch);
 template <class T>
 double stage_loss_and_gradient(const StageNetwork<T>& net, const Batch<T>& batch, const StageGradient<T>* gradient,

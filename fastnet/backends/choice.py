@@ -92,6 +92,13 @@ class Backend(Protocol):
     def set_num_threads(self, count: int) -> None: ...
 
 
+class Dataset(Protocol):
+    """All rows to train with, or to answer, as a backend has prepared them."""
+
+    def forward(self, spec: NetworkSpec) -> FloatArray:
+        """Return the network's answers to all rows, shape (rows, classes), with the bits of `Backend.forward`."""
+
+
 @runtime_checkable
 class TrainingBackend(Protocol):
     """What a backend that trains by itself offers besides: whole stretches of iterations in one call.
@@ -101,8 +108,8 @@ class TrainingBackend(Protocol):
 
     name: str
 
-    def Dataset(self, x: FloatArray) -> Any:  # noqa: N802
-        """Prepare all rows, shape (rows, inputs), for `Batches.data`; it reads `x` as long as it lives."""
+    def Dataset(self, x: FloatArray) -> Dataset:  # noqa: N802
+        """Prepare all rows, shape (rows, inputs); what is returned reads `x` as long as it lives."""
 
     def all_finite(self, x: FloatArray | IntArray) -> bool:
         """Return whether no element of `x` is NaN or infinite, in one pass over it on all threads."""

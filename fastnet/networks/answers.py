@@ -9,9 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.types import FloatArray
+from fastnet._tools.types import FloatArray, IntArray
 from fastnet.networks.computation import Computation
 from fastnet.networks.overriding import overridden
+
+
+def count_right(y: FloatArray, t: FloatArray | IntArray) -> int:
+    """Return in how many rows of `y` the likeliest class is that of the target: a label, or a row of `t`."""
+    labels = t if t.ndim == 1 else t.argmax(axis=1)
+    return int(np.count_nonzero(y.argmax(axis=1) == labels))
 
 
 class Answering:
@@ -123,11 +129,10 @@ class Answering:
         if targets.ndim == 2 and targets.shape[1] == 1:
             raise ValueError("the network has one output, and every row has the same likeliest class: use loss")
         size = len(rows) if batch_size is None else checks.as_count(batch_size, "batch_size")
-        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
         correct = 0
         for first in range(0, len(rows), size):
             y = self._answers(rows[first : first + size], computation)
-            correct += int(np.count_nonzero(y.argmax(axis=1) == labels[first : first + size]))
+            correct += count_right(y, targets[first : first + size])
         return correct / len(rows)
 
     def training_loss(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import TrainingBackend, active
+from fastnet.backends import Dataset, TrainingBackend, active
 from fastnet.backends.spec import NetworkSpec, Output, StageKind
 from fastnet.backends.training import Batches, GradientKind, Update
 from fastnet.layers.losses import MeanLoss
@@ -52,6 +52,11 @@ class Staged(Layerwise):
         if spec is None:
             return super().forward(rows)
         return active().forward(spec, flat(rows))
+
+    def forward_prepared(self, data: Dataset, rows: FloatArray) -> FloatArray | None:
+        """`forward` of rows that a backend has prepared; None where shapes do not fit."""
+        spec = self.spec(rows, self.params, self.copied_state(self.state))
+        return None if spec is None else data.forward(spec)
 
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         spec = self.spec(rows, self.params, self.copied_state(self.state))

@@ -98,7 +98,7 @@ class FusedTraining:
         )
         update = Update(Rule[optimizer.name.upper()], optimizer.constants, coefficients, slots)
         rows = order[: len(coefficients) * batch_size]
-        batches = Batches(self._data.packed(self._backend), self._data.train.t, rows, batch_size)
+        batches = Batches(self._data.train.prepared(self._backend), self._data.train.t, rows, batch_size)
         losses = np.full(len(coefficients), np.nan)
         done = np.zeros(1, np.int64)
         made = 0

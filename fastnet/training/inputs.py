@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import TrainingBackend, active
+from fastnet.backends import Dataset, TrainingBackend, active
 from fastnet.networks.base import BaseNetwork
 
 
@@ -30,6 +30,13 @@ class Rows:
 
     x: FloatArray
     t: FloatArray | IntArray
+    _prepared: dict[str, Dataset] = field(default_factory=dict, repr=False, compare=False)
+
+    def prepared(self, backend: TrainingBackend) -> Dataset:
+        """Return the rows as a backend that trains by itself reads them; prepared once."""
+        if backend.name not in self._prepared:
+            self._prepared[backend.name] = backend.Dataset(self.x.reshape(len(self), -1))
+        return self._prepared[backend.name]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -56,18 +63,11 @@ class TrainingData:
     test: Rows
     evaluated: Rows
     measured: tuple[str, ...]
-    _packed: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def dtype(self) -> np.dtype[np.floating[Any]]:
         """The network's dtype."""
         return self.train.x.dtype
-
-    def packed(self, backend: TrainingBackend) -> Any:
-        """Return the rows to train with, as a backend that trains by itself reads them; prepared once."""
-        if backend.name not in self._packed:
-            self._packed[backend.name] = backend.Dataset(self.train.x.reshape(len(self.train), -1))
-        return self._packed[backend.name]
 
 
 def prepare(

@@ -23,10 +23,14 @@ UPDATE_PRODUCTS = 5.0  # An element's update takes about as long as so many mult
 
 
 class Dataset:
-    """All rows to train with, shape (rows, inputs)."""
+    """All rows to train with, or to answer, shape (rows, inputs)."""
 
     def __init__(self, x: FloatArray) -> None:
         self.x = x
+
+    def forward(self, spec: NetworkSpec) -> FloatArray:
+        """Return the network's answers to all rows."""
+        return backend.forward(spec, self.x)
 
 
 @jit(contract=False)
