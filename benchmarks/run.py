@@ -24,6 +24,7 @@ import importlib
 import json
 import math
 import re
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,13 @@ def main() -> None:
     parts = options.only or (QUICK_PARTS if options.quick else PARTS)
     sections: dict[str, Section] = {}
     for name in parts:
-        part = importlib.import_module(name)
+        part, start = importlib.import_module(name), time.perf_counter()
         rows = measure(part.rows, QUICK if options.quick else FULL)
         last = before.get(name, {})
         if last.get("machine") == machine() and not options.quick:
             rows = moved(rows, {row["what"]: row["value"] for row in last["rows"]})
         sections[name] = section_of(part, rows, date, env)
+        print(f"({name} took {time.perf_counter() - start:.0f} s)", flush=True)
     if options.quick:
         print(markdown(sections, env, "quick run, not for quoting"))
         return

@@ -24,7 +24,7 @@ FACES = {
         set_num_threads sigmoid silu softmax softplus step_function tanh use_backend
     """,
     "fastnet.backends": """
-        MOST_THREADS NAMES Backend SecondOrderBackend TrainingBackend active available
+        MOST_THREADS NAMES Backend Dataset SecondOrderBackend TrainingBackend active available
         build_info get get_num_threads has_extension set_num_threads use_backend
     """,
     "fastnet.book": "ch04 ch05 ch07 ch08 common dataset pickle",

@@ -33,9 +33,7 @@ template <class T> class Dataset {
         return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, next, to};
     }
     // All rows, as they are; null where their nonzeros are not kept.
-    std::optional<Source<T>> all() const {
-        return masks_ ? std::optional(source(nullptr, 0, nullptr)) : std::nullopt;
-    }
+    std::optional<Source<T>> all() const { return masks_ ? std::optional(source(nullptr, 0, nullptr)) : std::nullopt; }
     const T* x() const { return x_; }
     Index rows() const { return rows_; }
     Index columns() const { return columns_; }

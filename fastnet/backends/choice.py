@@ -10,7 +10,7 @@ import os
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray

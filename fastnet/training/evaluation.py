@@ -16,10 +16,16 @@ from fastnet.training.inputs import Rows
 ROWS_AT_ONCE = 1000  # so that the values of their units take little memory
 
 
-def accuracy(net: Any, data: Rows) -> float:
-    """Return the share of the rows that the network gets right."""
-    if (y := _answers(net, data)) is not None:
-        return count_right(y, data.t) / len(data)
+def accuracy(net: Any, data: Rows, *, again: bool) -> float:
+    """Return the share of the rows that the network gets right.
+
+    Rows that are asked for again are prepared by the backend, which takes about as long as answering them once.
+    """
+    backend = active()
+    if isinstance(backend, TrainingBackend) and (again or data.is_prepared(backend)):
+        y = _answers_to_prepared(net, data, backend)
+        if y is not None:
+            return count_right(y, data.t) / len(data)
     right = 0
     for first in range(0, len(data), ROWS_AT_ONCE):
         rows = data[first : first + ROWS_AT_ONCE]
@@ -27,12 +33,9 @@ def accuracy(net: Any, data: Rows) -> float:
     return right / len(data)
 
 
-def _answers(net: Any, data: Rows) -> FloatArray | None:
-    """Return the network's answers to rows that the backend has prepared once; None where it does not do that."""
-    backend = active()
-    if not isinstance(backend, TrainingBackend) or not isinstance(net, BaseNetwork):
-        return None
-    if overridden(net, "accuracy", "predict"):
+def _answers_to_prepared(net: Any, data: Rows, backend: TrainingBackend) -> FloatArray | None:
+    """Return the answers of a network to rows that the backend prepares once; None if it is not computed as a whole."""
+    if not isinstance(net, BaseNetwork) or overridden(net, "accuracy", "predict"):
         return None
     computation = net._computation()
     if not isinstance(computation, (Chain, Staged)):

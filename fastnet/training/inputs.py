@@ -32,6 +32,10 @@ class Rows:
     t: FloatArray | IntArray
     _prepared: dict[str, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
+    def is_prepared(self, backend: TrainingBackend) -> bool:
+        """Whether `prepared` has been called with this backend."""
+        return backend.name in self._prepared
+
     def prepared(self, backend: TrainingBackend) -> Dataset:
         """Return the rows as a backend that trains by itself reads them; prepared once."""
         if backend.name not in self._prepared:

@@ -354,8 +354,10 @@ class Trainer:
                 what = f"params[{name!r}] holds NaN or infinities after the update"
                 raise self._divergence(what, self.iteration, self._learning_rate(1))
         start = time.perf_counter()
-        train = accuracy(self.net, self._data.evaluated) if "train_accuracy" in self.measured else None
-        test = accuracy(self.net, self._data.test) if "test_accuracy" in self.measured else None
+        again = len(self.history.rows) > 0
+        data, measured = self._data, self.measured
+        train = accuracy(self.net, data.evaluated, again=again) if "train_accuracy" in measured else None
+        test = accuracy(self.net, data.test, again=again) if "test_accuracy" in measured else None
         row = EpochResult(
             epoch=self.epoch,
             iteration=self.iteration,

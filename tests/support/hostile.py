@@ -301,6 +301,7 @@ def _network_call(random: Random, core: Any) -> tuple[Any, ...]:
     return random.choice(
         (
             (core.forward, spec, x),
+            (_answer_all, core, x, spec),
             (core.loss, spec, x, t),
             (core.loss, spec, x, t, True, True),
             (core.loss_and_gradient, spec, x, t),
@@ -313,6 +314,10 @@ def _network_call(random: Random, core: Any) -> tuple[Any, ...]:
             (core.hessian_diagonal, spec, x, t, h),
         )
     )
+
+
+def _answer_all(core: Any, x: Any, spec: Any) -> Any:
+    return core.Dataset(x).forward(spec)
 
 
 def _train_call(random: Random, core: Any) -> tuple[Any, ...]:

@@ -317,3 +317,22 @@ def test_a_dataset_keeps_its_array_alive():
     _core.train(**given)
     assert len(junk) == 20
     assert np.isfinite(given["losses"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("zeros", [0.7, 0.0])
+@pytest.mark.parametrize("rows", [1, 4, 5, 150])
+@pytest.mark.parametrize("change", [None, np.inf, np.nan])
+def test_answers_to_prepared_rows(dtype, zeros, rows, change):
+    """They have the bits of `forward`, also where 0 · infinity is NaN, so that zeros can't be skipped."""
+    spec, (x, _) = network(dtype), data(dtype, rows=rows, zeros=zeros)
+    if change is not None:
+        spec.layers[0].weight[3, 2] = change
+    assert _core.Dataset(x).forward(spec).tobytes() == _core.forward(spec, x).tobytes()
+
+
+def test_answers_to_prepared_rows_of_another_network():
+    with pytest.raises(ValueError, match="x has 32 columns for a network of 33 inputs"):
+        _core.Dataset(np.ones((5, 32))).forward(network("float64"))
+    with pytest.raises(TypeError, match="x must be float64, not float32"):
+        _core.Dataset(np.ones((5, 33), "f4")).forward(network("float64"))

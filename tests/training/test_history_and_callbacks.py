@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnet import optimizers
-from fastnet.networks import TwoLayerNet
+import fastnet
+from fastnet import backends, optimizers
+from fastnet.networks import MultiLayerNet, TwoLayerNet
 from fastnet.training import EarlyStopping, History, Trainer, evaluation
 from fastnet.training import trainer as trainer_module
 from trainings import INPUTS, ROWS, T_TEST, X_TEST, T, X, bits_of, make_net, make_trainer
@@ -89,6 +90,33 @@ def test_on_how_many_rows_to_evaluate(asked: int | None, rows: int, monkeypatch:
     some = np.arange(rows) * ROWS // rows
     assert row.train_accuracy == pytest.approx(accuracy(X[some], T[some]), abs=1e-15)
     assert "train_accuracy" in trainer.measured
+
+
+@pytest.mark.parametrize("backend", backends.available())
+@pytest.mark.parametrize("kind", ["chain", "batch norm", "own"])
+@pytest.mark.parametrize("fused", [None, False])
+def test_accuracies_are_those_of_the_network(backend: str, kind: str, fused: bool | None) -> None:
+    """Of each epoch: rows that are asked for again are prepared by the backend, unless `accuracy` is somebody's own."""
+
+    class Own(TwoLayerNet):
+        def accuracy(self, x: Any, t: Any, batch_size: int | None = None) -> float:
+            return super().accuracy(x, (np.asarray(t) + 1) % 10, batch_size)
+
+    x, t = fastnet.datasets.make_digits(230, seed=0)
+    with fastnet.use_backend(backend):
+        nets: dict[str, Any] = {
+            "chain": lambda: TwoLayerNet(784, 6, 10, seed=0),
+            "batch norm": lambda: MultiLayerNet(784, [6, 5], 10, use_batchnorm=True, dropout_ratio=0.2, seed=0),
+            "own": lambda: Own(784, 6, 10, seed=0),
+        }
+        net, found = nets[kind](), []
+        trainer = Trainer(
+            net, x[:130], t[:130], x[130:], t[130:], epochs=3, batch_size=50, fused=fused,
+            callbacks=[lambda _: found.append((net.accuracy(x[:130], t[:130]), net.accuracy(x[130:], t[130:])))],
+        )  # fmt: skip
+        rows = trainer.fit().rows
+    assert [(row.train_accuracy, row.test_accuracy) for row in rows] == found
+    assert len(found) == 3
 
 
 def test_one_output_has_no_accuracy() -> None:
