@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from _measure import FloatArray, IntArray
+from _compiled import NotBuiltError, compiled
+from _measure import MOST_THREADS, FloatArray, IntArray
 
 import fastnet
 from fastnet import datasets, optimizers
@@ -268,9 +272,65 @@ def by_jax(task: Task) -> Callable[[], FloatArray]:
     return lambda: np.asarray(scan(start))
 
 
+@functools.cache
+def _compiled_training() -> Any:
+    """Return the C++ function of ``training/libxsmm.cpp``; raise `NotBuiltError` where it can't be had."""
+    source = Path(__file__).parent / "training" / "libxsmm.cpp"
+    flags = ("-O3", "-march=native", "-ffast-math", "-shared", "-fPIC")
+    libraries = ("-lxsmm", "-lxsmmnoblas", "-lpthread", "-ldl", "-lm", "-lrt")
+    return ctypes.CDLL(str(compiled("libxsmm_training.so", *flags, source, *libraries))).train
+
+
+def by_libxsmm(task: Task) -> Callable[[], FloatArray]:
+    """C++ with the products of libxsmm, on one thread."""
+    function, (x, t), order, start = _compiled_training(), task.data, np.ascontiguousarray(task.order), task.start
+    (hidden,) = task.hidden
+
+    def train() -> FloatArray:
+        params, losses = [p.copy() for p in start], np.empty(task.steps, np.float32)
+        arrays = [ctypes.c_void_p(a.ctypes.data) for a in (x, t, order)]
+        changed = [ctypes.c_void_p(a.ctypes.data) for a in params]
+        sizes = (task.steps, task.batch, x.shape[1], hidden, 10)
+        if function(*arrays, *sizes, *changed, ctypes.c_float(LR), ctypes.c_void_p(losses.ctypes.data)):
+            raise RuntimeError("libxsmm has no kernels for this processor")
+        return losses
+
+    return train
+
+
+class Library(NamedTuple):
+    """A library that trains.
+
+    Attributes
+    ----------
+    make : callable
+        Takes a `Task` and returns a function that trains for an epoch and returns its losses.
+    module : str or None
+        What is imported; None for what is compiled by `_compiled_training`.
+    only_threads : int or None
+        The number of threads that it has, if that can't be set.
+    """
+
+    make: Callable[[Task], Callable[[], FloatArray]]
+    module: str | None
+    only_threads: int | None = None
+
+    @property
+    def missing(self) -> str | None:
+        """Why it can't be measured, or None."""
+        if self.module is not None:
+            return None if importlib.util.find_spec(self.module) else f"{self.module} is not installed"
+        try:
+            _compiled_training()
+        except (NotBuiltError, OSError) as reason:
+            return f"it needs libxsmm's development files: {reason}"
+        return None
+
+
 LIBRARIES = {
-    "PyTorch eager": ("torch", by_torch),
-    "PyTorch without autograd": ("torch", by_torch_in_place),
-    "JAX lax.scan": ("jax", by_jax),
-    "NumPy": ("numpy", by_numpy),
+    "PyTorch eager": Library(by_torch, "torch"),
+    "PyTorch without autograd": Library(by_torch_in_place, "torch"),
+    "JAX lax.scan": Library(by_jax, "jax", MOST_THREADS),  # one pool for the whole process, with all cores
+    "NumPy": Library(by_numpy, "numpy"),
+    "C++ with libxsmm": Library(by_libxsmm, None, 1),
 }

@@ -14,20 +14,18 @@ where it is installed (Debian: ``apt-get install libtbb-dev``).
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from _compiled import NotBuiltError, compiled
 from _measure import CORES, FULL, Effort, FloatArray, Row, Timing, faster, main, skipped
 
 from fastnet._tools.text import three_digits
@@ -59,33 +57,11 @@ OTHERS = (
 )
 
 
-class NotBuiltError(RuntimeError):
-    """A program could not be compiled; the message says why."""
-
-
-@functools.cache
-def _folder() -> Path:
-    """Return a folder for the programs, which goes with this process."""
-    folder = tempfile.mkdtemp(prefix="bench_threads_")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
-
-
-@functools.cache
-def program(sources: tuple[Path, ...], flags: tuple[str, ...]) -> Path:
-    """Compile a program from the sources and return its path."""
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise NotBuiltError(f"there is no C++ compiler {compiler!r}: set CXX")
-    output = _folder() / f"{'-'.join(source.stem for source in sources)}"
-    command = [compiler, "-std=c++20", "-O2", "-pthread", "-I", CORE.parent, "-I", FOLDER, "-o", output]
-    done = subprocess.run(
-        [*command, FOLDER / "measure.cpp", *sources, *flags], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if "error" in line]
-        raise NotBuiltError(f"not compiled: {errors[0] if errors else 'the compiler gave no reason'}")
-    return output
+def program(library: Library) -> Path:
+    """Compile a library's program and return its path."""
+    name = "-".join(source.stem for source in library.sources)
+    paths = (FOLDER / "measure.cpp", *library.sources, "-I", CORE.parent, "-I", FOLDER)
+    return compiled(name, "-O2", "-pthread", *paths, *library.flags)
 
 
 def measure_calls(library: Library, steps: int, seconds: float, most_calls: int = 10**9) -> FloatArray:
@@ -93,7 +69,7 @@ def measure_calls(library: Library, steps: int, seconds: float, most_calls: int 
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     if library.wait_policy is not None:
         environment["OMP_WAIT_POLICY"] = library.wait_policy
-    command = [program(library.sources, library.flags), str(steps), str(seconds), str(most_calls)]
+    command = [program(library), str(steps), str(seconds), str(most_calls)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return np.array(done.stdout.split(), np.float64) * 1e-9
 
@@ -126,7 +102,7 @@ def busy_process(wanted: bool) -> Iterator[None]:
 def why_not(library: Library) -> str | None:
     """Return why the library can't be measured, if so."""
     try:
-        program(library.sources, library.flags)
+        program(library)
     except NotBuiltError as reason:
         return str(reason)
     return None

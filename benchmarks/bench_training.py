@@ -41,6 +41,7 @@ SMALL = Task((50,), 100)
 
 def rows(effort: Effort) -> Iterator[Row]:
     small = {"PyTorch eager": 6.0, "PyTorch without autograd": 4.0, "JAX lax.scan": 3.5, "NumPy": 4.0}
+    small["C++ with libxsmm"] = 2.0
     for count in THREAD_COUNTS:
         yield from steps(effort, SMALL, count, small)
     for count in THREAD_COUNTS:
@@ -56,18 +57,18 @@ def rows(effort: Effort) -> Iterator[Row]:
 def steps(effort: Effort, task: Task, count: int, at_least: dict[str, float]) -> Iterator[Row]:
     """Compare one step of SGD in float32: the batch is gathered, its gradient computed, the parameters updated."""
     for library, least in at_least.items():
-        module, make = LIBRARIES[library]
+        other = LIBRARIES[library]
         what = f"{task}: a step of SGD by backprop, {on(count)}, against {library}"
-        if importlib.util.find_spec(module) is None:
-            yield skipped(what, f"{module} is not installed")
+        if other.only_threads not in (None, count):
             continue
-        if module == "jax" and count != MOST_THREADS:
-            continue  # it has one pool of threads for the whole process, with all cores
+        if other.missing:
+            yield skipped(what, other.missing)
+            continue
         with threads(count):
-            theirs = make(task)
+            theirs = other.make(task)
             ours = by_fastnet(task)
             check_losses(what, ours(), theirs())
-            side = Side(theirs, count, 1 / task.steps, peer=module != "jax")
+            side = Side(theirs, count, 1 / task.steps, peer=other.only_threads is None)
             yield faster(what, *interleave(effort, Side(ours, count, 1 / task.steps), side), least)
 
 
