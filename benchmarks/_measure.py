@@ -96,7 +96,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(3, 0.005, 0.0, 200, 4, (10, 100, 1000))
+QUICK = Effort(3, 0.005, 0.0, 50, 2, (10, 100, 1000))
 
 
 class Side(NamedTuple):

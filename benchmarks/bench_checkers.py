@@ -442,7 +442,8 @@ def measured(checker: Checker, problem: Problem, effort: Effort, reference: Chec
     data: dict[str, Any] = {"checker": checker.name, "network": units, "dtype": str(problem.x.dtype), "size": size}
     if checker.needs is not None and importlib.util.find_spec(checker.needs) is None:
         return Row(what, "missing", f"{checker.needs} is not installed", data={**data, "missing": checker.needs})
-    entries = problem.sample(effort.loop_entries if checker.samples else size)
+    samples = checker.samples or (checker.small and not effort.budget)
+    entries = problem.sample(effort.loop_entries if samples else size)
     check = checker.make(problem, entries)
     data |= {"entries": None if checker.projects else len(entries), "sampled": len(entries) < size}
     data |= judge(checker, check, problem, entries)
