@@ -28,10 +28,12 @@ def fuzz(count: int) -> Outcome:
                 end = min(seed + CHUNK, share)
                 command = [sys.executable, "-m", "tests.stress.fuzz", target, str(seed), str(end), str(place)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
-                failures += done.stdout.splitlines()
+                found = done.stdout.splitlines()
                 if done.returncode != 0:
                     end = int(place.read_text()) + 1
-                    failures.append(f"{target} {end - 1}: exit code {done.returncode}, {done.stderr[-300:]}")
+                    found.append(f"{target} {end - 1}: exit code {done.returncode}, {done.stderr[-300:]}")
+                print(f"{target}: {end} of {share}", *found, sep="\n", flush=True)
+                failures += found
                 seed = end
     return share * len(hostile.TARGETS), failures
 
