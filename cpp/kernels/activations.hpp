@@ -202,7 +202,7 @@ template <class T> struct Softplus {
     static V ramp(V a) { return a > 0 ? a : splat(T(0)); }
     static V plain(V a, V d) {
         const V b = a + d;
-        const V ramps = (a > 0) & (b > 0) ? d : ramp(b) - ramp(a);
+        const V ramps = ((a > 0) & (b > 0)) ? d : ramp(b) - ramp(a);
         return ramps + (log1p<T>(exp<T>(-absolute<T>(b))) - log1p<T>(exp<T>(-absolute<T>(a))));
     }
 };
@@ -272,7 +272,7 @@ template <class T> struct Gelu {
             const auto far = !(absolute<T>(d) * max<T>(absolute<T>(at.a), splat(T(1))) <= T(0.5));
             if (any<T>(far)) {
                 const V b = at.a + d, tail = normal<T>(b).tail;
-                const V plain = (at.a > 0) & (b > 0) ? normal<T>(at.a).tail - tail : distribution(b, tail) - at.s;
+                const V plain = ((at.a > 0) & (b > 0)) ? normal<T>(at.a).tail - tail : distribution(b, tail) - at.s;
                 rise = far ? plain : rise;
                 after = far ? distribution(b, tail) : after;
             }

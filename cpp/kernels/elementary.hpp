@@ -120,7 +120,7 @@ template <class T> FASTNET_INLINE Vec<T> log1p(Vec<T> x) {
     const Vec<T> result = log_of_sum<T>(u, u > 2 ? 1 - (u - x) : x - (u - 1));
     const T infinity = __builtin_huge_val();
     const Vec<T> edge = x == -1 ? splat(-infinity) : x == infinity ? x : splat(infinity - infinity);
-    return (x > -1) & (x < infinity) ? result : edge;
+    return ((x > -1) & (x < infinity)) ? result : edge;
 }
 
 // 1 / (1 + x), e^x - 1 and log(1 + x) by the first N terms beyond the leading one.

@@ -50,12 +50,15 @@ template <class T> class LossOfMoves {
 
     // The change of a row's loss for a vector of moves, NaN where they lose digits. move(k) are those of the last
     // layer's pre-activation k, or with the identity as `activation` those of its unit k. record_mask(obstacle, mask)
-    // is told what they meet.
+    // is told what they meet. move(k) is asked for once, in the order of the classes: it may read what is written to
+    // work.dz behind it.
     template <class Move, class Record>
     FASTNET_INLINE Vec<T> change(Index row, Activation activation, Target<T> target, Move&& move, Record&& record_mask,
                                  const Workspace& work) const {
         const Network<T>& net = base_.net;
         const Answer<T> answer = base_.answer(row);
+        const bool far = base_.is_far(row);
+        Vec<Bits<T>> lost{};
         with_activation(activation, net.layers[net.depth - 1].constant, [&]<class Phi>(Phi phi) {
             for (Index k = 0; k < answer.classes; ++k) {
                 const Vec<T> d = move(k);
@@ -64,6 +67,9 @@ template <class T> class LossOfMoves {
                 store(work.dz.data() + k * lanes<T>, dz);
                 find_obstacles<Phi>(point, d, smooth_, record_mask);
                 record_mask(obstacle::far, far_for_loss(net, answer, k, dz));
+                if (far) {
+                    lost |= loses_digits<T>(point.a, d) | loses_digits<T>(splat(answer.z[k]), dz);
+                }
             }
         });
         const Vec<T> change =
@@ -72,22 +78,10 @@ template <class T> class LossOfMoves {
             const bool soft = net.output == Output::softmax;
             find_loss_obstacles(net, answer, target, (soft ? work.dy : work.dz).data(), smooth_ || soft, record_mask);
         }
-        return base_.is_far(row) ? unless_lost<T>(lost(row, move, work.dz.data(), change), change) : change;
+        return far ? unless_lost<T>(lost | loses_digits<T>(splat(base_.loss(row)), change), change) : change;
     }
 
   private:
-    // Where moves of the last layer's pre-activations, dz (classes, lanes) of its units, or `change` of the loss lose
-    // digits.
-    template <class Move> Vec<Bits<T>> lost(Index row, Move&& move, const T* dz, Vec<T> change) const {
-        const Answer<T> answer = base_.answer(row);
-        Vec<Bits<T>> lost = loses_digits<T>(splat(base_.loss(row)), change);
-        for (Index k = 0; k < answer.classes; ++k) {
-            lost |= loses_digits<T>(base_.at_unit(base_.net.depth - 1, row, k).a, move(k)) |
-                    loses_digits<T>(splat(answer.z[k]), load(dz + k * lanes<T>));
-        }
-        return lost;
-    }
-
     const BasePoints<T>& base_;
     const bool smooth_;
 };

@@ -179,7 +179,7 @@ template <class T> FASTNET_INLINE T sum(Vec<T> v) {
 
 // The greatest lane, as if NaN were not there.
 template <class T> FASTNET_INLINE T greatest(Vec<T> v) {
-    return fold<T>(v, [](Vec<T> a, Vec<T> b) { return (a > b) | (b != b) ? a : b; });
+    return fold<T>(v, [](Vec<T> a, Vec<T> b) { return ((a > b) | (b != b)) ? a : b; });
 }
 
 // Bit i tells whether lane i is not zero (NaN is not).

@@ -155,7 +155,7 @@ void differ_max_pooling(const StagePass<T>& base, Index s, Index row, UnitRange 
             for (Index x = left; x < right; ++x) {
                 const Index i = channel + y * w.width + x;
                 const Vec<T> change = splat(units[i] - units[winner]) + load(d + i * lanes<T>);
-                best = (change > best) | (change != change) ? change : best;
+                best = ((change > best) | (change != change)) ? change : best;
             }
         }
         changed |= best != before;

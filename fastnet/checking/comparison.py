@@ -173,7 +173,7 @@ class GradientComparison:
                 f"* timed and compared at a sample of the {self.parameters:,} parameters, "
                 "spread over all arrays, and scaled up"
             )
-            notes.append(f"  {', '.join(sampled)}")
+            notes.append(f"  parameters in the sample: {', '.join(sampled)}")
         for row in self.rows:
             if row.blas_threads is not None:
                 threads = f"{row.blas_threads} thread{'' if row.blas_threads == 1 else 's'}"

@@ -89,6 +89,7 @@ class _Replay:
                 *lines,
                 "",
                 f"in {own}; the NumPy loop takes {loop}{sampled} ({faster} times as long)",
+                *(["* measured on a sample of the parameters, and scaled up"] if self.loop_sampled else []),
                 f"(turns: {describe_spread(self.turns)}; of the loop: {describe_spread(self.loop_turns)})",
                 *warnings("the replay", self.turns),
                 *warnings("the NumPy loop", self.loop_turns),

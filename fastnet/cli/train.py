@@ -21,10 +21,11 @@ from fastnet.cli import arguments
 from fastnet.cli.arguments import CommandError, UsageError
 from fastnet.networks import ALGORITHMS, MultiLayerNet, SimpleConvNet
 from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import Chain
+from fastnet.networks.staged import Staged, describe_stages
 from fastnet.networks.textbook import ACTIVATIONS
 from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
-from fastnet.training.inputs import describe_network
 
 PIXELS, CLASSES = 784, 10
 DRAWN_ROWS = 5000, 1000  # The number of drawn digits, to train and to test with.
@@ -49,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_network_argument(add)
     add("--hidden", metavar="N", type=count, nargs="+", default=[50], help="units of each hidden layer (default: 50)")
     add("--activation", choices=tuple(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)")
-    add("--init", metavar="STD", type=_init, help="initial weights: he, xavier or a number (default: he for relu)")
+    words = "initial weights: he, xavier or a number (default: by --activation)"
+    add("--init", metavar="STD", type=_init, help=words)
     not_negative = arguments.number(float, checks.as_not_negative)
     words = "λ of the penalty λ/2·ΣW² over all weights (default: 0)"
     add("--weight-decay", metavar="L", type=not_negative, default=0.0, help=words)
@@ -128,7 +130,7 @@ def run(options: argparse.Namespace) -> None:
         trainer = _trainer(options, net, data, table)
         if options.resume is not None:
             _resume(trainer, options.resume)
-        print(_describe(trainer, options), end="\n\n")
+        print(_describe(trainer, data, options), end="\n\n")
         print(HEAD, "-" * len(HEAD), sep="\n", flush=True)
         failure: BaseException | None = None
         try:
@@ -199,7 +201,6 @@ def _network(options: argparse.Namespace) -> BaseNetwork:
         return SimpleConvNet(hidden_size=options.hidden[0], output_size=CLASSES, weight_init_std=std, **made)
     if init is None:
         init = "he" if options.activation in ("relu", "leaky_relu", "softplus", "silu", "gelu", "elu") else "xavier"
-    ratio = arguments.DROPOUT_RATIO if kind == "dropout" and not options.dropout else options.dropout
     return MultiLayerNet(
         PIXELS,
         options.hidden,
@@ -208,9 +209,15 @@ def _network(options: argparse.Namespace) -> BaseNetwork:
         weight_init_std=init,
         weight_decay_lambda=options.weight_decay,
         use_batchnorm=options.batchnorm or kind == "batch-norm",
-        dropout_ratio=ratio,
+        dropout_ratio=_dropout_ratio(options),
         **made,
     )
+
+
+def _dropout_ratio(options: argparse.Namespace) -> float:
+    """The ratio that is asked for, or that of ``--network dropout``."""
+    ratio: float = options.dropout
+    return arguments.DROPOUT_RATIO if options.network == "dropout" and not ratio else ratio
 
 
 def _trainer(options: argparse.Namespace, net: BaseNetwork, data: _Data, table: _Table) -> Trainer:
@@ -263,12 +270,22 @@ def _resume(trainer: Trainer, path: Path) -> None:
     print(f"continuing after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs), from {path}")
 
 
-def _describe(trainer: Trainer, options: argparse.Namespace) -> str:
+def _sizes(net: BaseNetwork, data: _Data) -> str:
+    """The sizes of the network and its stages, as ``fastnet compare`` prints them."""
+    computation = net._computation()
+    assert isinstance(computation, (Chain, Staged))  # as every network is that `_network` makes
+    x, t = data.train
+    spec = computation.spec_of(computation.batch(x[:1], t[:1])[0])
+    assert spec is not None
+    return describe_stages(spec)
+
+
+def _describe(trainer: Trainer, data: _Data, options: argparse.Namespace) -> str:
     """Describe the network and how it is trained."""
     parameters = sum(p.size for p in trainer.net.params.values())
-    words = [f"{describe_network(trainer.net)} of {parameters:,} parameters", options.dtype, options.activation]
-    words += ["batch normalization"] if options.batchnorm else []
-    words += [f"dropout {options.dropout:g}"] if options.dropout else []
+    ratio = _dropout_ratio(options)
+    words = [f"{_sizes(trainer.net, data)} network of {parameters:,} parameters", options.dtype, options.activation]
+    words += [f"dropout ratio {ratio:g}"] if ratio else []
     words += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
     gradient = options.gradient
     if gradient == "numerical":

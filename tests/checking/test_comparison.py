@@ -106,7 +106,7 @@ def test_what_is_sampled_says_so() -> None:
     assert not found["backprop"].sampled
     lines = str(found).splitlines()
     assert next(line for line in lines if line.startswith("numpy loop")).split()[3].endswith("*")
-    assert f"  {row.entries} (numpy loop)" in lines
+    assert f"  parameters in the sample: {row.entries} (numpy loop)" in lines
     assert any(line.startswith("* timed and compared at a sample of the 453 parameters") for line in lines)
 
 

@@ -64,6 +64,7 @@ def test_the_notes_program_is_replayed(run: Callable[..., str]) -> None:
     assert len(losses) == 3
     assert losses[0] > losses[1] > losses[2]
     assert re.search(r"\nin [\d.]+ (s|ms|µs); the NumPy loop takes [\d.,]+ (s|ms)\* \([\d.,]+ times as long\)\n", out)
+    assert "as long)\n* measured on a sample of the parameters, and scaled up\n(turns: " in out
     assert re.search(r"\n\(turns: [^\n]+ to [^\n]+; of the loop: [^\n]+ to [^\n]+\)\n", out)
 
 

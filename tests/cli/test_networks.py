@@ -13,10 +13,21 @@ TRAIN = ["train", *SMALL, "--train-size", "40", "--test-size", "10", "--iteratio
 NETWORKS = ("two-layer", "multi-layer", "batch-norm", "dropout", "conv")
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_train(kind, capsys):
+LINES = (
+    "784-3-10 network of 2,395 parameters, float32, relu",
+    "784-3-10 network of 2,395 parameters, float32, relu",
+    "784-3-10 (batch norm) network of 2,401 parameters, float32, relu",
+    "784-3-10 (dropout) network of 2,395 parameters, float32, relu, dropout ratio 0.3",
+    "1×28×28-30×24×24-3-10 (max pooling) network of 13,783 parameters, float32, relu",
+)
+
+
+@pytest.mark.parametrize(("kind", "line"), list(zip(NETWORKS, LINES, strict=True)))
+def test_train(kind, line, capsys):
     assert cli.main([*TRAIN, "--network", kind]) == 0
-    assert "accuracy" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == line
+    assert lines[-1].startswith("test accuracy: ")
 
 
 @pytest.mark.skipif(not backends.has_extension(), reason="the extension alone computes these networks as a whole")

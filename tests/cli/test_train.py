@@ -103,7 +103,7 @@ def test_networks(run: Callable[..., str]) -> None:
     out = run(*SMALL, "--hidden", 7, 6, "--activation", "tanh", "--weight-decay", "1e-4", "--dtype", "float64")
     assert "\n784-7-6-10 network of 5,613 parameters, float64, tanh, weight decay 0.0001\n" in out
     out = run(*SMALL, "--batchnorm", "--dropout", 0.2, "--init", "xavier", "--epochs", 2)
-    assert "\n784-8-10 network of 6,386 parameters, float32, relu, batch normalization, dropout 0.2\n" in out
+    assert "\n784-8-10 (batch norm, dropout) network of 6,386 parameters, float32, relu, dropout ratio 0.2\n" in out
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,12 @@ def test_large_inputs(backend, offset):
     assert [fault for number in sample for fault in large_inputs.faults(backend, number)] == []
 
 
+@pytest.mark.usefixtures("oracle")
+@pytest.mark.parametrize("number", [1661, 2126])
+def test_last_units_come_back_near_0_from_far_behind_two_layers(backend, number):
+    assert large_inputs.faults(backend, number) == []
+
+
 @pytest.mark.parametrize("kind", [Activation.RELU, Activation.SIGMOID], ids=lambda kind: kind.name.lower())
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 def test_one_outlier_among_ordinary_rows(backend, dtype, kind, sparse):

@@ -171,7 +171,8 @@ def clang(count: int) -> Outcome:
         del words[words.index("-o") : words.index("-o") + 2]
         good, said = _run([*words, "-fsyntax-only"], Path(entry["directory"]))
         if not good:
-            failures.append(f"{entry['file']}: {said[:600]}")
+            errors = [line for line in said.splitlines() if "error: " in line]
+            failures.append("\n".join([entry["file"], *(errors or [said])])[:2000])
     return len(commands), failures
 
 

@@ -17,23 +17,32 @@ CHUNK = 5000  # inputs of one process
 
 
 def fuzz(count: int) -> Outcome:
-    """Each target gets its share; a process that dies tells which input it had, and the next goes on behind it."""
+    """Each target gets its share, in turns, so that a run that is ended early has tried all of them."""
     failures: list[str] = []
     share = -(-count // len(hostile.TARGETS))
+    for first in range(0, share, CHUNK):
+        end = min(first + CHUNK, share)
+        for target in hostile.TARGETS:
+            found = _chunk(target, first, end)
+            print(f"{target}: {end} of {share}", *found, sep="\n", flush=True)
+            failures += found
+    return share * len(hostile.TARGETS), failures
+
+
+def _chunk(target: str, seed: int, end: int) -> list[str]:
+    """Inputs of one target. A process that dies tells which input it had, and the next goes on behind it."""
+    found: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "at"
-        for target in hostile.TARGETS:
-            seed = 0
-            while seed < share:
-                end = min(seed + CHUNK, share)
-                command = [sys.executable, "-m", "tests.stress.fuzz", target, str(seed), str(end), str(place)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                failures += done.stdout.splitlines()
-                if done.returncode != 0:
-                    end = int(place.read_text()) + 1
-                    failures.append(f"{target} {end - 1}: exit code {done.returncode}, {done.stderr[-300:]}")
-                seed = end
-    return share * len(hostile.TARGETS), failures
+        while seed < end:
+            command = [sys.executable, "-m", "tests.stress.fuzz", target, str(seed), str(end), str(place)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            found += done.stdout.splitlines()
+            if done.returncode == 0:
+                break
+            seed = int(place.read_text()) + 1
+            found.append(f"{target} {seed - 1}: exit code {done.returncode}, {done.stderr[-300:]}")
+    return found
 
 
 def main(target: str, first: str, end: str, place: str) -> None:
