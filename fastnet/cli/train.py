@@ -21,11 +21,10 @@ from fastnet.cli import arguments
 from fastnet.cli.arguments import CommandError, UsageError
 from fastnet.networks import ALGORITHMS, MultiLayerNet, SimpleConvNet
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import Chain
-from fastnet.networks.staged import Staged, describe_stages
 from fastnet.networks.textbook import ACTIVATIONS
 from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
+from fastnet.training.inputs import describe_network
 
 PIXELS, CLASSES = 784, 10
 DRAWN_ROWS = 5000, 1000  # The number of drawn digits, to train and to test with.
@@ -270,21 +269,12 @@ def _resume(trainer: Trainer, path: Path) -> None:
     print(f"continuing after {trainer.iteration:,} iterations ({trainer.epoch:.4g} epochs), from {path}")
 
 
-def _sizes(net: BaseNetwork, data: _Data) -> str:
-    """The sizes of the network and its stages, as ``fastnet compare`` prints them."""
-    computation = net._computation()
-    assert isinstance(computation, (Chain, Staged))  # as every network is that `_network` makes
-    x, t = data.train
-    spec = computation.spec_of(computation.batch(x[:1], t[:1])[0])
-    assert spec is not None
-    return describe_stages(spec)
-
-
 def _describe(trainer: Trainer, data: _Data, options: argparse.Namespace) -> str:
     """Describe the network and how it is trained."""
     parameters = sum(p.size for p in trainer.net.params.values())
     ratio = _dropout_ratio(options)
-    words = [f"{_sizes(trainer.net, data)} network of {parameters:,} parameters", options.dtype, options.activation]
+    network = describe_network(trainer.net, data.train[0])
+    words = [f"{network} of {parameters:,} parameters", options.dtype, options.activation]
     words += [f"dropout ratio {ratio:g}"] if ratio else []
     words += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
     gradient = options.gradient

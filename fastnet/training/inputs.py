@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,8 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import Dataset, TrainingBackend, active
 from fastnet.networks.base import BaseNetwork
+from fastnet.networks.chain import Chain
+from fastnet.networks.staged import Staged, describe_stages
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,11 @@ def check_optimizer(optimizer: object) -> None:
         raise TypeError(f"optimizer must have an `update` method, but {checks.type_name(optimizer)} has none")
 
 
-def describe_network(net: Any) -> str:
-    """Say what is trained: the numbers of units, as in ``784-50-10 network``, if the parameters tell them."""
-    shapes = [np.shape(p) for p in net.params.values() if np.ndim(p) == 2]
-    if not shapes or any(one[1] != other[0] for one, other in itertools.pairwise(shapes)):
-        return checks.type_name(net)
-    return f"{'-'.join(map(str, [shapes[0][0], *(columns for _, columns in shapes)]))} network"
+def describe_network(net: Any, rows: FloatArray) -> str:
+    """Say what is trained with such rows: the sizes of its stages, as in ``784-50-10 network``, if they are known."""
+    computation = net._computation() if isinstance(net, BaseNetwork) else None
+    spec = computation.spec_of(rows) if isinstance(computation, (Chain, Staged)) else None
+    return checks.type_name(net) if spec is None else f"{describe_stages(spec)} network"
 
 
 def describe_optimizer(optimizer: Any) -> str:

@@ -240,7 +240,7 @@ class Trainer:
         if epochs is not None:
             self.iterations = self.iteration + checks.as_count(epochs, "epochs") * self.iterations_per_epoch
         self._fusion()
-        self.history.network = inputs.describe_network(self.net)
+        self.history.network = inputs.describe_network(self.net, self._data.train.x)
         self.history.optimizer = inputs.describe_optimizer(self.optimizer)
         wanted = sys.stderr.isatty() if self.progress is None else self.progress
         self._stopped = False

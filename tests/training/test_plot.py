@@ -162,7 +162,7 @@ def title_of(history: History) -> str:
 def test_the_title_names_network_optimizer_and_learning_rate() -> None:
     net = fastnet.MultiLayerNet(12, [8, 7], 5, use_batchnorm=True, seed=0)
     trainer = Trainer(net, X, T, X_TEST, T_TEST, batch_size=10, epochs=2, optimizer=optimizers.Momentum(0.02))
-    assert title_of(trainer.fit()) == "12-8-7-5 network, Momentum, learning rate 0.02"
+    assert title_of(trainer.fit()) == "12-8-7-5 (batch norm) network, Momentum, learning rate 0.02"
 
 
 def test_the_title_gives_a_schedule_and_its_range() -> None:
@@ -197,8 +197,10 @@ def test_networks_and_optimizers_of_others() -> None:
         def update(self, params: Any, grads: Any) -> None:
             pass
 
-    assert describe_network(Own()) == "Own"
+    assert describe_network(Own(), X) == "Own"
     assert describe_optimizer(Rule()) == "Rule"
     net = fastnet.Network([Affine(np.ones((3, 2))), Affine(np.ones((2, 4)))], SoftmaxWithLoss())
-    assert describe_network(net) == "3-2-4 network"
-    assert describe_network(make_net()).endswith(" network")
+    assert describe_network(net, X[:, :3]) == "3-2-4 network"
+    assert describe_network(make_net(), X).endswith(" network")
+    conv = fastnet.SimpleConvNet((1, 6, 6), {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}, 5, 3)
+    assert describe_network(conv, np.zeros((2, 1, 6, 6))) == "1×6×6-2×4×4-5-3 (max pooling) network"
