@@ -333,7 +333,7 @@ def accurate(what: str, error: float, at_most: float | None) -> Row:
 
 def power_of_ten(value: float) -> str:
     """Write a small number as in ``3.2e-9``."""
-    return np.format_float_scientific(value, precision=1, trim="-", exp_digits=1)
+    return np.format_float_scientific(value, precision=1, trim="-", exp_digits=1).replace(".e", "e")
 
 
 def on(count: int) -> str:
