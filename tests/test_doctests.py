@@ -26,7 +26,7 @@ def test_the_examples_of(name):
 
 FACES = ("backends", "checking", "datasets", "differentiation", "layers", "networks", "optimizers", "training")
 WITHOUT_EXAMPLES = {
-    *("Backend", "SecondOrderBackend", "TrainingBackend"),  # protocols
+    *("Backend", "Dataset", "SecondOrderBackend", "TrainingBackend"),  # protocols
     *("find_mnist", "load_mnist"),  # which need the files of MNIST
 }
 

@@ -93,7 +93,7 @@ class DatasetView {
 };
 
 // A network's answers to all rows, (rows, classes), in inference.
-py::array forward(const DatasetView& dataset, py::handle spec) {
+py::array answer_all(const DatasetView& dataset, py::handle spec) {
     return with_network(spec, [&](const auto& net) -> py::array {
         using T = typename std::remove_cvref_t<decltype(net)>::Element;
         const Dataset<T>& data = dataset.get_for(net);
@@ -202,7 +202,7 @@ void train(py::handle spec, py::handle batches, int gradient, double h, py::hand
 void register_training(py::module_& m) {
     py::class_<DatasetView>(m, "Dataset")
         .def(py::init<py::handle>(), py::arg("x"))
-        .def("forward", forward, py::arg("spec"));
+        .def("forward", answer_all, py::arg("spec"));
     m.def("all_finite", all_finite, py::arg("x"));
     m.def("train", train, py::arg("spec"), py::arg("batches"), py::arg("gradient"), py::arg("h"), py::arg("update"),
           py::arg("losses"), py::arg("done"), py::arg("before") = py::none());
