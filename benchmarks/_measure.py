@@ -85,6 +85,8 @@ class Effort:
         Batch size for the deep network.
     batches : tuple of int
         Batch sizes for which the cost of a perturbed sample should be the same.
+    thread_counts : tuple of int
+        Numbers of threads that are compared with peers.
     """
 
     rounds: int = 15
@@ -93,10 +95,11 @@ class Effort:
     loop_entries: int = 1000
     deep_batch: int = 100
     batches: tuple[int, ...] = (10, 100, 1000, 10_000)
+    thread_counts: tuple[int, ...] = THREAD_COUNTS
 
 
 FULL = Effort()
-QUICK = Effort(3, 0.005, 0.0, 50, 2, (10, 100, 1000))
+QUICK = Effort(3, 0.005, 0.0, 50, 2, (10, 100, 1000), THREAD_COUNTS[-1:])
 
 
 class Side(NamedTuple):

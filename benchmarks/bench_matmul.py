@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from _measure import THREAD_COUNTS, Effort, FloatArray, Row, check, faster, interleave, main, on, peer, threads
+from _measure import Effort, FloatArray, Row, check, faster, interleave, main, on, peer, threads
 
 import fastnet
 
@@ -68,7 +68,7 @@ def tolerance(dtype: npt.DTypeLike) -> float:
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    for count in THREAD_COUNTS:
+    for count in effort.thread_counts:
         for dtype in DTYPES:
             for product in PRODUCTS:
                 if not effort.budget and max(product.left) > 1000:

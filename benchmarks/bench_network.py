@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from _measure import (
-    THREAD_COUNTS,
     Answer,
     Effort,
     FloatArray,
@@ -88,17 +87,17 @@ def tolerance(dtype: npt.DTypeLike) -> float:
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    for count in THREAD_COUNTS:
+    for count in effort.thread_counts:
         for dtype in DTYPES:
             with threads(count):
                 # The target is for float32. In float64 NumPy's time is nearer to that of the arithmetic alone.
                 least = 3 if dtype == "float32" else None
                 yield from compare(effort, f"backprop, {dtype}, {on(count)}", gradients(dtype), dtype, least)
-    for count in THREAD_COUNTS:
+    for count in effort.thread_counts:
         for dtype in DTYPES:
             with threads(count):
                 yield from compare(effort, f"forward pass, {dtype}, {on(count)}", forwards(dtype), dtype)
-    for count in THREAD_COUNTS:
+    for count in effort.thread_counts:
         with threads(count):
             yield from loops(effort, "float64", count)
     with threads(1):

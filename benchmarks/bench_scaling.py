@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from _measure import (
     FULL,
-    THREAD_COUNTS,
     Effort,
     Row,
     Side,
@@ -69,7 +68,7 @@ def rows(effort: Effort) -> Iterator[Row]:
     peak = square_product()
     for what, cases in GROWS.items():
         chosen = cases if effort == FULL else [cases[0], cases[len(cases) // 2]]
-        for case, count in itertools.product(chosen, THREAD_COUNTS):
+        for case, count in itertools.product(chosen, effort.thread_counts):
             yield of_case(what, case, count, effort, peak)
 
 
