@@ -284,13 +284,13 @@ def _compiled_training() -> Any:
 def by_libxsmm(task: Task) -> Callable[[], FloatArray]:
     """C++ with the products of libxsmm, on one thread."""
     function, (x, t), order, start = _compiled_training(), task.data, np.ascontiguousarray(task.order), task.start
-    (hidden,) = task.hidden
+    inputs, hidden, classes = (len(start[0]), *(b.size for b in start[1::2]))
 
     def train() -> FloatArray:
         params, losses = [p.copy() for p in start], np.empty(task.steps, np.float32)
         arrays = [ctypes.c_void_p(a.ctypes.data) for a in (x, t, order)]
         changed = [ctypes.c_void_p(a.ctypes.data) for a in params]
-        sizes = (task.steps, task.batch, x.shape[1], hidden, 10)
+        sizes = (task.steps, task.batch, inputs, hidden, classes)
         if function(*arrays, *sizes, *changed, ctypes.c_float(LR), ctypes.c_void_p(losses.ctypes.data)):
             raise RuntimeError("libxsmm has no kernels for this processor")
         return losses

@@ -25,6 +25,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from _measure import (
+    FULL,
     MOST_THREADS,
     Effort,
     FloatArray,
@@ -442,7 +443,7 @@ def measured(checker: Checker, problem: Problem, effort: Effort, reference: Chec
     data: dict[str, Any] = {"checker": checker.name, "network": units, "dtype": str(problem.x.dtype), "size": size}
     if checker.needs is not None and importlib.util.find_spec(checker.needs) is None:
         return Row(what, "missing", f"{checker.needs} is not installed", data={**data, "missing": checker.needs})
-    samples = checker.samples or (checker.small and not effort.budget)
+    samples = checker.samples or (checker.small and effort != FULL)
     entries = problem.sample(effort.loop_entries if samples else size)
     check = checker.make(problem, entries)
     data |= {"entries": None if checker.projects else len(entries), "sampled": len(entries) < size}
@@ -474,7 +475,7 @@ def measured(checker: Checker, problem: Problem, effort: Effort, reference: Chec
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    for dtype in ("float64", "float32") if effort.budget else ("float64",):
+    for dtype in ("float64", "float32") if effort == FULL else ("float64",):
         problem = problem_of((784, 50, 10), 100, dtype)
         yield from of_all(CHECKERS, problem, effort, small=False)
     problem = problem_of((64, 10, 10), 100, "float64")

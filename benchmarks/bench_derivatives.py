@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import mpmath
 import numba
 import numpy as np
-from _measure import Effort, FloatArray, Row, Side, check, faster, interleave, main, power_of_ten, skipped, slower
+from _measure import FULL, Effort, FloatArray, Row, Side, check, faster, interleave, main, power_of_ten, skipped, slower
 
 import fastnet
 
@@ -300,7 +300,7 @@ def dask_row(effort: Effort) -> Row:
         return skipped(what, "distributed is missing")
     import distributed
 
-    parameters = PARAMETERS if effort.budget else PARAMETERS // 10
+    parameters = PARAMETERS if effort == FULL else PARAMETERS // 10
     x = np.linspace(0, 1, parameters)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,

@@ -40,8 +40,13 @@ SMALL = Task((50,), 100)
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    small = {"PyTorch eager": 6.0, "PyTorch without autograd": 4.0, "JAX lax.scan": 3.5, "NumPy": 4.0}
-    small["C++ with libxsmm"] = 2.0
+    small = {
+        "PyTorch eager": 6.0,
+        "PyTorch without autograd": 4.0,
+        "JAX lax.scan": 3.5,
+        "NumPy": 4.0,
+        "C++ with libxsmm": 2.0,
+    }
     for count in THREAD_COUNTS:
         yield from steps(effort, SMALL, count, small)
     for count in THREAD_COUNTS:

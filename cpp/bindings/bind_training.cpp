@@ -1,7 +1,6 @@
 // Training: whole stretches of minibatches, with the optimizer's steps.
 #include <cmath>
 #include <iterator>
-#include <optional>
 #include <string>
 #include <type_traits>
 #include <variant>
@@ -99,8 +98,8 @@ py::array answer_all(const DatasetView& dataset, py::handle spec) {
         const Dataset<T>& data = dataset.get_for(net);
         py::array_t<T> y = empty<T>(data.rows(), net.classes());
         T* to = data_of(y);
-        const std::optional<Source<T>> nonzeros = data.all();
-        const Batch<T> batch{data.x(), data.rows(), {}, nonzeros ? &*nonzeros : nullptr};
+        const Source<T> source = data.all();
+        const Batch<T> batch{data.x(), data.rows(), {}, &source};
         const KernelCall call;
         kernels_of(net).forward(net.network, batch, to);
         return y;

@@ -32,8 +32,8 @@ template <class T> class Dataset {
     Source<T> source(const std::int64_t* order, Index next, T* to) const {
         return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, next, to};
     }
-    // All rows, as they are; null where their nonzeros are not kept.
-    std::optional<Source<T>> all() const { return masks_ ? std::optional(source(nullptr, 0, nullptr)) : std::nullopt; }
+    // All rows, as they are.
+    Source<T> all() const { return source(nullptr, 0, nullptr); }
     const T* x() const { return x_; }
     Index rows() const { return rows_; }
     Index columns() const { return columns_; }

@@ -6,7 +6,7 @@
 namespace fastnet::FASTNET_TARGET {
 
 template <class T> struct Inputs {
-    const T* x; // (count, columns), to be filled from the source where that has an order
+    const T* x; // (count, columns), to be filled from the source if it `fills`
     Index count, columns;
     const Source<T>* source; // or null
     bool sparse;             // whether the first layer is multiplied by the nonzeros alone
@@ -35,12 +35,12 @@ template <class T> struct Inputs {
             if (sparse && source) {
                 const Index from = source_row(i);
                 nonzeros.keep(source->masks + from * nonzeros.groups, source->values + source->starts[from], at);
-                if (whole && source->order) {
+                if (whole && fills()) {
                     nonzeros.expand(at, source->to + i * columns);
                 }
             } else if (sparse) {
                 nonzeros.find(row(i), at);
-            } else if (source && source->order) {
+            } else if (fills()) {
                 const T* const from = source->x + source_row(i) * columns;
                 for_each_vector<T>(
                     columns, [&](Index j, Index n) { store(source->to + i * columns + j, load(from + j, n), n); });
@@ -68,6 +68,9 @@ template <class T> struct Inputs {
             prefetch(source->x + data_row * columns, columns);
         }
     }
+
+    // Whether the rows are still to be fetched: a source without an order has the nonzeros of x as it is.
+    bool fills() const { return source && source->order; }
 
     // Where row i of the batch is in the source.
     Index source_row(Index i) const { return source->order ? static_cast<Index>(source->order[i]) : i; }

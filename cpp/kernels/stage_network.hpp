@@ -33,13 +33,27 @@ template <class T> Index rows_at_once(const StageNetwork<T>& net, Index rows) {
     return min_index(rows, most > block_rows ? most : block_rows);
 }
 
-// f(first, pass) for blocks of the rows of x, each after its forward pass in inference.
-template <class T, class F> void for_each_stage_block(const StageNetwork<T>& net, const T* x, Index rows, F&& f) {
-    const Index most = rows_at_once(net, rows);
+// The rows of a source without an order, from row `first` on.
+template <class T> Source<T> rows_from(const Source<T>& source, Index first) {
+    Source<T> rest = source;
+    rest.x += first * source.columns;
+    if (source.masks) {
+        rest.masks += first * ((source.columns + mask_columns - 1) / mask_columns);
+        rest.starts += first;
+    }
+    return rest;
+}
+
+// f(first, count, pass) for blocks of a batch's rows, each after its forward pass in inference. A source has the
+// nonzeros of x, which is filled.
+template <class T, class F> void for_each_stage_block(const StageNetwork<T>& net, const Batch<T>& batch, F&& f) {
+    const Index rows = batch.rows, most = rows_at_once(net, rows);
     StagePass<T> pass(net, most, stage_workers(net, most, 1), false, Keep::nothing);
     for (Index first = 0; first < rows; first += most) {
         const Index count = min_index(most, rows - first);
-        Inputs<T> inputs = stage_inputs(net, x + first * net.stages[0].inputs, count);
+        const Source<T> source = batch.source ? rows_from(*batch.source, first) : Source<T>{};
+        const T* const x = batch.x + first * net.stages[0].inputs;
+        Inputs<T> inputs = stage_inputs(net, x, count, batch.source ? &source : nullptr);
         pass.forward(inputs, count, false);
         f(first, count, pass);
     }
@@ -48,7 +62,7 @@ template <class T, class F> void for_each_stage_block(const StageNetwork<T>& net
 // x (rows, inputs) of the batch -> y (rows, classes), in inference.
 template <class T> void stage_forward(const StageNetwork<T>& net, const Batch<T>& batch, T* y) {
     const Index classes = net.stages[net.depth - 1].outputs;
-    for_each_stage_block(net, batch.x, batch.rows, [&](Index first, Index count, StagePass<T>& pass) {
+    for_each_stage_block(net, batch, [&](Index first, Index count, StagePass<T>& pass) {
         copy(count, classes, pass.answers(), padded<T>(classes), y + first * classes, classes);
     });
 }
@@ -57,7 +71,7 @@ template <class T> void stage_forward(const StageNetwork<T>& net, const Batch<T>
 template <class T> double stage_loss(const StageNetwork<T>& net, const Batch<T>& batch) {
     const Index classes = net.stages[net.depth - 1].outputs;
     double total = 0, penalty = 0;
-    for_each_stage_block(net, batch.x, batch.rows, [&](Index first, Index count, StagePass<T>& pass) {
+    for_each_stage_block(net, batch, [&](Index first, Index count, StagePass<T>& pass) {
         const Targets<T>& t = batch.targets;
         const Targets<T> targets{t.labels ? t.labels + first : nullptr, t.rows ? t.rows + first * classes : nullptr};
         total += pass.mean_of_losses(targets) * static_cast<double>(count);

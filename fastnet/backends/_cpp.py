@@ -6,7 +6,6 @@ from typing import Any
 
 from fastnet import _core
 from fastnet._core import (
-    Dataset,
     activation,
     activation_derivative,
     add_bias,
@@ -30,7 +29,6 @@ from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 __all__ = [
-    "Dataset",
     "activation",
     "activation_derivative",
     "add_bias",
@@ -51,6 +49,7 @@ __all__ = [
     "mean_loss",
     "name",
     "nodal",
+    "prepare",
     "set_num_threads",
     "softmax",
     "train",
@@ -61,6 +60,7 @@ END_KERNEL.append(_core.end_kernel)
 
 name = "cpp"
 algorithms = ("nodal", "incremental", "loop")
+prepare = _core.Dataset
 
 
 def gradient(spec: NetworkSpec, x: FloatArray, t: FloatArray | IntArray) -> list[FloatArray]:

@@ -108,7 +108,7 @@ class TrainingBackend(Protocol):
 
     name: str
 
-    def Dataset(self, x: FloatArray) -> Dataset:  # noqa: N802
+    def prepare(self, x: FloatArray) -> Dataset:
         """Prepare all rows, shape (rows, inputs); what is returned reads `x` as long as it lives."""
 
     def all_finite(self, x: FloatArray | IntArray) -> bool:

@@ -35,7 +35,7 @@ class Batches:
     Attributes
     ----------
     data : object
-        All rows, as the backend's `dataset` has prepared them.
+        All rows, as `TrainingBackend.prepare` returned them.
     targets : ndarray
         The targets of all rows: labels (rows,) or shape (rows, classes).
     order : ndarray of int64

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import Dataset, SecondOrderBackend, TrainingBackend, active
+from fastnet.backends import SecondOrderBackend, TrainingBackend, active
 from fastnet.backends._numpy import penalty, second_order, target_rows
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 from fastnet.backends.training import Batches, GradientKind, Update
@@ -140,10 +140,6 @@ class Chain(Computation):
     def forward(self, rows: FloatArray) -> FloatArray:
         return active().forward(self.spec, rows)
 
-    def forward_prepared(self, data: Dataset, rows: FloatArray) -> FloatArray | None:
-        """`forward` of rows that a backend has prepared."""
-        return data.forward(self.spec)
-
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
         return active().loss(self.spec, rows, t)
 
@@ -160,7 +156,6 @@ class Chain(Computation):
         return loss, self.named(gradients)
 
     def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
-        """The chain with the present parameters, for any rows."""
         return self.spec
 
     repeated = spec_of  # a chain has no state, and one pass is as another

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends.spec import Diagnostics
+from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 ONLY_CHAINS = (
     "it has layers other than affine ones and activations. Use fastnet.numerical_hessian of a function that gives its "
@@ -133,6 +133,13 @@ class Computation(abc.ABC):
         self, rows: FloatArray, t: FloatArray | IntArray, v: Mapping[str, FloatArray]
     ) -> dict[str, FloatArray]:
         raise NotImplementedError(f"the network has no hessian_vector_product: {ONLY_CHAINS}")
+
+    def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
+        """The network for such rows, with the present parameters, as backends compute it in inference.
+
+        None if a backend does not compute it as a whole, or shapes do not fit.
+        """
+        return None
 
     @property
     def takes_fractions(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import Dataset, TrainingBackend, active
+from fastnet.backends import TrainingBackend, active
 from fastnet.backends.spec import NetworkSpec, Output, StageKind
 from fastnet.backends.training import Batches, GradientKind, Update
 from fastnet.layers.losses import MeanLoss
@@ -32,8 +32,7 @@ class Staged(Layerwise):
         return NetworkSpec(found[0], self.output, self.last.kind, self.dtype, self.last.constant, self.weight_decay)
 
     def spec_of(self, rows: FloatArray) -> NetworkSpec | None:
-        """The stages for such rows with the present parameters and state; None where shapes do not fit."""
-        return self.spec(rows, self.params, self.state)
+        return self.spec(rows, self.params, self.copied_state(self.state))
 
     def repeated(self, rows: FloatArray) -> NetworkSpec | None:
         """The stages of the pass that a numerical gradient repeats, with a state of their own."""
@@ -48,18 +47,13 @@ class Staged(Layerwise):
         self.state.update(after)
 
     def forward(self, rows: FloatArray) -> FloatArray:
-        spec = self.spec(rows, self.params, self.copied_state(self.state))
+        spec = self.spec_of(rows)
         if spec is None:
             return super().forward(rows)
         return active().forward(spec, flat(rows))
 
-    def forward_prepared(self, data: Dataset, rows: FloatArray) -> FloatArray | None:
-        """`forward` of rows that a backend has prepared; None where shapes do not fit."""
-        spec = self.spec(rows, self.params, self.copied_state(self.state))
-        return None if spec is None else data.forward(spec)
-
     def loss(self, rows: FloatArray, t: FloatArray | IntArray) -> float:
-        spec = self.spec(rows, self.params, self.copied_state(self.state))
+        spec = self.spec_of(rows)
         if spec is None:
             return super().loss(rows, t)
         return active().loss(spec, flat(rows), t)

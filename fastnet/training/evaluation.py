@@ -8,9 +8,7 @@ from fastnet._tools.types import FloatArray
 from fastnet.backends import TrainingBackend, active
 from fastnet.networks.answers import count_right
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import Chain
 from fastnet.networks.overriding import overridden
-from fastnet.networks.staged import Staged
 from fastnet.training.inputs import Rows
 
 ROWS_AT_ONCE = 1000  # so that the values of their units take little memory
@@ -21,11 +19,8 @@ def accuracy(net: Any, data: Rows, *, again: bool) -> float:
 
     Rows that are asked for again are prepared by the backend, which takes about as long as answering them once.
     """
-    backend = active()
-    if isinstance(backend, TrainingBackend) and (again or data.is_prepared(backend)):
-        y = _answers_to_prepared(net, data, backend)
-        if y is not None:
-            return count_right(y, data.t) / len(data)
+    if (y := _answers_to_prepared(net, data, again)) is not None:
+        return count_right(y, data.t) / len(data)
     right = 0
     for first in range(0, len(data), ROWS_AT_ONCE):
         rows = data[first : first + ROWS_AT_ONCE]
@@ -33,11 +28,12 @@ def accuracy(net: Any, data: Rows, *, again: bool) -> float:
     return right / len(data)
 
 
-def _answers_to_prepared(net: Any, data: Rows, backend: TrainingBackend) -> FloatArray | None:
-    """Return the answers of a network to rows that the backend prepares once; None if it is not computed as a whole."""
+def _answers_to_prepared(net: Any, data: Rows, again: bool) -> FloatArray | None:
+    """Return the answers to prepared rows; None if they are not to be prepared, or not to be answered as a whole."""
+    backend = active()
+    if not isinstance(backend, TrainingBackend) or not (again or data.is_prepared(backend)):
+        return None
     if not isinstance(net, BaseNetwork) or overridden(net, "accuracy", "predict"):
         return None
-    computation = net._computation()
-    if not isinstance(computation, (Chain, Staged)):
-        return None
-    return computation.forward_prepared(data.prepared(backend), data.x)
+    spec = net._computation().spec_of(data.x)
+    return None if spec is None else data.prepared(backend).forward(spec)

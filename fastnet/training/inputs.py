@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,7 @@ from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import Dataset, TrainingBackend, active
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.chain import Chain
-from fastnet.networks.staged import Staged, describe_stages
+from fastnet.networks.staged import describe_stages
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Rows:
     def prepared(self, backend: TrainingBackend) -> Dataset:
         """Return the rows as a backend that trains by itself reads them; prepared once."""
         if backend.name not in self._prepared:
-            self._prepared[backend.name] = backend.Dataset(self.x.reshape(len(self), -1))
+            self._prepared[backend.name] = backend.prepare(self.x.reshape(len(self), -1))
         return self._prepared[backend.name]
 
     def __len__(self) -> int:
@@ -159,10 +159,19 @@ def check_optimizer(optimizer: object) -> None:
 
 
 def describe_network(net: Any, rows: FloatArray) -> str:
-    """Say what is trained with such rows: the sizes of its stages, as in ``784-50-10 network``, if they are known."""
-    computation = net._computation() if isinstance(net, BaseNetwork) else None
-    spec = computation.spec_of(rows) if isinstance(computation, (Chain, Staged)) else None
-    return checks.type_name(net) if spec is None else f"{describe_stages(spec)} network"
+    """Say what is trained with such rows: ``784-50-10 network``, with all its stages where a backend computes it.
+
+    Of other networks, the parameters tell the numbers of units if all of them are matrices that fit each other, and
+    vectors.
+    """
+    spec = net._computation().spec_of(rows) if isinstance(net, BaseNetwork) else None
+    if spec is not None:
+        return f"{describe_stages(spec)} network"
+    shapes = [np.shape(p) for p in net.params.values() if np.ndim(p) > 1]
+    fit = all(one[1:] == other[:1] for one, other in itertools.pairwise(shapes))
+    if not shapes or not fit or any(len(shape) > 2 for shape in shapes):
+        return checks.type_name(net)
+    return f"{'-'.join(map(str, [shapes[0][0], *(columns for _, columns in shapes)]))} network"
 
 
 def describe_optimizer(optimizer: Any) -> str:

@@ -105,7 +105,7 @@ def test_training_in_the_backend_draws_its_masks(name):
         pytest.skip("there is no extension")
     backend, spec = backends.get(name), given(mask_of)
     x, t = batch(np.random.default_rng(1), 7)
-    batches = Batches(backend.Dataset(x), t, np.arange(ROWS), ROWS)
+    batches = Batches(backend.prepare(x), t, np.arange(ROWS), ROWS)
     update = Update(Rule.SGD, (), np.array([[0.1]]), ())
     before, losses, done = [p.copy() for p in spec.parameters], np.zeros(1), np.zeros(1, np.int64)
     with pytest.raises(ValueError, match="masks of dropout are given for one batch"):

@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+import fastnet
 from fastnet import backends, optimizers
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output, Stage, StageKind
 from fastnet.backends.training import Batches, GradientKind, Rule, Update
@@ -336,3 +337,18 @@ def test_answers_to_prepared_rows_of_another_network():
         _core.Dataset(np.ones((5, 32))).forward(network("float64"))
     with pytest.raises(TypeError, match="x must be float64, not float32"):
         _core.Dataset(np.ones((5, 33), "f4")).forward(network("float64"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("zeros", [0.8, 0.0])
+@pytest.mark.parametrize("kind", ["batch norm", "convolution"])
+def test_answers_of_stages_to_prepared_rows(dtype, zeros, kind):
+    """More rows than go through at once, of two groups of columns."""
+    if kind == "batch norm":
+        net = fastnet.MultiLayerNet(70, [600], 5, use_batchnorm=True, dropout_ratio=0.2, dtype=dtype, seed=0)
+    else:
+        filters = {"filter_num": 4, "filter_size": 3, "pad": 1, "stride": 1}
+        net = fastnet.SimpleConvNet((1, 7, 10), filters, 200, 5, dtype=dtype, seed=0)
+    x, _ = data(dtype, rows=8000, columns=70, zeros=zeros)
+    spec = net._computation().spec_of(x if kind == "batch norm" else x.reshape(-1, 1, 7, 10))
+    assert _core.Dataset(x).forward(spec).tobytes() == _core.forward(spec, x).tobytes()

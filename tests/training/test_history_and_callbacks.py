@@ -110,11 +110,12 @@ def test_accuracies_are_those_of_the_network(backend: str, kind: str, fused: boo
             "own": lambda: Own(784, 6, 10, seed=0),
         }
         net, found = nets[kind](), []
-        trainer = Trainer(
-            net, x[:130], t[:130], x[130:], t[130:], epochs=3, batch_size=50, fused=fused,
-            callbacks=[lambda _: found.append((net.accuracy(x[:130], t[:130]), net.accuracy(x[130:], t[130:])))],
-        )  # fmt: skip
-        rows = trainer.fit().rows
+        data = x[:130], t[:130], x[130:], t[130:]
+
+        def measure(_: Trainer) -> None:
+            found.append((net.accuracy(*data[:2]), net.accuracy(*data[2:])))
+
+        rows = Trainer(net, *data, epochs=3, batch_size=50, fused=fused, callbacks=[measure]).fit().rows
     assert [(row.train_accuracy, row.test_accuracy) for row in rows] == found
     assert len(found) == 3
 

@@ -197,7 +197,12 @@ def test_networks_and_optimizers_of_others() -> None:
         def update(self, params: Any, grads: Any) -> None:
             pass
 
-    assert describe_network(Own(), X) == "Own"
+    own: Any = Own()
+    assert describe_network(own, X) == "Own"
+    own.params["B"] = np.ones((2, 4))
+    assert describe_network(own, X) == "3-2-4 network"
+    own.params["filters"] = np.ones((4, 1, 3, 3))
+    assert describe_network(own, X) == "Own"
     assert describe_optimizer(Rule()) == "Rule"
     net = fastnet.Network([Affine(np.ones((3, 2))), Affine(np.ones((2, 4)))], SoftmaxWithLoss())
     assert describe_network(net, X[:, :3]) == "3-2-4 network"

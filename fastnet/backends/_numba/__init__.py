@@ -24,10 +24,9 @@ from fastnet.backends._numba.functions import (
     softmax,
 )
 from fastnet.backends._numba.threads import get_num_threads, set_num_threads
-from fastnet.backends._numba.training import Dataset, train
+from fastnet.backends._numba.training import prepare, train
 
 __all__ = [
-    "Dataset",
     "activation",
     "activation_derivative",
     "add_bias",
@@ -46,6 +45,7 @@ __all__ = [
     "mean_loss",
     "name",
     "nodal",
+    "prepare",
     "set_num_threads",
     "softmax",
     "train",
