@@ -172,16 +172,20 @@ def check_function_of(call: Caller, x: Any, steps: Mapping[str, npt.NDArray[Any]
     with np.errstate(over="ignore", invalid="ignore"):
         shifted = {name: (array + steps[name]).astype(array.dtype) for name, array in arrays.items()}
     try:
-        for name, array in arrays.items():
-            array[...] = shifted[name]
-        in_place = check_repeatable(lambda: call(x))
-    finally:
-        for name, array in arrays.items():
-            array[...] = before[name]
-    if isinstance(x, np.ndarray):
-        of_copy = call(shifted[""])
-    else:
-        of_copy = call(dict(shifted) if isinstance(x, dict) else list(shifted.values()))
+        try:
+            for name, array in arrays.items():
+                array[...] = shifted[name]
+            in_place = check_repeatable(lambda: call(x))
+        finally:
+            for name, array in arrays.items():
+                array[...] = before[name]
+        if isinstance(x, np.ndarray):
+            of_copy = call(shifted[""])
+        else:
+            of_copy = call(dict(shifted) if isinstance(x, dict) else list(shifted.values()))
+    except Exception as error:
+        add_note(error, "f was evaluated with each element of x moved by its step")
+        raise
     if _close(in_place, of_copy, call.dtype):
         return
     if must_use:
@@ -194,6 +198,16 @@ def check_function_of(call: Caller, x: Any, steps: Mapping[str, npt.NDArray[Any]
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, once."""
+    if note in getattr(error, "__notes__", ()):
+        return
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:  # Python 3.10
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]
 
 
 def arrays_of(x: Any) -> dict[Any, npt.NDArray[Any]]:

@@ -13,6 +13,7 @@ from fastnet.differentiation.calling import (
     Caller,
     Function,
     Values,
+    add_note,
     arrays_of,
     check_function_of,
     check_repeatable,
@@ -66,11 +67,7 @@ def noted(error: BaseException, point: Point, moves: Moves, k: int) -> None:
         note = f"f was evaluated with {at}"
     else:
         note = f"f was evaluated with {len(entries)} elements of x moved"
-    if hasattr(error, "add_note"):
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
-    else:  # Python 3.10
-        error.__notes__ = [*getattr(error, "__notes__", ()), note]
+    add_note(error, note)
 
 
 class InPlace:

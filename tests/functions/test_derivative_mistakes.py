@@ -20,6 +20,8 @@ def test_the_entry_of_a_mistake_is_noted():
     with pytest.raises(KeyError) as raised:
         fastnet.numerical_gradient(f, x, method="backward", h=0.5)
     assert raised.value.args == ("no",)
+    assert raised.value.__notes__ == ["f was evaluated with each element of x moved by its step"]
+    assert x.tolist() == [[1, 2], [3, 4]]
 
     def later(x):
         return 1j if x[1, 0] == 3.5 and x[0, 0] == 1 else 0.0
