@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.text import format_seconds, three_digits
 
 if TYPE_CHECKING:
@@ -158,8 +159,9 @@ def new_figure(width: float, height: float) -> Figure:
         If Matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        with HeldInterrupts():
+            from matplotlib.figure import Figure
+            from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError('a plot needs Matplotlib: pip install "fastnet[plot]"') from error
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))

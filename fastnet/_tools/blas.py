@@ -9,6 +9,8 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
+from fastnet._tools.interrupts import HeldInterrupts
+
 
 @functools.cache
 def can_be_limited() -> bool:
@@ -32,4 +34,7 @@ def limited(count: int | None) -> Iterator[None]:
 @functools.cache
 def _pools() -> Any:
     """Return the libraries that are loaded, found once: to look for them takes a millisecond."""
-    return importlib.import_module("threadpoolctl").ThreadpoolController()
+    with HeldInterrupts():
+        threadpoolctl = importlib.import_module("threadpoolctl")
+        controller = threadpoolctl.ThreadpoolController()  # C calls functions of Python to list the libraries.
+    return controller  # noqa: RET504 - to mypy, the block could end without a return

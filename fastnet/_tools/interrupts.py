@@ -16,7 +16,7 @@ class HeldInterrupts:
     """Delay Ctrl-C during the ``with`` block; it takes effect at the block's end.
 
     Python interrupts only the main thread, and only that thread may set signal handlers: in other threads this does
-    nothing.
+    nothing. Libraries are imported in such a block, since their C code may drop a KeyboardInterrupt while it starts.
 
     Parameters
     ----------
@@ -48,12 +48,14 @@ class HeldInterrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._handler is None or self._came is None:
-            if self._handler is not None:
-                signal.signal(signal.SIGINT, self._handler)
+        if self._handler is None:
             return False
-        self._tell_kernels(0)
-        signal.signal(signal.SIGINT, self._handler)
+        try:
+            signal.signal(signal.SIGINT, self._handler)  # It first runs `_hold` for a Ctrl-C that has just come.
+        finally:
+            self._tell_kernels(0)
+        if self._came is None:  # Nothing is held from here on: an answer of before could be out of date.
+            return False
         self._handler(*self._came)
         return self._ends_kernel and kind is KeyboardInterrupt
 
@@ -81,6 +83,7 @@ class RepeatedInterrupts:
                 self._handler(number, frame)
             except BaseException as error:
                 self._raised = error
+                signal.signal(signal.SIGINT, self._handler)  # `__exit__` may be what it interrupts.
                 raise
 
     def repeat(self) -> None:
@@ -94,3 +97,7 @@ class RepeatedInterrupts:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
         self.repeat()
+
+
+with HeldInterrupts():  # NumPy would import it at its first use, in the middle of a call.
+    import numpy.random  # noqa: F401

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fastnet._tools.interrupts import HeldInterrupts
+
 LATE_SECONDS = 1.0  # before a bar of `late_progress` appears
 UNKNOWN = "{desc} {elapsed}"  # of work whose number of steps is unknown
 
@@ -40,7 +42,8 @@ def progress_bar(wanted: bool, done: int = 0, width: int = 40) -> Iterator[Progr
     if not wanted or importlib.util.find_spec("tqdm") is None:
         yield ProgressBar()
         return
-    from tqdm import tqdm
+    with HeldInterrupts():
+        from tqdm import tqdm
 
     layout = f"{{desc:12}} {{percentage:3.0f}} % |{{bar:{width}}}| {{elapsed}} < {{remaining}}"
     with tqdm(leave=False, bar_format=layout, initial=done) as bar:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, cast, runtime_checkable
 
 from fastnet._tools import checks
+from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import thread_limit
 from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec
@@ -222,7 +223,9 @@ def _load(name: str) -> Backend:
         why, remedy = _missing_extension()
         raise ValueError(f"backend 'cpp' is not available: {why}. {remedy}.")
     # Imported at first use: Numba alone takes longer than everything else together.
-    return cast(Backend, importlib.import_module(f"fastnet.backends._{name}"))
+    with HeldInterrupts():
+        module = importlib.import_module(f"fastnet.backends._{name}")
+    return cast(Backend, module)
 
 
 def get(name: str) -> Backend:

@@ -10,6 +10,8 @@ import importlib
 import importlib.util
 import os
 
+from fastnet._tools.interrupts import HeldInterrupts
+
 _wanted: int | None = None
 _registered = False
 
@@ -39,7 +41,8 @@ def follow_threadpoolctl() -> None:
     global _registered
     if _registered or importlib.util.find_spec("threadpoolctl") is None:
         return
-    threadpoolctl = importlib.import_module("threadpoolctl")
+    with HeldInterrupts():
+        threadpoolctl = importlib.import_module("threadpoolctl")
     if not hasattr(threadpoolctl, "register"):
         return
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
+from fastnet._tools.interrupts import HeldInterrupts
 
 # The four files, in the order in which `load_mnist` returns them, and the MD5 of the mirrors' .gz files.
 _FILES = {
@@ -185,7 +186,8 @@ def find_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
 
 def _download(folder: Path) -> None:
     try:
-        import pooch
+        with HeldInterrupts():
+            import pooch
     except ImportError as error:
         raise ImportError(
             "MNIST is not on this machine, and the download needs pooch: pip install 'fastnet[download]', or name the "

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
+from fastnet._tools.interrupts import HeldInterrupts
 from fastnet.differentiation.calling import Function, Values, check_function_of
 from fastnet.differentiation.evaluators import InPlace, Tick, named_steps
 from fastnet.differentiation.points import Moves, Point
@@ -125,8 +126,10 @@ def check_sendable(f: Function, executor: Any) -> None:
     kind = type(executor).__module__
     for start, pickler in PICKLES.items():
         if kind == start or kind.startswith(f"{start}."):
+            with HeldInterrupts():
+                module = importlib.import_module(pickler)
             try:
-                importlib.import_module(pickler).dumps(f)
+                module.dumps(f)
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 raise TypeError(
                     f"f cannot be sent to other processes, {error}: define it with def at the top of a module (no "

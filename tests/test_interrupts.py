@@ -1,0 +1,137 @@
+"""A Ctrl-C is never lost: not between any two instructions of the blocks that delay it, and not by an import."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import fastnet
+from fastnet._tools import interrupts
+from fastnet._tools.interrupts import HeldInterrupts, RepeatedInterrupts
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for one process")
+
+PACKAGE = Path(fastnet.__file__).parent
+BLOCKS = [HeldInterrupts, lambda: HeldInterrupts(end_kernel=True), RepeatedInterrupts]
+
+
+@pytest.fixture(autouse=True)
+def _pythons_own_handler() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt(block: Any, instruction: int) -> tuple[bool, bool]:
+    """Enter and leave `block` with a Ctrl-C before one of its instructions: whether it came, and whether it raised.
+
+    A signal handler of Python can run between fewer instructions than those; which ones, depends on the version.
+    """
+    until = itertools.count(instruction, -1)
+    came = False
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal came
+        if frame.f_code.co_filename != interrupts.__file__:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and next(until) == 0:
+            came = True
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    raised = False
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with block:
+            pass
+    except KeyboardInterrupt:
+        raised = True
+    finally:
+        sys.settrace(outer)
+    return came, raised
+
+
+@pytest.mark.parametrize("make", BLOCKS)
+def test_no_instruction_of_a_block_loses_a_ctrl_c(make):
+    for instruction in itertools.count():
+        came, raised = interrupt(make(), instruction)
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert raised == came, instruction
+        assert handler is signal.default_int_handler, instruction
+        if not came:
+            break
+    assert instruction > 50
+
+
+# Imports of libraries ---------------------------------------------------------------------------------------
+
+# A module that the user names is the user's program: Ctrl-C ends it.
+OF_USERS = {"cli/check.py"}
+
+
+def late_imports(source: str) -> Iterator[tuple[int, bool]]:
+    """The lines that import a library within functions, and whether a block holds Ctrl-C meanwhile."""
+
+    def visit(node: ast.AST, in_function: bool, held: bool) -> Iterator[tuple[int, bool]]:
+        if isinstance(node, ast.With):
+            held = held or any("HeldInterrupts" in ast.unparse(item.context_expr) for item in node.items)
+        if in_function and _imports_library(node):
+            yield node.lineno, held  # type: ignore[attr-defined]
+        in_function = in_function or isinstance(node, ast.FunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, in_function, held)
+
+    return visit(ast.parse(source), False, False)
+
+
+def _imports_library(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func).endswith("import_module")
+    if isinstance(node, ast.Import):
+        return any(not _is_known(alias.name) for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and not _is_known(node.module or "")
+
+
+def _is_known(module: str) -> bool:
+    """Whether a module is of Python, or of fastnet's own Python, whose imports of libraries are seen themselves."""
+    top = module.partition(".")[0]
+    return top in sys.stdlib_module_names or (top == "fastnet" and module != "fastnet.backends")
+
+
+def test_libraries_that_functions_import_are_imported_while_ctrl_c_is_held():
+    found = {
+        f"{file.relative_to(PACKAGE).as_posix()}:{line}": held
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for line, held in late_imports(file.read_text(encoding="utf-8"))
+    }
+    assert len(found) >= 8
+    free = [place for place, held in found.items() if not held]
+    assert {place.partition(":")[0] for place in free} == OF_USERS, free
+
+
+def test_the_search_finds_imports_in_functions():
+    source = """
+import numpy
+def f():
+    import json
+    import tqdm
+    with HeldInterrupts():
+        from numba.core import types
+    return importlib.import_module("scipy")
+"""
+    assert [*late_imports(source)] == [(5, False), (7, True), (8, False)]
+
+
+def test_numpys_generators_are_there_before_anyone_can_wait_for_them(run_python):
+    """NumPy imports them at their first use; the base classes of Cython drop a KeyboardInterrupt meanwhile."""
+    assert run_python("import fastnet, sys; print(int('numpy.random._generator' in sys.modules))") == 1
