@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bounded import Bounded, unit
 from chains import (
     AGREEMENT,
     ANSWERS,
@@ -157,9 +158,9 @@ def test_the_loop_agrees_as_far_as_its_rounding_allows(backend, oracle, dtype, n
             bounded = oracle.cached_difference(number, dtype, h, entry)
             # The loop moves θ to the nearest numbers: by up to unit (|θ| + h) more or less than h, each way.
             parameter, at = oracle.at_entry(spec, entry)
-            moved = 2 * oracle.unit(dtype) * (abs(parameter[at]) + step) / step * abs(flat).max()
+            moved = 2 * unit(dtype) * (abs(parameter[at]) + step) / step * abs(flat).max()
             off_h = abs(step / h - 1) * abs(flat[entry])
-            oracle.Bounded(bounded.value, 2 * bounded.error + moved + off_h, dtype).assert_holds(flat[entry], algorithm)
+            Bounded(bounded.value, 2 * bounded.error + moved + off_h, dtype).assert_holds(flat[entry], algorithm)
 
 
 @compiled

@@ -14,7 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from mpmath import mp, mpf
 
-import oracle
+from bounded import Bounded
+from differences_in_many_digits import exact_gradient, mp_activation, mp_loss, to_long
 from exact_differences import (
     ANSWERS,
     MORE_ANSWERS,
@@ -24,14 +25,10 @@ from exact_differences import (
     bounded_gradient,
     bounds,
     difference,
-    exact_gradient,
     largest,
     looseness,
     loss_change,
-    mp_activation,
-    mp_loss,
     reference,
-    to_long,
 )
 from fastnet.backends import _numpy
 from fastnet.backends.spec import DEFAULT_CONSTANTS, Activation, Loss, NetworkSpec, Output
@@ -167,10 +164,10 @@ def test_differences_of_activations_in_the_reference(kind, slope, arrays):
         pairs = [(mpf(float(v)), mpf(float(w))) for v, w in zip(a, d, strict=True)]
         exact = [mp_activation(kind, v + w, slope) - mp_activation(kind, v, slope) for v, w in pairs]
         exact = to_long(np.array(exact))
-        bounded = difference(kind, oracle.Bounded.exact(a, a.dtype), oracle.Bounded.exact(d, a.dtype), slope)
+        bounded = difference(kind, Bounded.exact(a, a.dtype), Bounded.exact(d, a.dtype), slope)
         answer = _numpy.activation_difference(kind, a, d, slope)
     assert answer.dtype == a.dtype
-    oracle.Bounded(exact, bounded.error, a.dtype).assert_holds(answer, f"{kind.name} at {a} by {d}: ")
+    Bounded(exact, bounded.error, a.dtype).assert_holds(answer, f"{kind.name} at {a} by {d}: ")
 
 
 @st.composite
@@ -196,10 +193,10 @@ def test_differences_of_losses_in_the_reference(answer, arrays):
         before, moved, target = ([mpf(float(v)) for v in row[0]] for row in (z, dz, t))
         after = [v + w for v, w in zip(before, moved, strict=True)]
         exact = to_long(np.array([mp_loss(after, target, *answer) - mp_loss(before, target, *answer)]))
-        bounded_z, bounded_dz = oracle.Bounded.exact(z, z.dtype), oracle.Bounded.exact(dz, z.dtype)
+        bounded_z, bounded_dz = Bounded.exact(z, z.dtype), Bounded.exact(dz, z.dtype)
         bounded = loss_change(spec, bounded_z, bounded_dz, bounded_z + bounded_dz, t.astype(Long))
         change = _numpy.loss_differences(spec, z, dz, t)
-    oracle.Bounded(exact, bounded.error, z.dtype).assert_holds(change, f"{z} by {dz} for {t}: ")
+    Bounded(exact, bounded.error, z.dtype).assert_holds(change, f"{z} by {dz} for {t}: ")
 
 
 @functools.cache
@@ -230,7 +227,7 @@ def test_exact_differences_of_one_unit(backend, kind, a, h, dtype, slope):
     for algorithm in backend.algorithms:
         if algorithm != "loop":
             (gradient,), _ = getattr(backend, algorithm)(*case, h)
-            bounded = oracle.Bounded(entry.value, getattr(entry, algorithm), dtype)
+            bounded = Bounded(entry.value, getattr(entry, algorithm), dtype)
             bounded.assert_holds(gradient, f"{algorithm}: {kind.name} at {a!r}, h {h!r}, slope {slope}: ")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import fastnet
 from chains import COMPILED, chain, off, two_layers
-from exact_differences import exact_gradient
+from differences_in_many_digits import exact_gradient
 from fastnet import backends
 from fastnet.backends._numpy import second_order
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output

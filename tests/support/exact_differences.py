@@ -1,9 +1,8 @@
 """The exact values of the finite differences, and bounds of what rounding may take from them.
 
-Two independent calculations meet here. `exact_gradient` is the definition, (L(θ + h) − L(θ − h)) / 2h, by plain
-subtraction in as many digits as it takes. `bounded_gradient` follows what the kernels do, in `oracle.Bounded`: it
-bounds how far the rounding of the forward pass that differences start from, and of every step after it, can take each
-entry. Answers are compared with the one, within the other.
+Two independent calculations meet here. `exact_gradient` is the definition, in many digits. `bounded_gradient` follows
+what the kernels do, in `bounded.Bounded`: it bounds how far the rounding of the forward pass that differences start
+from, and of every step after it, can take each entry. Answers are compared with the one, within the other.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from mpmath import mp, mpf
 
 import oracle
+from bounded import Bounded
+from differences_in_many_digits import constants_of, exact_gradient
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 
 Long = np.longdouble
@@ -77,126 +77,6 @@ class Recipe(NamedTuple):
             "probabilities": lambda: rng.dirichlet(np.ones(classes), self.rows).astype(self.dtype),
         }[self.targets]()
         return spec, x, t
-
-
-def constants_of(spec):
-    """The activations' constants as the network's dtype has them."""
-    return [float(spec.dtype.type(layer.constant)) for layer in spec.layers]
-
-
-# The definition, in many digits ---------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=10**5)
-def _normal(a, prec):
-    """Φ(a), its smaller side to 120 digits: much the slowest of these functions, and asked for again and again."""
-    with mp.workdps(120):
-        tail = mp.erfc(abs(a) / mp.sqrt(2)) / 2
-    return 1 - tail if a > 0 else tail
-
-
-def mp_activation(kind, a, slope):
-    if kind == Activation.SIGMOID:
-        return 1 / (1 + mp.exp(-a))
-    if kind == Activation.TANH:
-        return mp.tanh(a)
-    if kind == Activation.STEP:
-        return mpf(a > 0)
-    if kind == Activation.RELU:
-        return a if a > 0 else mpf(0)
-    if kind == Activation.LEAKY_RELU:
-        return a if a > 0 else slope * a
-    if kind == Activation.SOFTPLUS:
-        return mp.log1p(mp.exp(a)) if a < 0 else a + mp.log1p(mp.exp(-a))
-    if kind == Activation.SILU:
-        return a / (1 + mp.exp(-a))
-    if kind == Activation.GELU:
-        return a * _normal(a, mp.prec)
-    if kind == Activation.ELU:
-        return a if a > 0 else slope * mp.expm1(a)
-    return a
-
-
-def mp_loss(z, t, output, loss, constant=1.0):
-    """The loss of one row, from the last layer's units z and the target row t."""
-    if output == Output.SOFTMAX:
-        top = max(z)
-        e = [mp.exp(v - top) for v in z]
-        z = [v / sum(e) for v in e]
-    if loss == Loss.CROSS_ENTROPY:
-        return -sum(s * mp.log(y + mpf(1e-7)) for s, y in zip(t, z, strict=True) if s)
-    if loss == Loss.BINARY_CROSS_ENTROPY:
-        return sum(mp_activation(Activation.SOFTPLUS, y, 0) - s * y for s, y in zip(t, z, strict=True))
-    errors = [abs(y - s) for s, y in zip(t, z, strict=True)]
-    if loss == Loss.ABSOLUTE_ERROR:
-        return sum(errors)
-    if loss == Loss.HUBER:
-        delta = mpf(constant)
-        return sum(r**2 / 2 if r <= delta else delta * (r - delta / 2) for r in errors)
-    return sum(r**2 for r in errors) / 2
-
-
-def to_long(numbers):
-    """An array of mpf in long double; what is below its range is 0."""
-    flat = [Long(mp.nstr(v, 25)) if abs(v) > mpf("1e-4900") else Long(0) for v in np.ravel(numbers)]
-    return np.array(flat, Long).reshape(np.shape(numbers))
-
-
-def exact_gradient(spec, x, t, h, digits, second=False):
-    """The central differences by every parameter, by subtracting losses in `digits` decimal digits.
-
-    If `second`, the second differences, which are the diagonal of the Hessian.
-    """
-    with mp.workdps(digits):
-        weights = [[[mpf(float(v)) for v in row] for row in w] for w in spec.weights]
-        biases = [None if b is None else [mpf(float(v)) for v in b] for _, b, *_ in spec.layers]
-        step, slopes = mpf(float(spec.dtype.type(h))), [mpf(c) for c in constants_of(spec)]
-        delta = oracle.loss_constant(spec)
-        if t.ndim == 1:
-            t = np.eye(spec.classes)[t]
-        sums = [np.zeros(p.shape, object) for p in spec.parameters]
-
-        def forward(a, at):
-            """Each layer's inputs and pre-activations, from layer at's pre-activations a on, and the last units."""
-            passed = []
-            for layer in range(at, len(weights)):
-                z = [mp_activation(spec.layers[layer].activation, v, slopes[layer]) for v in a]
-                passed.append(z)
-                if layer + 1 < len(weights):
-                    a = affine(z, layer + 1)
-            return passed
-
-        def affine(z, layer):
-            w, b = weights[layer], biases[layer]
-            return [mp.fdot(z, [row[j] for row in w]) + (b[j] if b else 0) for j in range(len(w[0]))]
-
-        for row, target in zip(x, t, strict=True):
-            z = [mpf(float(v)) for v in row]
-            target = [mpf(float(v)) for v in target]
-            parameters = iter(sums)
-            base = mp_loss(forward(affine(z, 0), 0)[-1], target, spec.output, spec.loss, delta)
-            for layer, w in enumerate(weights):
-                a = affine(z, layer)
-                groups = [(next(parameters), z)]
-                if biases[layer]:
-                    groups.append((next(parameters)[None], [mpf(1)]))
-                for total, inputs in groups:
-                    for i, j in itertools.product(range(len(inputs)), range(len(w[0]))):
-                        losses = []
-                        for move in (step * inputs[i], -step * inputs[i]):
-                            moved = [v + move if k == j else v for k, v in enumerate(a)]
-                            losses.append(mp_loss(forward(moved, layer)[-1], target, spec.output, spec.loss, delta))
-                        if second:
-                            total[i, j] += (losses[0] - 2 * base + losses[1]) / (step**2 * len(x))
-                        else:
-                            total[i, j] += (losses[0] - losses[1]) / (2 * step * len(x))
-                z = [mp_activation(spec.layers[layer].activation, v, slopes[layer]) for v in a]
-        for p, total in zip(spec.parameters, sums, strict=True):
-            if p.ndim == 2:
-                total += mpf(spec.weight_decay) * (
-                    1 if second else np.array([[mpf(float(v)) for v in row] for row in p])
-                )
-        return [to_long(total) for total in sums]
 
 
 # What rounding may take from each entry -------------------------------------------------------------------
@@ -346,14 +226,10 @@ def value_at(kind, a, slope):
 
 def units_of(spec, x):
     """Each layer's Bounded units before and after its activation."""
-    before, after = [], [oracle.Bounded.exact(x, spec.dtype)]
+    before, after = [], [Bounded.exact(x, spec.dtype)]
     for (weight, bias, kind, _), slope in zip(spec.layers, constants_of(spec), strict=True):
         exact = weight.shape[0] == 1 and bias is None and len(before) == 0 and (abs(x) == 1).all()
-        a = (
-            oracle.Bounded.exact(x * weight, spec.dtype)
-            if exact
-            else after[-1] @ oracle.Bounded.exact(weight, spec.dtype)
-        )
+        a = Bounded.exact(x * weight, spec.dtype) if exact else after[-1] @ Bounded.exact(weight, spec.dtype)
         before.append(a if bias is None else a + bias)
         after.append(value_at(kind, before[-1], slope))
     return before, after[1:]
@@ -365,12 +241,12 @@ def softmax_difference(y, z, dz):
     d = dz - dz[np.arange(len(top)), top][:, None]
     after = oracle.softmax(z + dz)
     long = d.value.max(axis=1, keepdims=True) > (600 if d.dtype == np.float64 else 80)
-    d = oracle.Bounded(np.where(long, 0, d.value), np.where(long, 0, d.error), d.dtype)
+    d = Bounded(np.where(long, 0, d.value), np.where(long, 0, d.error), d.dtype)
     q = d._like(np.expm1(d.value), np.exp(d.value) * np.expm1(d.error), EXPM1_UNITS)
     r = (y * q).sum(axis=1, keepdims=True)
     short, plain = y * (q - r) / (r + 1), after - y
     error = np.where(long, plain.error, short.error)
-    return oracle.Bounded(np.where(long, plain.value, short.value), error, d.dtype), after
+    return Bounded(np.where(long, plain.value, short.value), error, d.dtype), after
 
 
 def loss_change(spec, z, dz, after, t):
@@ -381,7 +257,7 @@ def loss_change(spec, z, dz, after, t):
     else:
         y, dy = z, dz
     if spec.loss == Loss.BINARY_CROSS_ENTROPY:
-        minus_y, minus_dy = (oracle.Bounded(-v.value, v.error, v.dtype) for v in (y, dy))
+        minus_y, minus_dy = (Bounded(-v.value, v.error, v.dtype) for v in (y, dy))
         up, down = difference(Activation.SOFTPLUS, y, dy, 0), difference(Activation.SOFTPLUS, minus_y, minus_dy, 0)
         return (up * (1 - t) + down * t).sum(axis=1)
     if spec.loss in (Loss.HUBER, Loss.ABSOLUTE_ERROR):
@@ -395,7 +271,7 @@ def loss_change(spec, z, dz, after, t):
     near = np.maximum(x.value, -0.75)
     log1p = x._like(np.log1p(near), -np.log1p(-np.minimum(x.error / (1 + near), 0.99)), LOG1P_UNITS)
     error = np.where(falls, quotient.error, log1p.error)
-    return (oracle.Bounded(np.where(falls, quotient.value, log1p.value), error, y.dtype) * -t).sum(axis=1)
+    return (Bounded(np.where(falls, quotient.value, log1p.value), error, y.dtype) * -t).sum(axis=1)
 
 
 def error_change(r, d, delta):
@@ -432,31 +308,31 @@ class Entry(NamedTuple):
 def bounded_gradient(spec, x, t, h):
     """An Entry for each parameter. Raises AssertionError where the forward pass tells nothing."""
     before, after = units_of(spec, x)
-    inputs = [oracle.Bounded.exact(x, spec.dtype), *after]
+    inputs = [Bounded.exact(x, spec.dtype), *after]
     targets, last, slopes = oracle.one_hot(t, spec.classes), len(before) - 1, constants_of(spec)
     step, rows, entries = Long(spec.dtype.type(h)), len(x), []
     for layer, (weight, bias, *_) in enumerate(spec.layers):
         from_ = inputs[layer]
         if bias is not None:
             ones = np.ones((rows, 1), Long)
-            from_ = oracle.Bounded(np.hstack([from_.value, ones]), np.hstack([from_.error, 0 * ones]), spec.dtype)
+            from_ = Bounded(np.hstack([from_.value, ones]), np.hstack([from_.error, 0 * ones]), spec.dtype)
         shape = (*from_.value.shape, weight.shape[1])
         n, i, j = (index.ravel() for index in np.indices(shape))
         changes = []
         for sign in (1, -1):
             move = from_[n, i] * (sign * step)
-            d = oracle.Bounded(np.zeros((len(n), shape[2])), np.zeros((len(n), shape[2])), spec.dtype)
+            d = Bounded(np.zeros((len(n), shape[2])), np.zeros((len(n), shape[2])), spec.dtype)
             d.value[np.arange(len(n)), j], d.error[np.arange(len(n)), j] = move.value, move.error
             for at in range(layer, last + 1):
                 a = before[at][n]
                 end = a + d
                 dz = difference(spec.layers[at].activation, a, d, slopes[at])
                 if at < last:
-                    d = dz @ oracle.Bounded.exact(spec.weights[at + 1], spec.dtype)
+                    d = dz @ Bounded.exact(spec.weights[at + 1], spec.dtype)
             end = value_at(spec.layers[last].activation, end, slopes[last])
             changes.append(loss_change(spec, after[last][n], dz, end, targets[n]))
         odd = changes[0] - changes[1]
-        odd = oracle.Bounded(odd.value.reshape(shape), odd.error.reshape(shape), spec.dtype)
+        odd = Bounded(odd.value.reshape(shape), odd.error.reshape(shape), spec.dtype)
         scale = 1 / (2 * step * rows)
         total = odd._like(odd.value * scale, odd.error * scale, 3).sum(axis=0)
 
@@ -473,8 +349,8 @@ def bounded_gradient(spec, x, t, h):
         extra = share.T @ off
         data = total[: len(weight)]
         if spec.weight_decay:
-            rate = oracle.Bounded(spec.weight_decay, spec.weight_decay * odd.unit, spec.dtype)
-            data = data + oracle.Bounded.exact(weight, spec.dtype) * rate
+            rate = Bounded(spec.weight_decay, spec.weight_decay * odd.unit, spec.dtype)
+            data = data + Bounded.exact(weight, spec.dtype) * rate
         moves = (odd.value != 0).any(axis=0)
         entries.append(Entry(data.value, data.error, data.error + extra[: len(weight)], moves[: len(weight)]))
         if bias is not None:
@@ -529,7 +405,7 @@ def assert_exact(backend, recipe):
         assert diagnostics.fallbacks >= diagnostics.kinks >= 0
         for i, (entry, gradient) in enumerate(zip(entries, gradients, strict=True)):
             assert gradient.dtype == recipe.dtype
-            bounded = oracle.Bounded(entry.value, getattr(entry, algorithm), recipe.dtype)
+            bounded = Bounded(entry.value, getattr(entry, algorithm), recipe.dtype)
             bounded.assert_holds(gradient, f"{algorithm}: parameter {i} of {recipe}: ")
     for kept, made in zip((*spec.parameters, x, t), (*recipe.make()[0].parameters, *recipe.make()[1:]), strict=True):
         np.testing.assert_array_equal(kept, made)

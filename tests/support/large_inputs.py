@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import oracle
+from bounded import Bounded
 from fastnet.backends.spec import Activation, Loss, NetworkSpec, Output
 
 ANSWERS = (
@@ -59,14 +60,14 @@ def _onward(spec: NetworkSpec, a: Any, layer: int) -> Any:
     # a (..., outputs) of a layer -> the last layer's units
     z = oracle.activation_value(spec.layers[layer].activation, a, spec.dtype.type(spec.layers[layer].constant))
     for weight, bias, kind, constant in spec.layers[layer + 1 :]:
-        a = z @ weight.astype(oracle.Long)
+        a = z @ weight.astype(np.longdouble)
         z = oracle.activation_value(kind, a if bias is None else a + bias, spec.dtype.type(constant))
     return z
 
 
 def _row_losses(spec: NetworkSpec, z: Any, t: Any) -> Any:
     classes = z.shape[-1]
-    y = oracle.Bounded.exact(z.reshape(-1, classes), spec.dtype)
+    y = Bounded.exact(z.reshape(-1, classes), spec.dtype)
     y = oracle.softmax(y) if spec.output == Output.SOFTMAX else y
     labels = np.broadcast_to(t, z.shape[:-1]).ravel()
     return oracle.row_losses(spec.loss, y, labels, oracle.loss_constant(spec)).value.reshape(z.shape[:-1])
@@ -74,11 +75,11 @@ def _row_losses(spec: NetworkSpec, z: Any, t: Any) -> Any:
 
 def differences(spec: NetworkSpec, x: Any, t: Any, h: float) -> list[Any]:
     """The central difference with respect to every parameter, by two losses in long double."""
-    step, z, rows = oracle.Long(spec.dtype.type(h)), x.astype(oracle.Long), len(x)
+    step, z, rows = np.longdouble(spec.dtype.type(h)), x.astype(np.longdouble), len(x)
     found = []
     for layer, (weight, bias, kind, constant) in enumerate(spec.layers):
         inputs, outputs = weight.shape
-        a = z @ weight.astype(oracle.Long)
+        a = z @ weight.astype(np.longdouble)
         a = a if bias is None else a + bias
         moves = step * np.column_stack([z, np.ones(rows)])  # of a unit, by each weight and the bias
         moved = np.broadcast_to(a, (2, inputs + 1, outputs, rows, outputs)).copy()

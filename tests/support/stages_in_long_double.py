@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 import oracle
+from bounded import Bounded
 from fastnet.backends._numpy.stage_kinds import mask_of
 from fastnet.backends.spec import Loss, Output, StageKind
 
@@ -89,4 +90,4 @@ def loss_of(spec, z, t):
         z = np.exp(z - z.max(axis=1, keepdims=True))
         z = z / z.sum(axis=1, keepdims=True)
     constant = spec.dtype.type(spec.loss_constant) if spec.loss == Loss.HUBER else 0
-    return oracle.row_losses(spec.loss, oracle.Bounded.exact(z, "float64"), t, constant).value.mean()
+    return oracle.row_losses(spec.loss, Bounded.exact(z, "float64"), t, constant).value.mean()
