@@ -113,21 +113,30 @@ def test_a_line_tells_of_kernels_that_are_compiled(monkeypatch):
     assert lines == ["open True", *told, "closed"]
 
 
+KERNEL = """
+import numba
+
+@numba.njit(cache=True)
+def kernel(x):
+    return x + 1
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_while_llvm_works(run_python):
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
     """Python comes to it in a function that LLVM calls back, whose exceptions are dropped: it is raised afterwards."""
+    (tmp_path / "somebodys.py").write_text(KERNEL)
+    cache = str(tmp_path / "cache")
+    if from_disk:
+        assert run_python("import somebodys; print(somebodys.kernel(1))", NUMBA_CACHE_DIR=cache) == 2
     found = run_python(
         """
         import json, signal, sys
-        import numba
         from fastnet.backends._numba import compiling
+        from somebodys import kernel
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-        numba.njit(lambda x: x)(1)
         found = []
-
-        @numba.njit
-        def kernel(x):
-            return x + 1
 
         def interrupt(frame, event, argument):
             if event == "call" and frame.f_code.co_name == "_raw_object_cache_notify" and not found:
@@ -135,7 +144,6 @@ def test_ctrl_c_while_llvm_works(run_python):
                 signal.raise_signal(signal.SIGINT)
 
         sys.unraisablehook = lambda dropped: found.append("dropped")
-        kernel.py_func.__module__ = "fastnet.kernels"
         sys.setprofile(interrupt)
         try:
             kernel(1)
@@ -143,7 +151,9 @@ def test_ctrl_c_while_llvm_works(run_python):
             found.append("raised")
         sys.setprofile(None)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        print(json.dumps([*found, kernel(1)]))
-        """
+        found.append(kernel(1))
+        print(json.dumps([*found, len(kernel.stats.cache_hits) > 0]))
+        """,
+        NUMBA_CACHE_DIR=cache,
     )
-    assert found == ["Ctrl-C", "dropped", "raised", 2]
+    assert found == ["Ctrl-C", "dropped", "raised", 2, from_disk]
