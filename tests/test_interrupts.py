@@ -73,6 +73,35 @@ def test_no_instruction_of_a_block_loses_a_ctrl_c(make):
     assert instruction > 50
 
 
+def test_what_a_callback_has_dropped_is_raised_again():
+    """Python prints and drops an exception that leaves a finalizer, as that of a function that C calls."""
+    reports: list[str] = []
+    reached: list[str] = []
+
+    class Dropping:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def run(block: RepeatedInterrupts) -> None:
+        with block:
+            Dropping()
+            reached.append("within")
+            block.repeat()
+            reached.append("behind")
+
+    hook, sys.unraisablehook = sys.unraisablehook, lambda dropped: reports.append(str(dropped.object))
+    try:
+        for callbacks, reported in ((frozenset[str](), 1), (frozenset({"__del__"}), 0)):
+            reports.clear()
+            with pytest.raises(KeyboardInterrupt):
+                run(RepeatedInterrupts(callbacks))
+            assert len(reports) == reported
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        sys.unraisablehook = hook
+    assert reached == ["within", "within"]
+
+
 # Imports of libraries ---------------------------------------------------------------------------------------
 
 # A module that the user names is the user's program: Ctrl-C ends it.

@@ -65,10 +65,17 @@ class RepeatedInterrupts:
 
     Python prints and drops an exception that leaves a function called by C. Where this function is the first Python
     after a long computation in C, the KeyboardInterrupt is lost. In other threads than the main one this does nothing.
+
+    Parameters
+    ----------
+    callbacks : set of str
+        Names of functions that C calls so: a Ctrl-C within them is held back until `repeat`, and nothing is printed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, callbacks: frozenset[str] = frozenset()) -> None:
+        self._callbacks = callbacks
         self._raised: BaseException | None = None
+        self._came: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> None:
         handler = signal.getsignal(signal.SIGINT)
@@ -78,7 +85,9 @@ class RepeatedInterrupts:
             signal.signal(signal.SIGINT, self._keep)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
-        if self._handler is not None:
+        if self._is_in_callback(frame):
+            self._came = number, frame
+        elif self._handler is not None:
             try:
                 self._handler(number, frame)
             except BaseException as error:
@@ -86,8 +95,18 @@ class RepeatedInterrupts:
                 signal.signal(signal.SIGINT, self._handler)  # `__exit__` may be what it interrupts.
                 raise
 
+    def _is_in_callback(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code.co_name in self._callbacks:
+                return True
+            frame = frame.f_back
+        return False
+
     def repeat(self) -> None:
         """Raise what Ctrl-C raised, if it came."""
+        if self._came is not None and self._handler is not None:
+            came, self._came = self._came, None
+            self._handler(*came)
         if self._raised is not None:
             raise self._raised
 

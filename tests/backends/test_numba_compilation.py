@@ -125,7 +125,7 @@ def kernel(x):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("from_disk", [False, True])
 def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
-    """Python comes to it in a function that LLVM calls back, whose exceptions are dropped: it is raised afterwards."""
+    """Python comes to it in a function that LLVM calls, whose exceptions are dropped: it is raised afterwards."""
     (tmp_path / "somebodys.py").write_text(KERNEL)
     cache = str(tmp_path / "cache")
     if from_disk:
@@ -156,4 +156,4 @@ def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
         """,
         NUMBA_CACHE_DIR=cache,
     )
-    assert found == ["Ctrl-C", "dropped", "raised", 2, from_disk]
+    assert found == ["Ctrl-C", "raised", 2, from_disk]

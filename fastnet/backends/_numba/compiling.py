@@ -13,6 +13,8 @@ from fastnet._tools.interrupts import RepeatedInterrupts
 from fastnet._tools.progress import on_terminal, progress_bar
 
 _lock: Any = global_compiler_lock  # which has no types
+# By which LLVM tells llvmlite what it has compiled, and asks for what is on disk.
+CALLBACKS = frozenset({"_raw_object_cache_notify", "_raw_object_cache_getbuffer"})
 
 
 class Notice:
@@ -48,7 +50,7 @@ class LostInterrupts:
     """
 
     def __init__(self) -> None:
-        self._interrupts = RepeatedInterrupts()
+        self._interrupts = RepeatedInterrupts(CALLBACKS)
 
     def notify(self, found: Any) -> None:
         """Take an event of the kind ``"numba:compiler_lock"``, before the lock is taken or after it was given back."""
@@ -60,7 +62,7 @@ class LostInterrupts:
         elif not found.is_start:
             self._interrupts.__exit__(None, None, None)
         elif not is_held:
-            self._interrupts = RepeatedInterrupts()
+            self._interrupts = RepeatedInterrupts(CALLBACKS)
             self._interrupts.__enter__()
 
 
