@@ -22,6 +22,7 @@ import itertools
 import math
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -427,10 +428,14 @@ def machine() -> str:
 
 
 def _processor() -> str:
+    """Name the processor, with its family where Linux tells: a virtual machine may hide its model's name."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+        fields = dict(re.findall(r"^(.*\S)\s*: (.*)$", first, re.MULTILINE))
+        if {"model name", "cpu family", "model"} <= fields.keys():
+            return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
+        if "model name" in fields:
+            return fields["model name"]
     return platform.processor() or platform.machine()
 
 
