@@ -21,7 +21,7 @@ from fastnet.cli import arguments
 from fastnet.cli.arguments import CommandError, UsageError
 from fastnet.networks import ALGORITHMS, MultiLayerNet, SimpleConvNet
 from fastnet.networks.base import BaseNetwork
-from fastnet.networks.textbook import ACTIVATIONS
+from fastnet.networks.textbook import ACTIVATIONS, RECTIFIERS
 from fastnet.training import DivergenceError, SaveBest, Trainer
 from fastnet.training.history import HEAD
 from fastnet.training.inputs import describe_network
@@ -199,7 +199,7 @@ def _network(options: argparse.Namespace) -> BaseNetwork:
         std = "he" if init is None else init
         return SimpleConvNet(hidden_size=options.hidden[0], output_size=CLASSES, weight_init_std=std, **made)
     if init is None:
-        init = "he" if options.activation in ("relu", "leaky_relu", "softplus", "silu", "gelu", "elu") else "xavier"
+        init = "he" if options.activation in RECTIFIERS else "xavier"
     return MultiLayerNet(
         PIXELS,
         options.hidden,

@@ -49,6 +49,8 @@ ACTIVATIONS: dict[str, list[type[Layer]]] = {
     "step": [Step],
     "identity": [],
 }
+# Those that let one side through and little of the other, for which He's initial weights are made.
+RECTIFIERS = frozenset({"relu", "leaky_relu", "softplus", "silu", "gelu", "elu"})
 LOSSES: dict[str, type[LossLayer]] = {
     "cross_entropy": SoftmaxWithLoss,
     "mean_squared_error": IdentityWithLoss,
