@@ -6,6 +6,7 @@ the exceptions that are documented and no others.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -15,12 +16,17 @@ import pickle
 import tempfile
 import types
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 from numpy.lib.stride_tricks import as_strided
 
 import fastnet
@@ -209,6 +215,22 @@ def array(random: Random, shape: tuple[int, ...] | None = None, dtype: str | Non
     return made
 
 
+@contextlib.contextmanager
+def little_memory(more: int = 2**32) -> Iterator[None]:
+    """Let the process have so many bytes more: a copy of a huge array raises MemoryError, where it could end all."""
+    sizes = Path("/proc/self/statm")
+    if resource is None or not sizes.exists():
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(sizes.read_text().split()[0]) * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def anything(random: Random) -> Any:
     """An argument that is not meant."""
     choices: tuple[Any, ...] = (None, 0, -1, 2, 2**31, 2**70, -1e-4, np.nan, "text", b"bytes", [1.0], (), {}, object())
@@ -375,7 +397,8 @@ def bindings(random: Random) -> bool:
         if random.random() < 0.1:
             arguments[random.randrange(len(arguments))] = anything(random)
     try:
-        function(*arguments)
+        with little_memory():
+            function(*arguments)
     except (TypeError, ValueError, MemoryError):
         return False
     return True
