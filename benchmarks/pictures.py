@@ -134,7 +134,7 @@ def growth(sections: Sections, key: str, label: str, title: str) -> Figure:
         axes.yaxis.set_major_formatter(tick if key == "each" else plain)
         axes.yaxis.set_minor_formatter(between(tick if key == "each" else plain))
     panels[0].set_ylabel(label)
-    panels[0].legend(loc="upper right")
+    panels[1].legend(loc="upper right")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 

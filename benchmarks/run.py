@@ -5,7 +5,7 @@ Install the benchmarks' requirements, stop everything else on the machine, and s
     pip install -e '.[bench]'
     apt-get install libtbb-dev libxsmm-dev   # Debian: peers that are compiled here; without them, their rows say so
     export FASTNET_DATA_DIR=path/to/mnist    # without it, drawn digits are used
-    python benchmarks/run.py                 # about 50 minutes; writes RESULTS.md and results.json beside this file
+    python benchmarks/run.py                 # 35 to 50 minutes; writes RESULTS.md and results.json beside this file
     python benchmarks/run.py --quick         # about three minutes, to see that everything works; writes nothing
     python benchmarks/run.py --only bench_checkers bench_scaling   # these parts anew, the others as they were
 
