@@ -115,7 +115,7 @@ def late_imports(source: str) -> Iterator[tuple[int, bool]]:
         if isinstance(node, ast.With):
             held = held or any("HeldInterrupts" in ast.unparse(item.context_expr) for item in node.items)
         if in_function and _imports_library(node):
-            yield node.lineno, held  # type: ignore[attr-defined]
+            yield node.lineno, held
         in_function = in_function or isinstance(node, ast.FunctionDef)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, in_function, held)

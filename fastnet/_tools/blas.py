@@ -36,5 +36,5 @@ def _pools() -> Any:
     """Return the libraries that are loaded, found once: to look for them takes a millisecond."""
     with HeldInterrupts():
         threadpoolctl = importlib.import_module("threadpoolctl")
-        controller = threadpoolctl.ThreadpoolController()  # C calls functions of Python to list the libraries.
-    return controller  # noqa: RET504 - to mypy, the block could end without a return
+        controller: Any = threadpoolctl.ThreadpoolController()  # C calls functions of Python to list the libraries.
+    return controller

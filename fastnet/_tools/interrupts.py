@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 # Called with the number of a thread whose kernel is to end with KeyboardInterrupt at its next check, and with 0 when
 # that is over: by each backend whose kernels ask for signals themselves.
 END_KERNEL: list[Callable[[int], None]] = []
+
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def _handler_to_replace() -> Handler | None:
+    """Return Python's handler of Ctrl-C; None in other threads than the main one, and where it is not Python's."""
+    handler = signal.getsignal(signal.SIGINT)
+    return handler if threading.current_thread() is threading.main_thread() and callable(handler) else None
 
 
 class HeldInterrupts:
@@ -27,12 +38,11 @@ class HeldInterrupts:
 
     def __init__(self, *, end_kernel: bool = False) -> None:
         self._ends_kernel = end_kernel
+        self._handler: Handler | None = None
         self._came: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        in_main = threading.current_thread() is threading.main_thread()
-        self._handler = handler if in_main and callable(handler) else None
+        self._handler = _handler_to_replace()
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._hold)  # No Ctrl-C can interrupt from here on.
 
@@ -74,13 +84,12 @@ class RepeatedInterrupts:
 
     def __init__(self, callbacks: frozenset[str] = frozenset()) -> None:
         self._callbacks = callbacks
+        self._handler: Handler | None = None
         self._raised: BaseException | None = None
         self._came: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        in_main = threading.current_thread() is threading.main_thread()
-        self._handler = handler if in_main and callable(handler) else None
+        self._handler = _handler_to_replace()
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._keep)
 
@@ -119,4 +128,4 @@ class RepeatedInterrupts:
 
 
 with HeldInterrupts():  # NumPy would import it at its first use, in the middle of a call.
-    import numpy.random  # noqa: F401
+    importlib.import_module("numpy.random")

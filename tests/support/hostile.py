@@ -26,7 +26,7 @@ import numpy as np
 try:
     import resource
 except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+    resource = None
 from numpy.lib.stride_tricks import as_strided
 
 import fastnet
