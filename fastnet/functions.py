@@ -506,7 +506,7 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, tra
     """
     left, right = checks.as_matrix(a, "a"), checks.as_matrix(b, "b")
     transpose_a, transpose_b = checks.as_flag(transpose_a, "transpose_a"), checks.as_flag(transpose_b, "transpose_b")
-    if left.dtype != right.dtype:
+    if left.dtype is not right.dtype and left.dtype != right.dtype:  # The comparison alone takes longer.
         left, right = left.astype(np.float64, copy=False), right.astype(np.float64, copy=False)
     inner_left, inner_right = left.shape[0 if transpose_a else 1], right.shape[1 if transpose_b else 0]
     if inner_left != inner_right:

@@ -7,12 +7,12 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 from fastnet._tools.text import format_seconds, three_digits
 
 if TYPE_CHECKING:
@@ -159,12 +159,11 @@ def new_figure(width: float, height: float) -> Figure:
         If Matplotlib is not installed.
     """
     try:
-        with HeldInterrupts():
-            from matplotlib.figure import Figure
-            from matplotlib.layout_engine import ConstrainedLayoutEngine
+        figures, layouts = import_whole("matplotlib.figure"), import_whole("matplotlib.layout_engine")
     except ImportError as error:
         raise ImportError('a plot needs Matplotlib: pip install "fastnet[plot]"') from error
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    layout = layouts.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    return cast("Figure", figures.Figure(figsize=(width, height), layout=layout))
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

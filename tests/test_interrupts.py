@@ -6,6 +6,7 @@ import ast
 import itertools
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ import pytest
 
 import fastnet
 from fastnet._tools import interrupts
+from fastnet._tools.importing import import_whole
 from fastnet._tools.interrupts import HeldInterrupts, RepeatedInterrupts
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for one process")
@@ -106,26 +108,21 @@ def test_what_a_callback_has_dropped_is_raised_again():
 
 # A module that the user names is the user's program: Ctrl-C ends it.
 OF_USERS = {"cli/check.py"}
+IMPORTER = "_tools/importing.py"
 
 
 def late_imports(source: str) -> Iterator[tuple[int, bool]]:
-    """The lines that import a library within functions, and whether a block holds Ctrl-C meanwhile."""
-
-    def visit(node: ast.AST, in_function: bool, held: bool) -> Iterator[tuple[int, bool]]:
-        if isinstance(node, ast.With):
-            held = held or any("HeldInterrupts" in ast.unparse(item.context_expr) for item in node.items)
-        if in_function and _imports_library(node):
-            yield node.lineno, held
-        in_function = in_function or isinstance(node, ast.FunctionDef)
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child, in_function, held)
-
-    return visit(ast.parse(source), False, False)
+    """The lines that import a library within functions, and whether they import it as a whole."""
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "import_whole")):
+                    yield node.lineno, ast.unparse(node.func) == "import_whole"
+                elif _imports_library(node):
+                    yield node.lineno, False
 
 
 def _imports_library(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call):
-        return ast.unparse(node.func).endswith("import_module")
     if isinstance(node, ast.Import):
         return any(not _is_known(alias.name) for alias in node.names)
     return isinstance(node, ast.ImportFrom) and not _is_known(node.module or "")
@@ -137,10 +134,11 @@ def _is_known(module: str) -> bool:
     return top in sys.stdlib_module_names or (top == "fastnet" and module != "fastnet.backends")
 
 
-def test_libraries_that_functions_import_are_imported_while_ctrl_c_is_held():
+def test_libraries_that_functions_import_are_imported_as_a_whole():
     found = {
         f"{file.relative_to(PACKAGE).as_posix()}:{line}": held
         for file in sorted(PACKAGE.rglob("*.py"))
+        if file != PACKAGE / IMPORTER
         for line, held in late_imports(file.read_text(encoding="utf-8"))
     }
     assert len(found) >= 8
@@ -154,11 +152,51 @@ import numpy
 def f():
     import json
     import tqdm
-    with HeldInterrupts():
-        from numba.core import types
+    from numba.core import types
+    import_whole("pooch")
     return importlib.import_module("scipy")
 """
-    assert [*late_imports(source)] == [(5, False), (7, True), (8, False)]
+    assert sorted(late_imports(source)) == [(5, False), (6, False), (7, True), (8, False)]
+
+
+IMPORT = """
+import os, pathlib, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from fastnet._tools.importing import import_whole
+
+pathlib.Path("slow_library.py").write_text("import time; time.sleep(1.0); done = True")
+sys.path.insert(0, os.getcwd())
+def press():
+    while "slow_library" not in sys.modules:
+        time.sleep(0.001)
+    press.at = time.perf_counter()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=press).start()
+try:
+    import_whole("slow_library")
+except KeyboardInterrupt:
+    print(int(time.perf_counter() - press.at < 0.5))
+assert not hasattr(sys.modules["slow_library"], "done")
+assert import_whole("slow_library").done  # which waits
+"""
+
+
+def test_ctrl_c_does_not_wait_for_an_import_and_leaves_it_whole(run_python):
+    assert run_python(IMPORT) == 1
+
+
+def test_exceptions_of_an_import():
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        import_whole("no_such_library")
+
+
+def test_an_import_where_no_thread_can_be_started(monkeypatch):
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    assert import_whole("this").d["n"] == "a"
 
 
 def test_numpys_generators_are_there_before_anyone_can_wait_for_them(run_python):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
+from fastnet._tools.importing import import_whole
 from fastnet._tools.interrupts import HeldInterrupts
 
 
@@ -34,7 +34,7 @@ def limited(count: int | None) -> Iterator[None]:
 @functools.cache
 def _pools() -> Any:
     """Return the libraries that are loaded, found once: to look for them takes a millisecond."""
-    with HeldInterrupts():
-        threadpoolctl = importlib.import_module("threadpoolctl")
-        controller: Any = threadpoolctl.ThreadpoolController()  # C calls functions of Python to list the libraries.
+    threadpoolctl = import_whole("threadpoolctl")
+    with HeldInterrupts():  # C calls functions of Python to list the libraries.
+        controller: Any = threadpoolctl.ThreadpoolController()
     return controller

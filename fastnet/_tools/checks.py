@@ -40,8 +40,7 @@ def as_floating(x: npt.ArrayLike, name: str, dtype: np.dtype[np.floating[Any]] |
     """`x` as a C-contiguous array of `dtype`; by default float32 and float16 become float32, all others float64."""
     if (
         type(x) is np.ndarray
-        and x.flags.c_contiguous
-        and x.flags.aligned
+        and x.flags.carray  # C-contiguous, aligned, and writeable
         and (x.dtype is dtype if dtype is not None else x.dtype is _FLOAT64 or x.dtype is _FLOAT32)
     ):
         return x  # The usual case: nothing to check or convert.
@@ -265,7 +264,9 @@ def as_fraction(value: object, name: str) -> float:
 
 def as_flag(value: object, name: str) -> bool:
     """True or False."""
-    if not isinstance(value, (bool, np.bool_)):
+    if type(value) is bool:
+        return value
+    if not isinstance(value, np.bool_):
         raise TypeError(f"{name} must be True or False, not {type_name(value)} ({value!r})")
     return bool(value)
 

@@ -27,7 +27,7 @@ class HeldInterrupts:
     """Delay Ctrl-C during the ``with`` block; it takes effect at the block's end.
 
     Python interrupts only the main thread, and only that thread may set signal handlers: in other threads this does
-    nothing. Libraries are imported in such a block, since their C code may drop a KeyboardInterrupt while it starts.
+    nothing.
 
     Parameters
     ----------

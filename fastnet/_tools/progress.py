@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 
 LATE_SECONDS = 1.0  # before a bar of `late_progress` appears
 UNKNOWN = "{desc} {elapsed}"  # of work whose number of steps is unknown
@@ -42,11 +42,9 @@ def progress_bar(wanted: bool, done: int = 0, width: int = 40) -> Iterator[Progr
     if not wanted or importlib.util.find_spec("tqdm") is None:
         yield ProgressBar()
         return
-    with HeldInterrupts():
-        from tqdm import tqdm
-
+    tqdm = import_whole("tqdm")
     layout = f"{{desc:12}} {{percentage:3.0f}} % |{{bar:{width}}}| {{elapsed}} < {{remaining}}"
-    with tqdm(leave=False, bar_format=layout, initial=done) as bar:
+    with tqdm.tqdm(leave=False, bar_format=layout, initial=done) as bar:
         yield ProgressBar(bar)
 
 

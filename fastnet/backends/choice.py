@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import Protocol, cast, runtime_checkable
 
 from fastnet._tools import checks
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import thread_limit
 from fastnet.backends.spec import Activation, Diagnostics, Loss, NetworkSpec
@@ -157,9 +156,7 @@ def active() -> Backend:
     >>> backends.active().name in backends.NAMES
     True
     """
-    if _active is None:
-        _activate(_default())
-    return cast(Backend, _active)
+    return _activate(_default()) if _active is None else _active
 
 
 def has_extension() -> bool:
@@ -223,9 +220,7 @@ def _load(name: str) -> Backend:
         why, remedy = _missing_extension()
         raise ValueError(f"backend 'cpp' is not available: {why}. {remedy}.")
     # Imported at first use: Numba alone takes longer than everything else together.
-    with HeldInterrupts():
-        module = importlib.import_module(f"fastnet.backends._{name}")
-    return cast(Backend, module)
+    return cast(Backend, import_whole(f"fastnet.backends._{name}"))
 
 
 def get(name: str) -> Backend:
@@ -243,9 +238,10 @@ def get(name: str) -> Backend:
     return backend
 
 
-def _activate(name: str) -> None:
+def _activate(name: str) -> Backend:
     global _active
     _active = get(name)
+    return _active
 
 
 class use_backend:  # noqa: N801 - it reads as the function that it also is

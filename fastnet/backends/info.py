@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 from fastnet.backends import choice
 
 
@@ -27,9 +27,6 @@ def build_info() -> dict[str, str | int | None]:
     info: dict[str, str | int | None] = {"version": version("fastnet"), "backend": choice.active().name}
     info |= dict.fromkeys(("isa", "compiler", "threading"))
     if choice.has_extension():
-        with HeldInterrupts():
-            from fastnet.backends import _cpp  # here, since it cannot be imported without the extension
-
-        info |= _cpp.build_details()
+        info |= import_whole("fastnet.backends._cpp").build_details()  # not there without the extension
     info["num_threads"] = choice.get_num_threads()
     return info

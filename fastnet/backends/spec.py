@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
@@ -230,7 +231,7 @@ class Layer(NamedTuple):
     constant: float  # of the activation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NetworkSpec:
     """A network as backends take it: a list of stages with an output function and a loss.
 
@@ -354,16 +355,23 @@ class NetworkSpec:
         """Whether the derivative of the loss jumps somewhere. That of the Huber loss does not: only its second one."""
         return self.loss == Loss.ABSOLUTE_ERROR or any(stage.may_meet_kink for stage in self.stages)
 
-    def has_nodes(self, number: int) -> bool:
-        """Whether a row's loss is a function of the move of one unit alone, for each parameter of a stage.
+    @functools.cached_property
+    def has_nodes(self) -> tuple[bool, ...]:
+        """For each stage, whether a row's loss is a function of the move of one unit alone, for each of its parameters.
 
         That is what `nodal` needs. The stage moves one unit of a row, and either no later stage couples rows, or the
         next one alone, which makes of the unit's moves in all rows one move of the unit in each.
         """
-        coupling = [later for later, s in enumerate(self.stages) if later > number and Couples.ROWS in s.couples]
-        if self.stages[number].weight is None or self.stages[number].couples != Couples.UNITS:
-            return False
-        return not coupling or (coupling == [number + 1] and self.stages[number + 1].couples == Couples.ROWS)
+        if self.layers:
+            return tuple(stage.weight is not None for stage in self.stages)
+        couples = [stage.couples for stage in self.stages]
+        coupling = [number for number, units in enumerate(couples) if Couples.ROWS in units]
+        found = []
+        for number, stage in enumerate(self.stages):
+            later = [other for other in coupling if other > number]
+            fits = not later or (later == [number + 1] and couples[number + 1] == Couples.ROWS)
+            found.append(fits and stage.weight is not None and couples[number] == Couples.UNITS)
+        return tuple(found)
 
     @property
     def has_exact_difference(self) -> bool:

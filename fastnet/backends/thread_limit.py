@@ -6,11 +6,10 @@ none. So what controls them is registered for a file that is there in any case: 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 
 _wanted: int | None = None
 _registered = False
@@ -41,8 +40,7 @@ def follow_threadpoolctl() -> None:
     global _registered
     if _registered or importlib.util.find_spec("threadpoolctl") is None:
         return
-    with HeldInterrupts():
-        threadpoolctl = importlib.import_module("threadpoolctl")
+    threadpoolctl = import_whole("threadpoolctl")
     if not hasattr(threadpoolctl, "register"):
         return
 

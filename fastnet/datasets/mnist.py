@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 
 # The four files, in the order in which `load_mnist` returns them, and the MD5 of the mirrors' .gz files.
 _FILES = {
@@ -186,8 +186,7 @@ def find_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
 
 def _download(folder: Path) -> None:
     try:
-        with HeldInterrupts():
-            import pooch
+        pooch = import_whole("pooch")
     except ImportError as error:
         raise ImportError(
             "MNIST is not on this machine, and the download needs pooch: pip install 'fastnet[download]', or name the "

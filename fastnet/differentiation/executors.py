@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import importlib
 import math
 import os
 import pickle
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet._tools import checks
-from fastnet._tools.interrupts import HeldInterrupts
+from fastnet._tools.importing import import_whole
 from fastnet.differentiation.calling import Function, Values, check_function_of
 from fastnet.differentiation.evaluators import InPlace, Tick, named_steps
 from fastnet.differentiation.points import Moves, Point
@@ -126,8 +125,7 @@ def check_sendable(f: Function, executor: Any) -> None:
     kind = type(executor).__module__
     for start, pickler in PICKLES.items():
         if kind == start or kind.startswith(f"{start}."):
-            with HeldInterrupts():
-                module = importlib.import_module(pickler)
+            module = import_whole(pickler)
             try:
                 module.dumps(f)
             except (pickle.PicklingError, AttributeError, TypeError) as error:

@@ -35,7 +35,7 @@ def as_algorithm(algorithm: str, spec: NetworkSpec | None = None) -> str:
 
 def _serves(algorithm: str, spec: NetworkSpec) -> bool:
     """Whether an algorithm computes any parameter of the network in its own way."""
-    if algorithm == "nodal" and not any(spec.has_nodes(number) for number in range(len(spec.stages))):
+    if algorithm == "nodal" and not any(spec.has_nodes):
         return False
     return algorithm == "loop" or spec.has_exact_difference
 
@@ -43,8 +43,8 @@ def _serves(algorithm: str, spec: NetworkSpec) -> bool:
 def algorithms_of(spec: NetworkSpec, algorithm: str) -> list[str]:
     """The algorithm that computes each of ``spec.parameters``: what ``"nodal"`` does not know it leaves to another."""
     return [
-        "incremental" if algorithm == "nodal" and not spec.has_nodes(number) else algorithm
-        for number, stage in enumerate(spec.stages)
+        "incremental" if algorithm == "nodal" and not has_nodes else algorithm
+        for stage, has_nodes in zip(spec.stages, spec.has_nodes, strict=True)
         for parameter in (stage.weight, stage.bias)
         if parameter is not None
     ]

@@ -19,11 +19,11 @@ def overridden(part: object, *names: str) -> list[str]:
 def _is_ours(part: object, name: str) -> bool:
     if name in getattr(part, "__dict__", {}):
         return False
-    owner = next((kind for kind in type(part).__mro__ if name in vars(kind)), None)
-    if owner is None:
-        return False
-    modules = owner.__module__, getattr(vars(owner)[name], "__module__", "")
-    return all(module.startswith("fastnet.") for module in modules)
+    for kind in type(part).__mro__:  # a loop, since each call of a network asks for several
+        if name in kind.__dict__:
+            method_module: str = getattr(kind.__dict__[name], "__module__", "")
+            return kind.__module__.startswith("fastnet.") and method_module.startswith("fastnet.")
+    return False
 
 
 def check_probabilities(y: FloatArray) -> None:

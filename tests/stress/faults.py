@@ -154,7 +154,8 @@ def kills_while_saving(count: int) -> Outcome:
 
 
 INTERRUPTED = """
-import sys, time, numpy as np, fastnet
+import signal, sys, time, numpy as np, fastnet
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 net = fastnet.TwoLayerNet(200, 100, 10, seed=0)
 rng = np.random.default_rng(0)
 x, t = rng.standard_normal((300, 200)), np.arange(300) % 10

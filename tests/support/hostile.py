@@ -63,13 +63,12 @@ def mutated(random: Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-@functools.cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fastnet-hostile-"))
+_HOLDER = tempfile.TemporaryDirectory(prefix="fastnet-hostile-")  # removed at exit
+_FOLDER = Path(_HOLDER.name)
 
 
 def _written(data: bytes) -> Path:
-    path = _folder() / "file"
+    path = _FOLDER / "file"
     path.unlink(missing_ok=True)  # some file systems wait for the disk where a file is emptied and written again
     path.write_bytes(data)
     return path
@@ -92,8 +91,8 @@ def idx(random: Random) -> bool:
 
 @functools.cache
 def _network_entries() -> dict[str, bytes]:
-    fastnet.TwoLayerNet(3, 2, 2, seed=0).save_params(_folder() / "net.npz")
-    with zipfile.ZipFile(_folder() / "net.npz") as archive:
+    fastnet.TwoLayerNet(3, 2, 2, seed=0).save_params(_FOLDER / "net.npz")
+    with zipfile.ZipFile(_FOLDER / "net.npz") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -107,8 +106,8 @@ def _trainer() -> Any:
 def _training_entries() -> dict[str, bytes]:
     trainer = _trainer()
     trainer.fit()
-    trainer.save(_folder() / "training.npz")
-    with zipfile.ZipFile(_folder() / "training.npz") as archive:
+    trainer.save(_FOLDER / "training.npz")
+    with zipfile.ZipFile(_FOLDER / "training.npz") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 

@@ -249,7 +249,7 @@ class Differences:
             weights = stage.weight.size // columns
             shape = columns, weights + (stage.bias is not None)
             found, kinked, which = np.zeros(shape), np.zeros(shape, np.uint8), np.arange(columns)
-            if nodal and self.spec.has_nodes(number):
+            if nodal and self.spec.has_nodes[number]:
                 unfit = self._interpolate(number, found)
                 which = np.flatnonzero(unfit)
                 self.fallbacks += len(which)
