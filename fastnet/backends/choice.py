@@ -219,7 +219,10 @@ def _load(name: str) -> Backend:
     if name == "cpp" and not has_extension():
         why, remedy = _missing_extension()
         raise ValueError(f"backend 'cpp' is not available: {why}. {remedy}.")
-    # Imported at first use: Numba alone takes longer than everything else together.
+    # Imported at first use: Numba alone takes longer than everything else together. It is imported by itself, so that
+    # Ctrl-C can come between.
+    if name == "numba":
+        import_whole("numba")
     return cast(Backend, import_whole(f"fastnet.backends._{name}"))
 
 
