@@ -12,8 +12,8 @@ template <class T> class BasePoints {
         : net(network), batch(data), inputs(make_inputs(net, batch.x, batch.rows, most_rows, batch.source)),
           workers_(workers_for(multiply_add * multiply_adds(net) * static_cast<double>(most_rows))),
           weights_(net, inputs.sparse, net.depth > 2 ? few_rows + 1 : most_rows, workers_), units_(net.depth),
-          classes_(classes_of(net)), answers_(most_rows * padded<T>(classes_)), likeliest_(most_rows),
-          losses_(most_rows), far_(most_rows) {
+          classes_(classes_of(net)), widest_(most_rows), answers_(most_rows * padded<T>(classes_)),
+          likeliest_(most_rows), losses_(most_rows), far_(most_rows) {
         for (Index l = 0; l < net.depth; ++l) {
             units_.add(most_rows * padded<T>(net.layers[l].outputs));
         }
@@ -34,6 +34,11 @@ template <class T> class BasePoints {
     // Layer l's inputs (inputs) for a row of the chunk.
     const T* input(Index l, Index row) const {
         return l == 0 ? inputs.row(first_ + row) : units_[l - 1].z.data() + row * padded<T>(net.layers[l].inputs);
+    }
+
+    // The greatest size of layer l's inputs for a row of the chunk.
+    T widest_input(Index l, Index row) const {
+        return l == 0 ? widest_[row] : greatest_size(input(l, row), net.layers[l].inputs);
     }
 
     // Layer l's inputs for the rows [0, rows) of the chunk.
@@ -98,6 +103,9 @@ template <class T> class BasePoints {
 
     void run_block(Index begin, Index count, const Weights<T>& block_weights) {
         inputs.load_rows(first_ + begin, count, begin);
+        for (Index i = begin; i < begin + count; ++i) { // while it is in the cache
+            widest_[i] = greatest_size(input(0, i), net.layers[0].inputs);
+        }
         const auto from = [&](const Array<T>& units, Index l) {
             return units.data() + begin * padded<T>(net.layers[l].outputs);
         };
@@ -141,6 +149,7 @@ template <class T> class BasePoints {
     PerWorkerWeights<T> weights_;
     FixedList<Units> units_;
     const Index classes_;
+    const Array<T> widest_; // (rows): the greatest size of an input
     const Array<T> answers_;
     const Array<Index> likeliest_;
     const Array<T> losses_;

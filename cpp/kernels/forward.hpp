@@ -110,7 +110,7 @@ template <class T> class PingPong {
 
 // How many rows of a batch one task takes: a share for each worker, at most a block.
 FASTNET_INLINE Index rows_per_task(Index rows, int workers) {
-    return min_index(block_rows, round_up((rows + workers - 1) / workers, tile_rows));
+    return min_index(block_rows, round_up((rows + workers - 1) / workers, tile_rows / 2));
 }
 
 // f(first, count, y) for each block of a batch's rows: y (count, padded classes) is the network's answer. A source has

@@ -75,7 +75,7 @@ template <class T, class Effects> class Nodal {
         const Polynomials p{terms(l, 0) + at, terms(l, 1) + at, terms(l, 2) + at, unfit(l, row), layer.outputs, stride};
         std::memset(p.unfit, 0, static_cast<std::size_t>(stride));
 
-        T widest = greatest_size(base_.input(l, row), layer.inputs);
+        T widest = base_.widest_input(l, row);
         widest = layer.bias && widest < 1 ? T(1) : widest;
         constexpr T extreme = sizeof(T) == 8 ? T(1e30) : T(1e6); // its sixth power is finite
         if (!(widest < extreme && 1 / widest < extreme)) {
@@ -217,7 +217,7 @@ template <class T, class Effects> class Nodal {
         if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
                 multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, !even>(
-                    base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate,
+                    base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate, fifth ? 3 : 2,
                     [=](Vec<T> total, T x, Index row, Index j) {
                         return total + lowest(x) * polynomial(x * x, row * stride + j);
                     });

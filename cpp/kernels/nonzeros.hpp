@@ -218,13 +218,25 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
     }
 }
 
+// How many of the rows, each of so many bytes, stay in the first-level cache: all, whole blocks of 64, or a part of
+// one. It has 32 KiB, where there is AVX-512 48, and a third more costs less than another share.
+FASTNET_INLINE Index rows_in_cache(Index rows, Index bytes) {
+    constexpr Index cache = Index{FASTNET_VECTOR_BYTES == 64 ? 64 : 32} << 10;
+    const Index most = cache / bytes;
+    return rows <= most ? rows : most >= 64 ? most / 64 * 64 : most >= 32 ? 32 : 16;
+}
+
 // c (columns of x's group `g`, n) = or += the transposed of those columns of x times a matrix with rows of whole
 // vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, row, j) is `sum` plus the
-// nonzero `value` times the vector of the matrix at (row, j). `columns` is how many the group has. rows <= block_inner:
-// one chain, as in gemm. At most `Vectors` of c stay in registers; packed nonzeros are only served where they may come.
+// nonzero `value` times the vector of the matrix at (row, j), or of each of so many `matrices`. `columns` is how many
+// the group has. rows <= block_inner: one chain, as in gemm. At most `Vectors` of c stay in registers; packed nonzeros
+// are only served where they may come.
+//
+// What is read of the matrices for some rows stays in the first-level cache while the group's columns pass by; the
+// chains wait meanwhile.
 template <int Vectors, bool MayBePacked, class T, class Term>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, T* c, Index n,
-                                  bool accumulate, Term term) {
+                                  bool accumulate, Index matrices, Term term) {
     constexpr Index most_blocks = block_inner / 64;
     std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
     const T* starts[block_inner];         // by row: its values
@@ -243,25 +255,50 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
             if (Packed) {
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
-            for (Index k = 0; k < columns; ++k) {
-                Vec<T> sums[V];
-                for (int v = 0; v < V; ++v) {
-                    sums[v] = Vec<T>{}; // one by one: GCC would clear the array in memory
-                }
-                for (Index block = 0; block < blocks; ++block) {
-                    for_each_bit(masks[block][k], [&](Index i) {
-                        const Index row = block * 64 + i;
-                        const T value = Packed ? *next[row]++ : starts[row][k];
+            Vec<T> chains[64][V]; // by column, between two shares of the rows
+            // The terms of the rows [first, end), of the blocks that `of_share` has. A part of the rows is `Shared`.
+            const auto add_rows = [&, c, n, accumulate, term, blocks, columns, rows,
+                                   j]<bool Shared>(Index first, Index end, std::uint64_t of_share) {
+                for (Index k = 0; k < columns; ++k) {
+                    Vec<T> sums[V];
+                    if (Shared && first > 0) {
                         for (int v = 0; v < V; ++v) {
-                            sums[v] = term(sums[v], value, row, j + v * lanes<T>);
+                            sums[v] = chains[k][v];
                         }
-                    });
+                    } else {
+                        for (int v = 0; v < V; ++v) {
+                            sums[v] = Vec<T>{}; // one by one: GCC would clear the array in memory
+                        }
+                    }
+                    for (Index block = Shared ? first / 64 : 0; block < (Shared ? (end + 63) / 64 : blocks); ++block) {
+                        for_each_bit(Shared ? masks[block][k] & of_share : masks[block][k], [&](Index i) {
+                            const Index row = block * 64 + i;
+                            const T value = Packed ? *next[row]++ : starts[row][k];
+                            for (int v = 0; v < V; ++v) {
+                                sums[v] = term(sums[v], value, row, j + v * lanes<T>);
+                            }
+                        });
+                    }
+                    if (Shared && end < rows) {
+                        for (int v = 0; v < V; ++v) {
+                            chains[k][v] = sums[v];
+                        }
+                        continue;
+                    }
+                    for (int v = 0; v < V; ++v) {
+                        T* to = c + k * n + j + v * lanes<T>;
+                        const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
+                        store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
+                    }
                 }
-                for (int v = 0; v < V; ++v) {
-                    T* to = c + k * n + j + v * lanes<T>;
-                    const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
-                    store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
-                }
+            };
+            const Index share = rows_in_cache(rows, matrices * V * static_cast<Index>(sizeof(Vec<T>)));
+            if (share == rows) {
+                return add_rows.template operator()<false>(0, rows, 0);
+            }
+            for (Index first = 0; first < rows; first += share) {
+                const std::uint64_t of_share = share < 64 ? ((std::uint64_t{1} << share) - 1) << first % 64 : ~0ull;
+                add_rows.template operator()<true>(first, min_index(first + share, rows), of_share);
             }
         });
     });
@@ -272,7 +309,7 @@ template <class T>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, const T* d,
                                   Index stride, T* c, Index n, bool accumulate) {
     multiply_transposed_nonzeros<most_vectors, true>(
-        nonzeros, rows, g, columns, c, n, accumulate,
+        nonzeros, rows, g, columns, c, n, accumulate, 1,
         [d, stride](Vec<T> total, T x, Index row, Index j) { return total + x * load(d + row * stride + j); });
 }
 
