@@ -46,6 +46,19 @@ def test_threads_and_repetition_change_no_bit(backend, dtype, with_threads):
 
 
 @compiled
+@pytest.mark.parametrize("rows", [49, 64, 90, 200, 300])
+def test_more_rows_than_the_first_level_cache_holds(backend, dtype, rows):
+    """The rows' polynomials are added up in parts; `incremental` has none, and sees all zeros."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((rows, 70)) * (rng.random((rows, 70)) < 0.3)
+    spec = chain((70, 60, 4), (S, I), dtype)
+    case = spec, x.astype(dtype), np.arange(rows) % 4
+    nodal, incremental = (getattr(backend, algorithm)(*case, 1e-3)[0] for algorithm in ("nodal", "incremental"))
+    for found, expected in zip(nodal, incremental, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=100 * np.finfo(dtype).eps * np.abs(expected).max())
+
+
+@compiled
 def test_several_python_threads_at_once(backend, with_threads):
     with_threads(2)
     calls = [(a, case) for case in manners_cases("float64") for a in exact(backend)]
