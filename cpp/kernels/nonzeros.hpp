@@ -219,7 +219,7 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
 }
 
 // How many of the rows, each of so many bytes, stay in the first-level cache: all, whole blocks of 64, or a part of
-// one. It has 32 KiB, where there is AVX-512 48, and a third more costs less than another share.
+// one. It has 32 KiB, where there is AVX-512 48, and a third more costs less than another part of them.
 FASTNET_INLINE Index rows_in_cache(Index rows, Index bytes) {
     constexpr Index cache = Index{FASTNET_VECTOR_BYTES == 64 ? 64 : 32} << 10;
     const Index most = cache / bytes;
@@ -255,13 +255,14 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
             if (Packed) {
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
-            Vec<T> chains[64][V]; // by column, between two shares of the rows
-            // The terms of the rows [first, end), of the blocks that `of_share` has. A part of the rows is `Shared`.
+            Vec<T> chains[64][V]; // by column, between two parts of the rows
+            // Adds the terms of the rows [first, end): all, or a `Part`, which are the bits `of_part` of its blocks'
+            // masks.
             const auto add_rows = [&, c, n, accumulate, term, blocks, columns, rows,
-                                   j]<bool Shared>(Index first, Index end, std::uint64_t of_share) {
+                                   j]<bool Part>(Index first, Index end, std::uint64_t of_part) {
                 for (Index k = 0; k < columns; ++k) {
                     Vec<T> sums[V];
-                    if (Shared && first > 0) {
+                    if (Part && first > 0) {
                         for (int v = 0; v < V; ++v) {
                             sums[v] = chains[k][v];
                         }
@@ -270,8 +271,8 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                             sums[v] = Vec<T>{}; // one by one: GCC would clear the array in memory
                         }
                     }
-                    for (Index block = Shared ? first / 64 : 0; block < (Shared ? (end + 63) / 64 : blocks); ++block) {
-                        for_each_bit(Shared ? masks[block][k] & of_share : masks[block][k], [&](Index i) {
+                    for (Index block = Part ? first / 64 : 0; block < (Part ? (end + 63) / 64 : blocks); ++block) {
+                        for_each_bit(Part ? masks[block][k] & of_part : masks[block][k], [&](Index i) {
                             const Index row = block * 64 + i;
                             const T value = Packed ? *next[row]++ : starts[row][k];
                             for (int v = 0; v < V; ++v) {
@@ -279,7 +280,7 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                             }
                         });
                     }
-                    if (Shared && end < rows) {
+                    if (Part && end < rows) {
                         for (int v = 0; v < V; ++v) {
                             chains[k][v] = sums[v];
                         }
@@ -292,13 +293,13 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                     }
                 }
             };
-            const Index share = rows_in_cache(rows, matrices * V * static_cast<Index>(sizeof(Vec<T>)));
-            if (share == rows) {
+            const Index part = rows_in_cache(rows, matrices * V * static_cast<Index>(sizeof(Vec<T>)));
+            if (part == rows) {
                 return add_rows.template operator()<false>(0, rows, 0);
             }
-            for (Index first = 0; first < rows; first += share) {
-                const std::uint64_t of_share = share < 64 ? ((std::uint64_t{1} << share) - 1) << first % 64 : ~0ull;
-                add_rows.template operator()<true>(first, min_index(first + share, rows), of_share);
+            for (Index first = 0; first < rows; first += part) {
+                const std::uint64_t of_part = part < 64 ? ((std::uint64_t{1} << part) - 1) << first % 64 : ~0ull;
+                add_rows.template operator()<true>(first, min_index(first + part, rows), of_part);
             }
         });
     });
