@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -74,6 +75,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         yield skipped(TITLE, f"the {backends.active().name} backend has no {' and no '.join(missing)}")
         return
     yield from ladder(effort)
+    yield autograd(effort)
     yield descent(effort)
     yield from constant_cost(effort)
     yield from deep(effort)
@@ -104,6 +106,28 @@ def ladder(effort: Effort) -> Iterator[Row]:
     for name, ours, least in zip(EXACT, timings, (8_000, 100_000), strict=True):
         yield faster(f"784-50-10, float64, batch 100: {name} against the NumPy loop", ours, theirs, least)
     yield slower("784-50-10, float64, batch 100: nodal against our own backprop", timings[1], floor, 4)
+
+
+def autograd(effort: Effort) -> Row:
+    """Compare all central differences, in float32, with PyTorch's forward and backward pass of the same network."""
+    what = "784-50-10, float32, batch 100: nodal against PyTorch's forward and backward pass"
+    if importlib.util.find_spec("torch") is None:
+        return skipped(what, "PyTorch is not installed")
+    import torch
+
+    spec, (x, t) = two_layers("float32"), digits(100, "float32")
+    params = [torch.tensor(p, requires_grad=True) for p in spec.parameters]
+    inputs, labels = torch.from_numpy(x), torch.from_numpy(t)
+
+    def passes() -> tuple[Any, ...]:
+        w1, b1, w2, b2 = params
+        loss = torch.nn.functional.cross_entropy(torch.sigmoid(inputs @ w1 + b1) @ w2 + b2, labels)
+        return torch.autograd.grad(loss, params)
+
+    nodal = numerical("nodal", spec, x, t)
+    check("nodal against PyTorch", nodal(), [gradient.numpy() for gradient in passes()], 1e-4)
+    ours, theirs = interleave(effort, nodal, peer(passes))
+    return faster(what, ours, theirs, 2)
 
 
 class NotesNet:
