@@ -106,9 +106,10 @@ def markdown(sections: dict[str, Section], env: str, kind: str) -> str:
     return "\n".join([head, *(text_of(section, env) for section in sections.values())])
 
 
-def with_sections(text: str, sections: list[Section]) -> str:
-    """Replace the sections with these titles in a text of RESULTS.md, or add them, and leave the rest."""
+def with_sections(text: str, sections: list[Section], of_rows: list[Row]) -> str:
+    """Replace the sections with these titles in a text of RESULTS.md, or add them, and count all rows' targets anew."""
     head, *old = re.split(r"(?m)^(?=## )", text)
+    head = re.sub(r"(?ms)^\d+ of \d+ targets met\..*", lambda _: f"{verdict(of_rows)}\n\n", head)
     by_title = {part.partition("\n")[0]: part for part in old}
     for section in sections:
         by_title[f"## {section['title']}"] = text_of(section, "") + "\n"
@@ -139,7 +140,8 @@ def main() -> None:
         return
     results = options.output / "RESULTS.md"
     if options.only and results.exists():
-        text = with_sections(results.read_text(encoding="utf-8"), list(sections.values()))
+        of_rows = [Row(**row) for section in (before | sections).values() for row in section["rows"]]
+        text = with_sections(results.read_text(encoding="utf-8"), list(sections.values()), of_rows)
     else:
         text = markdown(sections, env, "full run")
     results.write_text(text, encoding="utf-8")
