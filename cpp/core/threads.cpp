@@ -82,8 +82,8 @@ struct Work {
 };
 thread_local Work work;
 thread_local bool uninterrupted = false;
-thread_local std::chrono::nanoseconds
-    checked{}; // when this thread last asked for interrupts; spans all regions of a call
+// When this thread last asked for interrupts; spans all regions of a call.
+thread_local std::chrono::nanoseconds checked{};
 
 void run(Region& region, int worker) noexcept {
     const Work outer = work;

@@ -256,8 +256,7 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
             Vec<T> chains[64][V]; // by column, between two parts of the rows
-            // Adds the terms of the rows [first, end): all, or a `Part`, which are the bits `of_part` of its blocks'
-            // masks.
+            // Adds the terms of the rows [first, end), all or a `Part`: the bits `of_part` of its blocks' masks.
             const auto add_rows = [&, c, n, accumulate, term, blocks, columns, rows,
                                    j]<bool Part>(Index first, Index end, std::uint64_t of_part) {
                 for (Index k = 0; k < columns; ++k) {

@@ -362,7 +362,7 @@ class NetworkSpec:
         That is what `nodal` needs. The stage moves one unit of a row, and either no later stage couples rows, or the
         next one alone, which makes of the unit's moves in all rows one move of the unit in each.
         """
-        if self.layers:
+        if self.layers:  # In a chain nothing couples rows.
             return tuple(stage.weight is not None for stage in self.stages)
         couples = [stage.couples for stage in self.stages]
         coupling = [number for number, units in enumerate(couples) if Couples.ROWS in units]

@@ -48,7 +48,7 @@ def test_threads_and_repetition_change_no_bit(backend, dtype, with_threads):
 @compiled
 @pytest.mark.parametrize("rows", [49, 64, 90, 200, 300])
 def test_more_rows_than_the_first_level_cache_holds(backend, dtype, rows):
-    """The rows' polynomials are added up in parts; `incremental` has none, and sees all zeros."""
+    """`nodal` adds up the rows' polynomials in parts; `incremental` has no polynomials and no parts."""
     rng = np.random.default_rng(8)
     x = rng.standard_normal((rows, 70)) * (rng.random((rows, 70)) < 0.3)
     spec = chain((70, 60, 4), (S, I), dtype)
