@@ -8,8 +8,10 @@
 #include <ctime>
 #include <exception>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #ifdef _OPENMP
 #    include <omp.h>
@@ -56,12 +58,19 @@ struct CoarseClock {
 };
 constexpr auto check_interval = std::chrono::milliseconds(20);
 
-// What the threads of one region share.
+// Tasks of neighbouring numbers, which one worker begins with. On cache lines of its own: where the cores share no
+// cache, a counter that all of them move costs each task as much as a tenth of a microsecond's work.
+struct alignas(128) Share {
+    std::atomic<Index> next;
+    Index end;
+};
+
+// What the threads of one region share. In all regions of as many tasks and workers a worker has the same share, so
+// that it finds in its core's cache what it wrote in the region before; who is through with it helps with the others.
 struct Region {
-    Index tasks;
+    std::span<Share> shares;
     TaskBody body;
     void* context;
-    std::atomic<Index> next{0};
     std::atomic<bool> stop{false};
     std::mutex mutex{};
     std::exception_ptr error{};
@@ -89,13 +98,13 @@ void run(Region& region, int worker) noexcept {
     const Work outer = work;
     work = {&region, worker != 0};
     try {
-        for (;;) {
-            const Index task = region.next.fetch_add(1, std::memory_order_relaxed);
-            if (task >= region.tasks) {
-                break;
+        const auto workers = region.shares.size();
+        for (std::size_t i = 0; i < workers; ++i) {
+            Share& share = region.shares[(static_cast<std::size_t>(worker) + i) % workers];
+            for (Index task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+                region.body(region.context, task, worker);
+                checkpoint();
             }
-            region.body(region.context, task, worker);
-            checkpoint();
         }
     } catch (...) {
         region.fail(std::current_exception());
@@ -170,15 +179,19 @@ void begin_call() {
 }
 
 void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
-    Region region{.tasks = tasks, .body = body, .context = context};
-    if (workers > tasks) {
-        workers = static_cast<int>(tasks);
+    const Index count = std::clamp<Index>(tasks, 1, std::max(workers, 1));
+    Share alone{};
+    std::vector<Share> several(count > 1 ? static_cast<std::size_t>(count) : 0);
+    Region region{.shares = count > 1 ? std::span(several) : std::span(&alone, 1), .body = body, .context = context};
+    for (Index i = 0; i < count; ++i) {
+        region.shares[static_cast<std::size_t>(i)].next.store(i * tasks / count, std::memory_order_relaxed);
+        region.shares[static_cast<std::size_t>(i)].end = (i + 1) * tasks / count;
     }
-    if (workers <= 1) {
+    if (count == 1) {
         run(region, 0);
     } else {
         with_helpers(
-            workers - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); }, &region);
+            static_cast<int>(count) - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); }, &region);
     }
     if (region.error) {
         std::rethrow_exception(region.error);

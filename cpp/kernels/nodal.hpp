@@ -29,8 +29,10 @@ template <class T, class Effects> class Nodal {
     // Adds a chunk's share to the gradient, or makes it the gradient for the first chunk.
     void add_chunk(Index first, Index rows, const LayerGradient<T>* gradient) {
         rows_ = rows;
-        parallel_for(net_.depth * rows, accumulator_.workers(),
-                     [&](Index task, int worker) { fits_[task] = fit(task / rows, task % rows, worker); });
+        parallel_for(rows * net_.depth, accumulator_.workers(), [&](Index task, int worker) {
+            const Index row = task / net_.depth, l = task % net_.depth; // a worker has the rows of its forward pass
+            fits_[l * rows + row] = fit(l, row, worker);
+        });
         add_polynomials(rows, first > 0, gradient);
 
         Index fallbacks = 0;
