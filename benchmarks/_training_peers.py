@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +22,7 @@ import fastnet
 from fastnet import datasets, optimizers
 
 LR = 0.1
+CHOOSES_CORES = hasattr(os, "sched_setaffinity")  # whether a process can be kept to some of them
 Params = list[FloatArray]  # W1, b1, W2, b2, …
 
 
@@ -248,6 +253,40 @@ def by_torch_in_place(task: Task) -> Callable[[], FloatArray]:
 
 
 def by_jax(task: Task) -> Callable[[], FloatArray]:
+    """JAX, on as many threads as fastnet has when it trains.
+
+    Its pool has a thread for each core that the process may use when it begins, so there is a process for each number.
+    """
+
+    @functools.cache
+    def process(count: int) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        context.Process(target=_serve, args=(_by_jax, task, count, theirs), daemon=True).start()
+        theirs.close()
+        return ours
+
+    def train() -> FloatArray:
+        other = process(fastnet.get_num_threads())
+        other.send(None)
+        losses: FloatArray = other.recv()
+        return losses
+
+    return train
+
+
+def _serve(make: Callable[[Task], Callable[[], FloatArray]], task: Task, cores: int, other: Connection) -> None:
+    """Train on so many cores whenever the other end asks for it, until it is closed."""
+    if CHOOSES_CORES:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    train = make(task)
+    with contextlib.suppress(EOFError):
+        while True:
+            other.recv()
+            other.send(train())
+
+
+def _by_jax(task: Task) -> Callable[[], FloatArray]:
     import jax
     import jax.numpy as jnp
 
@@ -330,7 +369,7 @@ class Library(NamedTuple):
 LIBRARIES = {
     "PyTorch eager": Library(by_torch, "torch"),
     "PyTorch without autograd": Library(by_torch_in_place, "torch"),
-    "JAX lax.scan": Library(by_jax, "jax", MOST_THREADS),  # one pool for the whole process, with all cores
+    "JAX lax.scan": Library(by_jax, "jax", None if CHOOSES_CORES else MOST_THREADS),
     "NumPy": Library(by_numpy, "numpy"),
     "C++ with libxsmm": Library(by_libxsmm, None, 1),
 }

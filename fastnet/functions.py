@@ -504,6 +504,12 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, tra
     >>> fastnet.matmul([[1.0, 2.0]], [[3.0], [4.0]])
     array([[11.]])
     """
+    backend = active()
+    if backend.checks_matrices:  # A second look takes a small product's time.
+        try:
+            return backend.matmul(a, b, transpose_a, transpose_b)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            pass  # They are to be converted, or wrong.
     left, right = checks.as_matrix(a, "a"), checks.as_matrix(b, "b")
     transpose_a, transpose_b = checks.as_flag(transpose_a, "transpose_a"), checks.as_flag(transpose_b, "transpose_b")
     if left.dtype is not right.dtype and left.dtype != right.dtype:  # The comparison alone takes longer.
@@ -514,7 +520,7 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, tra
             f"a of shape {left.shape}{' (transposed)' if transpose_a else ''} and b of shape {right.shape}"
             f"{' (transposed)' if transpose_b else ''} can't be multiplied: {inner_left} != {inner_right}"
         )
-    return active().matmul(left, right, transpose_a, transpose_b)
+    return backend.matmul(left, right, transpose_a, transpose_b)
 
 
 def add_bias(x: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:

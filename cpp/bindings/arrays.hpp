@@ -110,13 +110,27 @@ template <class F> decltype(auto) described(F&& read) {
     }
 }
 
-// An uninitialised array of the same shape.
-template <class T> py::array_t<T> empty_like(const py::array& array) {
-    return py::array_t<T>(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+// An uninitialised array. The constructors of py::array allocate lists of the shape and of the strides, too, which a
+// small product would see.
+template <class T> py::array_t<T> empty(int ndim, const py::ssize_t* shape) {
+    const auto& numpy = py::detail::npy_api::get();
+    PyObject* const made =
+        numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, py::dtype::of<T>().release().ptr(), ndim,
+                                    reinterpret_cast<const Py_intptr_t*>(shape), nullptr, nullptr, 0, nullptr);
+    if (!made) {
+        throw py::error_already_set();
+    }
+    return py::reinterpret_steal<py::array_t<T>>(made);
 }
 
 template <class T> py::array_t<T> empty(py::ssize_t rows, py::ssize_t columns) {
-    return py::array_t<T>({rows, columns});
+    const py::ssize_t shape[] = {rows, columns};
+    return empty<T>(2, shape);
+}
+
+// One of the same shape.
+template <class T> py::array_t<T> empty_like(const py::array& array) {
+    return empty<T>(static_cast<int>(array.ndim()), array.shape());
 }
 
 // A copy of whole numbers, each of which check(i, number) has accepted: while a kernel runs, other threads may change

@@ -124,7 +124,9 @@ double mean_loss(int kind, py::handle y_object, py::handle t_object, double cons
 } // namespace
 
 void register_functions(py::module_& m) {
-    m.def("matmul", matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
+    // A flag must be True or False, not only true or false.
+    m.def("matmul", matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a").noconvert() = false,
+          py::arg("transpose_b").noconvert() = false);
     m.def("add_bias", add_bias, py::arg("x"), py::arg("b"));
     m.def("exp", exp, py::arg("x"));
     m.def("activation", activation, py::arg("kind"), py::arg("x"), py::arg("constant") = 0.0);

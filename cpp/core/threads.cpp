@@ -191,7 +191,8 @@ void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
         run(region, 0);
     } else {
         with_helpers(
-            static_cast<int>(count) - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); }, &region);
+            static_cast<int>(count) - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); },
+            &region);
     }
     if (region.error) {
         std::rethrow_exception(region.error);

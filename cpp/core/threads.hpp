@@ -11,9 +11,10 @@ void set_num_threads(int count);
 const char* threading_library();
 
 // Calls body(context, task, worker) once for every task in [0, tasks), on at most `workers` threads. worker < workers
-// is the thread's number in this region, so that each can have a workspace. A worker begins with its share of neighbouring
-// tasks and takes them in order; that share is the same in all regions of as many tasks and workers. The first exception
-// that a body throws ends the region and is rethrown here; Interrupted is thrown when the interrupt check returns true.
+// is the thread's number in this region, so that each can have a workspace. A worker begins with its share of
+// neighbouring tasks and takes them in order; that share is the same in all regions of as many tasks and workers. The
+// first exception that a body throws ends the region and is rethrown here; Interrupted is thrown when the interrupt
+// check returns true.
 using TaskBody = void (*)(void* context, Index task, int worker);
 void parallel_for(Index tasks, int workers, TaskBody body, void* context);
 

@@ -11,6 +11,19 @@
 
 namespace fastnet::FASTNET_TARGET {
 
+// to (n) = the first n lanes of v, fewer than 2 Size: Size of them, then half as many, …
+template <Index Size, class T, class V, Index... I>
+FASTNET_INLINE void store_pieces(T* to, V v, Index n, std::integer_sequence<Index, I...> all) {
+    if (n & Size) {
+        std::memcpy(to, &v, Size * sizeof(T));
+        to += Size;
+        v = __builtin_shufflevector(v, v, ((I + Size) % sizeof...(I))...);
+    }
+    if constexpr (Size > 1) {
+        store_pieces<Size / 2>(to, v, n, all);
+    }
+}
+
 // to = v, or += v.
 template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, bool accumulate) {
     if (accumulate) {
@@ -21,15 +34,32 @@ template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, bool ac
     std::memcpy(to, &v, sizeof v);
 }
 
+// The same for the first n lanes, all of them or fewer. No loops: they would keep the tile's sums from the registers.
+template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, Index n, bool accumulate) {
+    constexpr Index all = static_cast<Index>(sizeof v / sizeof(T));
+    if (n == all) {
+        return store_or_add(to, v, accumulate);
+    }
+    if (accumulate) {
+        const Vec<T> old = load(to, n);
+        V first;
+        std::memcpy(&first, &old, sizeof first);
+        v += first;
+    }
+    if constexpr (FASTNET_VECTOR_BYTES == 64 && all == lanes<T>) {
+        store<T>(to, v, n);
+    } else { // a masked store of a few lanes takes as long as two stores where the whole vector crosses a cache line
+        store_pieces<all / 2>(to, v, n, std::make_integer_sequence<Index, all>{});
+    }
+}
+
 // c (rows, n) = or += a (rows, k) . b (k, V vectors and, if End, one of end_lanes), R rows at a time, of which rows is
 // a multiple; b is a packed panel.
 template <class T, int R, int V, bool End>
 [[gnu::noinline]] void multiply_panel(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
     constexpr Index width = V * lanes<T> + End * end_lanes<T>;
-    constexpr Index edge_width = End ? end_lanes<T> : lanes<T>, whole = width - edge_width;
-    T edge[R * edge_width]; // the last vector of each row, where c has no room for all of it
-    const bool ragged = n < width;
-    const Index last_stride = ragged ? edge_width : ldc;
+    constexpr Index whole = width - (End ? end_lanes<T> : lanes<T>);
+    const Index last = n - whole; // columns of the last vector
     for (Index i = 0; i < a.rows; i += R, c += R * ldc) {
         Vec<T> sums[R][V + 1];
         EndVec<T> end_sums[R];
@@ -55,34 +85,29 @@ template <class T, int R, int V, bool End>
             }
             FASTNET_UNROLL
             for (int r = 0; r < R; ++r) {
-                const T x = p[r * a.row_stride];
+                const Vec<T> x = splat(p[r * a.row_stride]);
                 FASTNET_UNROLL
                 for (int v = 0; v < V; ++v) {
                     sums[r][v] += x * row[v];
                 }
-                if constexpr (End) {
-                    end_sums[r] += x * end_row;
+                if constexpr (End) { // by the same register: another element is another load
+                    EndVec<T> end_x;
+                    std::memcpy(&end_x, &x, sizeof end_x);
+                    end_sums[r] += end_x * end_row;
                 }
             }
         }
 
-        T* const last = ragged ? edge : c + whole;
-        if (ragged && accumulate) {
-            copy<T>(R, n - whole, c + whole, ldc, edge, edge_width);
-        }
         FASTNET_UNROLL
         for (int r = 0; r < R; ++r) {
+            T* const to = c + r * ldc;
             FASTNET_UNROLL
             for (int v = 0; v < V; ++v) {
-                store_or_add(v * lanes<T> < whole ? c + r * ldc + v * lanes<T> : last + r * last_stride, sums[r][v],
-                             accumulate);
+                store_or_add<T>(to + v * lanes<T>, sums[r][v], v * lanes<T> < whole ? lanes<T> : last, accumulate);
             }
             if constexpr (End) {
-                store_or_add(last + r * last_stride, end_sums[r], accumulate);
+                store_or_add<T>(to + whole, end_sums[r], last, accumulate);
             }
-        }
-        if (ragged) {
-            copy<T>(R, n - whole, edge, edge_width, c + whole, ldc);
         }
     }
 }

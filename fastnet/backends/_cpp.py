@@ -36,6 +36,7 @@ __all__ = [
     "all_finite",
     "backward",
     "build_details",
+    "checks_matrices",
     "evaluate",
     "forward",
     "get_num_threads",
@@ -60,6 +61,7 @@ END_KERNEL.append(_core.end_kernel)
 
 name = "cpp"
 algorithms = ("nodal", "incremental", "loop")
+checks_matrices = True
 prepare = _core.Dataset
 
 

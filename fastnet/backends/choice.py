@@ -32,6 +32,7 @@ class Backend(Protocol):
 
     name: str
     algorithms: tuple[str, ...]  # of the numerical gradient, the fastest first
+    checks_matrices: bool  # whether matmul raises TypeError or ValueError for whatever else it is given
 
     def matmul(self, a: FloatArray, b: FloatArray, transpose_a: bool = ..., transpose_b: bool = ...) -> FloatArray: ...
     def add_bias(self, x: FloatArray, b: FloatArray) -> FloatArray: ...

@@ -115,3 +115,38 @@ def test_add_bias(backend, dtype, rows, columns):
     assert answer.dtype == dtype
     np.testing.assert_array_equal(answer, x + b)  # one rounding: no freedom
     assert not np.shares_memory(answer, x)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    {
+        "as it is": lambda a: a,
+        "read-only": lambda a: np.lib.stride_tricks.as_strided(a, writeable=False),
+        "columns": np.asfortranarray,
+        "every other row": lambda a: np.repeat(a, 2, axis=0)[::2],
+        "foreign byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+        "a subclass": lambda a: a.view(np.matrix),
+        "a list": lambda a: a.tolist(),
+        "misaligned": lambda a: np.frombuffer(b"x" + a.tobytes(), dtype=a.dtype, offset=1).reshape(a.shape),
+    }.items(),
+    ids=lambda kind: kind[0],
+)
+def test_whatever_holds_the_numbers_gives_the_same_bits(backend, kind):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((9, 7)), rng.standard_normal((9, 5))
+    held, flag = kind[1](a), np.bool_(True)
+    for product, expected in (
+        (fastnet.matmul(held, b, transpose_a=flag), fastnet.matmul(a, b, transpose_a=True)),
+        (fastnet.matmul(b, held, transpose_a=flag), fastnet.matmul(b, a, transpose_a=True)),
+    ):
+        assert type(product) is np.ndarray
+        assert product.dtype == np.float64
+        np.testing.assert_array_equal(product, expected)
+
+
+@pytest.mark.parametrize("flag", [1, 0, None, "yes", [True]])
+def test_a_flag_is_true_or_false(backend, flag):
+    a = np.ones((2, 2))
+    for name in ("transpose_a", "transpose_b"):
+        with pytest.raises(TypeError, match=f"{name} must be True or False"):
+            fastnet.matmul(a, a, **{name: flag})

@@ -4,6 +4,7 @@ from fastnet._tools.checks import all_finite
 from fastnet.backends._numba.backend import (
     algorithms,
     backward,
+    checks_matrices,
     forward,
     gradient,
     incremental,
@@ -33,6 +34,7 @@ __all__ = [
     "algorithms",
     "all_finite",
     "backward",
+    "checks_matrices",
     "evaluate",
     "forward",
     "get_num_threads",

@@ -3,6 +3,7 @@
 from fastnet.backends._numpy.backend import (
     algorithms,
     backward,
+    checks_matrices,
     forward,
     get_num_threads,
     gradient,
@@ -43,6 +44,7 @@ __all__ = [
     "add_bias",
     "algorithms",
     "backward",
+    "checks_matrices",
     "evaluate",
     "forward",
     "get_num_threads",
