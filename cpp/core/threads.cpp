@@ -3,15 +3,16 @@
 #include "core/pool.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <ctime>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <span>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #ifdef _OPENMP
 #    include <omp.h>
@@ -58,8 +59,9 @@ struct CoarseClock {
 };
 constexpr auto check_interval = std::chrono::milliseconds(20);
 
-// Tasks of neighbouring numbers, which one worker begins with. On cache lines of its own: where the cores share no
-// cache, a counter that all of them move costs each task as much as a tenth of a microsecond's work.
+// Tasks of neighbouring numbers, which one worker begins with (of more than 32 workers, several). On cache lines of its
+// own: where the cores share no cache, a counter that all of them move costs each task as much as a tenth of a
+// microsecond's work.
 struct alignas(128) Share {
     std::atomic<Index> next;
     Index end;
@@ -98,9 +100,9 @@ void run(Region& region, int worker) noexcept {
     const Work outer = work;
     work = {&region, worker != 0};
     try {
-        const auto workers = region.shares.size();
-        for (std::size_t i = 0; i < workers; ++i) {
-            Share& share = region.shares[(static_cast<std::size_t>(worker) + i) % workers];
+        const std::size_t count = region.shares.size();
+        for (std::size_t i = 0; i < count; ++i) {
+            Share& share = region.shares[(static_cast<std::size_t>(worker) + i) % count];
             for (Index task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
                 region.body(region.context, task, worker);
                 checkpoint();
@@ -179,20 +181,19 @@ void begin_call() {
 }
 
 void parallel_for(Index tasks, int workers, TaskBody body, void* context) {
-    const Index count = std::clamp<Index>(tasks, 1, std::max(workers, 1));
-    Share alone{};
-    std::vector<Share> several(count > 1 ? static_cast<std::size_t>(count) : 0);
-    Region region{.shares = count > 1 ? std::span(several) : std::span(&alone, 1), .body = body, .context = context};
+    workers = static_cast<int>(std::clamp<Index>(tasks, 1, std::max(workers, 1)));
+    std::array<Share, 32> shares; // no allocation: a step of training that has begun does not fail
+    const Index count = std::min<Index>(workers, std::ssize(shares));
     for (Index i = 0; i < count; ++i) {
-        region.shares[static_cast<std::size_t>(i)].next.store(i * tasks / count, std::memory_order_relaxed);
-        region.shares[static_cast<std::size_t>(i)].end = (i + 1) * tasks / count;
+        shares[static_cast<std::size_t>(i)].next.store(i * tasks / count, std::memory_order_relaxed);
+        shares[static_cast<std::size_t>(i)].end = (i + 1) * tasks / count;
     }
-    if (count == 1) {
+    Region region{.shares = {shares.data(), static_cast<std::size_t>(count)}, .body = body, .context = context};
+    if (workers == 1) {
         run(region, 0);
     } else {
         with_helpers(
-            static_cast<int>(count) - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); },
-            &region);
+            workers - 1, [](void* shared, int worker) { run(*static_cast<Region*>(shared), worker); }, &region);
     }
     if (region.error) {
         std::rethrow_exception(region.error);

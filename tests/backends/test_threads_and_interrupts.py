@@ -58,6 +58,17 @@ def test_numpy_integers_are_numbers_of_threads(backend, with_threads):
     assert fastnet.get_num_threads() == 1
 
 
+def test_each_task_is_done_once_on_any_number_of_threads(core, with_threads):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((900, 701)), rng.standard_normal((701, 57))  # 3.6 ms of work, enough for 100 threads
+    with_threads(1)
+    expected = fastnet.matmul(a, b)
+    for count in (2, 3, 31, 32, 33, 100):
+        with_threads(count)
+        for _ in range(5):
+            np.testing.assert_array_equal(fastnet.matmul(a, b), expected)
+
+
 def skip_without_openmp(core):
     if "OpenMP" not in core.threading:
         pytest.skip("the extension was built without OpenMP")
