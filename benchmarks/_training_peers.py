@@ -262,7 +262,7 @@ def by_jax(task: Task) -> Callable[[], FloatArray]:
     def process(count: int) -> Connection:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        context.Process(target=_serve, args=(_by_jax, task, count, theirs), daemon=True).start()
+        context.Process(target=_serve_jax, args=(task, count, theirs), daemon=True).start()
         theirs.close()
         return ours
 
@@ -275,11 +275,11 @@ def by_jax(task: Task) -> Callable[[], FloatArray]:
     return train
 
 
-def _serve(make: Callable[[Task], Callable[[], FloatArray]], task: Task, cores: int, other: Connection) -> None:
+def _serve_jax(task: Task, cores: int, other: Connection) -> None:
     """Train on so many cores whenever the other end asks for it, until it is closed."""
     if CHOOSES_CORES:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    train = make(task)
+    train = _by_jax(task)
     with contextlib.suppress(EOFError):
         while True:
             other.recv()

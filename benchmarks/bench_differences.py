@@ -112,7 +112,7 @@ def autograd(effort: Effort) -> Row:
     """Compare all central differences, in float32, with PyTorch's forward and backward pass of the same network."""
     what = "784-50-10, float32, batch 100: nodal against PyTorch's forward and backward pass"
     if importlib.util.find_spec("torch") is None:
-        return skipped(what, "PyTorch is not installed")
+        return skipped(what, "torch is not installed")
     import torch
 
     spec, (x, t) = two_layers("float32"), digits(100, "float32")

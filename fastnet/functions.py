@@ -505,9 +505,9 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike, *, transpose_a: bool = False, tra
     array([[11.]])
     """
     backend = active()
-    if backend.checks_matrices:  # A second look takes a small product's time.
+    if backend.checked_matmul is not None:  # A second look would take as long as a small product.
         try:
-            return backend.matmul(a, b, transpose_a, transpose_b)  # type: ignore[arg-type]
+            return backend.checked_matmul(a, b, transpose_a, transpose_b)
         except (TypeError, ValueError):
             pass  # They are to be converted, or wrong.
     left, right = checks.as_matrix(a, "a"), checks.as_matrix(b, "b")

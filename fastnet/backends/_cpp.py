@@ -36,7 +36,7 @@ __all__ = [
     "all_finite",
     "backward",
     "build_details",
-    "checks_matrices",
+    "checked_matmul",
     "evaluate",
     "forward",
     "get_num_threads",
@@ -61,7 +61,7 @@ END_KERNEL.append(_core.end_kernel)
 
 name = "cpp"
 algorithms = ("nodal", "incremental", "loop")
-checks_matrices = True
+checked_matmul = matmul
 prepare = _core.Dataset
 
 

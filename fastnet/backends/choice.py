@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, cast, runtime_checkable
@@ -32,7 +33,8 @@ class Backend(Protocol):
 
     name: str
     algorithms: tuple[str, ...]  # of the numerical gradient, the fastest first
-    checks_matrices: bool  # whether matmul raises TypeError or ValueError for whatever else it is given
+    # matmul for any arguments, if there is one: it raises TypeError or ValueError for those that matmul does not take.
+    checked_matmul: Callable[[object, object, object, object], FloatArray] | None
 
     def matmul(self, a: FloatArray, b: FloatArray, transpose_a: bool = ..., transpose_b: bool = ...) -> FloatArray: ...
     def add_bias(self, x: FloatArray, b: FloatArray) -> FloatArray: ...

@@ -4,7 +4,7 @@ from fastnet._tools.checks import all_finite
 from fastnet.backends._numba.backend import (
     algorithms,
     backward,
-    checks_matrices,
+    checked_matmul,
     forward,
     gradient,
     incremental,
@@ -34,7 +34,7 @@ __all__ = [
     "algorithms",
     "all_finite",
     "backward",
-    "checks_matrices",
+    "checked_matmul",
     "evaluate",
     "forward",
     "get_num_threads",

@@ -9,7 +9,7 @@ from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 name = "numba"
 algorithms = ("nodal", "incremental", "loop")
-checks_matrices = False
+checked_matmul = None
 
 units, backward = stages.units, stages.backward
 

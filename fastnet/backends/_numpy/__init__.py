@@ -3,7 +3,7 @@
 from fastnet.backends._numpy.backend import (
     algorithms,
     backward,
-    checks_matrices,
+    checked_matmul,
     forward,
     get_num_threads,
     gradient,
@@ -44,7 +44,7 @@ __all__ = [
     "add_bias",
     "algorithms",
     "backward",
-    "checks_matrices",
+    "checked_matmul",
     "evaluate",
     "forward",
     "get_num_threads",

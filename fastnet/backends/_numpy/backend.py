@@ -8,7 +8,7 @@ from fastnet.backends.spec import Diagnostics, NetworkSpec
 
 name = "numpy"
 algorithms = ("incremental", "loop")
-checks_matrices = False
+checked_matmul = None
 
 units, backward = stages.units, stages.backward
 
