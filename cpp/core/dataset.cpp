@@ -11,9 +11,10 @@
 namespace fastnet {
 namespace {
 
+constexpr Index share = 64; // rows: 200 KB of images stay in a core's cache between two passes over them
+
 // f(first, end) for shares of the rows, which the threads take.
 template <class F> void for_each_share(Index rows, F&& f) {
-    constexpr Index share = 64; // rows: 200 KB of images stay in a core's cache between two passes over them
     struct Job {
         Index rows;
         F& f;
@@ -40,40 +41,50 @@ template <class T> bool looks_dense(const T* x, Index rows, Index columns, Index
 } // namespace
 
 // One pass over x: while a few rows are in the cache, their nonzeros are found, counted and copied. Where they go is
-// decided by whoever is first, so the values are as many as they are, and nobody waits for another's count.
+// decided by whoever is first, so the rows take no more memory than they need, and nobody waits for another's count.
 template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : x_(x), rows_(rows), columns_(columns) {
+    constexpr Index unit = sizeof(std::uint64_t), size = sizeof(T);
     const Index groups = (columns + mask_columns - 1) / mask_columns, most = (rows * columns - 1) / 2;
     if (looks_dense(x, rows, columns, groups)) {
         return;
     }
-    masks_.emplace(static_cast<std::size_t>(rows * groups) * sizeof(std::uint64_t));
     starts_.emplace(static_cast<std::size_t>(rows) * sizeof(Index));
-    values_.emplace(static_cast<std::size_t>(most) * sizeof(T)); // what is not written takes no memory
-    std::atomic<Index> taken{0};
+    // Each row begins with a whole unit, and one more may be read than there are. What is not written takes no memory.
+    packed_.emplace(static_cast<std::size_t>(rows * (groups + 1) * unit + most * size + unit));
+    std::atomic<Index> nonzeros{0}, taken{0};
     for_each_share(rows, [&](Index first, Index end) {
-        Index found = 0;
+        Buffer buffer(static_cast<std::size_t>(share * (groups + 1) * unit));
+        auto* const masks = static_cast<std::uint64_t*>(buffer.data);
+        auto* const sizes = reinterpret_cast<Index*>(masks + share * groups);
+        Index found = 0, needed = 0;
         for (Index row = first; row < end; ++row) {
-            at<Index>(starts_)[row] = found; // in the share
-            found += kernels<T>().find_nonzeros(x + row * columns, columns, at<std::uint64_t>(masks_) + row * groups);
+            const Index here = kernels<T>().find_nonzeros(x + row * columns, columns, masks + (row - first) * groups);
+            sizes[row - first] = groups + (here * size + unit - 1) / unit;
+            found += here;
+            needed += sizes[row - first];
         }
-        const Index start = taken.fetch_add(found);
-        if (start + found > most) {
+        if (nonzeros.fetch_add(found) + found > most) {
             return;
         }
+        Index start = taken.fetch_add(needed);
         for (Index row = first; row < end; ++row) { // as many as were counted, even if x is changed meanwhile
-            T* to = at<T>(values_) + (at<Index>(starts_)[row] += start);
+            const std::uint64_t* const masks_of_row = masks + (row - first) * groups;
+            std::uint64_t* const to = at<std::uint64_t>(packed_) + start;
+            std::copy(masks_of_row, masks_of_row + groups, to);
+            T* value = reinterpret_cast<T*>(to + groups);
             for (Index g = 0; g < groups; ++g) {
                 const T* const values = x + row * columns + g * mask_columns;
-                for (std::uint64_t mask = at<std::uint64_t>(masks_)[row * groups + g]; mask != 0; mask &= mask - 1) {
-                    *to++ = values[std::countr_zero(mask)];
+                for (std::uint64_t mask = masks_of_row[g]; mask != 0; mask &= mask - 1) {
+                    *value++ = values[std::countr_zero(mask)];
                 }
             }
+            at<Index>(starts_)[row] = start;
+            start += sizes[row - first];
         }
     });
-    if (taken > most) {
-        masks_.reset();
+    if (nonzeros > most) {
         starts_.reset();
-        values_.reset();
+        packed_.reset();
     }
 }
 

@@ -16,12 +16,12 @@ inline constexpr Index mask_columns = 64;
 template <class T> struct Source {
     const T* x; // (rows of the data, columns)
     Index columns;
-    const std::uint64_t* masks; // (rows of the data, groups): a bit for each nonzero; null where zeros are few
-    const T* values;            // the nonzeros of all rows, one after the other
-    const Index* starts;        // (rows of the data): where each row's are
-    const std::int64_t* order;  // (rows of the batch, and of the next one), or null: the rows as they are
-    Index next;                 // rows of the next batch
-    T* to;                      // (rows of the batch, columns)
+    const std::uint64_t* packed; // the rows without their zeros; null where zeros are few
+    const Index* starts;         // (rows of the data): where each row is in `packed`: its masks, with a bit for each
+                                 // nonzero, and behind them its nonzeros
+    const std::int64_t* order;   // (rows of the batch, and of the next one), or null: the rows as they are
+    Index next;                  // rows of the next batch
+    T* to;                       // (rows of the batch, columns)
 };
 
 // Data x (rows, columns), which stays where it is. Random rows of it come from the main memory: the nonzeros of an
@@ -30,7 +30,7 @@ template <class T> class Dataset {
   public:
     Dataset(const T* x, Index rows, Index columns);
     Source<T> source(const std::int64_t* order, Index next, T* to) const {
-        return {x_, columns_, at<std::uint64_t>(masks_), at<T>(values_), at<Index>(starts_), order, next, to};
+        return {x_, columns_, at<std::uint64_t>(packed_), at<Index>(starts_), order, next, to};
     }
     // All rows, as they are.
     Source<T> all() const { return source(nullptr, 0, nullptr); }
@@ -45,7 +45,7 @@ template <class T> class Dataset {
 
     const T* x_;
     Index rows_, columns_;
-    std::optional<Buffer> masks_, values_, starts_; // or none
+    std::optional<Buffer> packed_, starts_; // or none
 };
 
 } // namespace fastnet

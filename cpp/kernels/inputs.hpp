@@ -33,8 +33,7 @@ template <class T> struct Inputs {
                 prefetch_row(i + ahead);
             }
             if (sparse && source) {
-                const Index from = source_row(i);
-                nonzeros.keep(source->masks + from * nonzeros.groups, source->values + source->starts[from], at);
+                nonzeros.keep(source->packed + source->starts[source_row(i)], at);
                 if (whole && fills()) {
                     nonzeros.expand(at, source->to + i * columns);
                 }
@@ -62,10 +61,14 @@ template <class T> struct Inputs {
     void prefetch_row(Index i) const {
         const Index data_row = source_row(i);
         if (sparse) {
-            prefetch(source->masks + data_row * nonzeros.groups, nonzeros.groups);
-            prefetch(source->values + source->starts[data_row], columns / 4); // most of them
+            const std::uint64_t* const row = source->packed + source->starts[data_row];
+            touch(row);
+            prefetch(row, nonzeros.groups + columns * static_cast<Index>(sizeof(T)) / 32); // nearly always all of it
         } else {
-            prefetch(source->x + data_row * columns, columns);
+            const T* const row = source->x + data_row * columns;
+            touch(row);
+            touch(row + columns - 1);
+            prefetch(row, columns);
         }
     }
 
@@ -80,7 +83,7 @@ template <class T> struct Inputs {
 template <class T>
 Inputs<T> make_inputs(const Network<T>& net, const T* x, Index rows, Index slots, const Source<T>* source = nullptr) {
     const Index columns = net.layers[0].inputs;
-    const bool sparse = source ? source->masks != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns);
+    const bool sparse = source ? source->packed != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns);
     return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns, source && sparse)};
 }
 

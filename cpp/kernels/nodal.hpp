@@ -218,11 +218,9 @@ template <class T, class Effects> class Nodal {
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
-                multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, !even>(
-                    base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate, fifth ? 3 : 2,
-                    [=](Vec<T> total, T x, Index row, Index j) {
-                        return total + lowest(x) * polynomial(x * x, row * stride + j);
-                    });
+                multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, 1, !even>(
+                    base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate, fifth ? 3 : 2, stride,
+                    [=](Vec<T> total, T x, Index i) { return total + lowest(x) * polynomial(x * x, i); });
             };
             if (fifth) {
                 add([=](T xx, Index i) { return load(c1 + i) + xx * (load(c3 + i) + xx * load(c5 + i)); });

@@ -71,15 +71,15 @@ template <class T> class NonZeros {
         values_[row] = x;
     }
 
-    // Keeps a row whose nonzeros have been found and packed.
-    void keep(const std::uint64_t* masks, const T* values, Index row) {
+    // Keeps a row whose nonzeros have been found and packed: its masks, and behind them its values.
+    void keep(const std::uint64_t* packed_row, Index row) {
         std::int32_t start = 0;
         for (Index g = 0; g < groups; ++g) {
-            masks_[row * groups + g] = masks[g];
+            masks_[row * groups + g] = packed_row[g];
             starts_[row * groups + g] = start;
-            start += __builtin_popcountll(masks[g]);
+            start += __builtin_popcountll(packed_row[g]);
         }
-        values_[row] = values;
+        values_[row] = reinterpret_cast<const T*>(packed_row + groups);
     }
 
     // Fills `to` (columns) with a packed row.
@@ -226,17 +226,29 @@ FASTNET_INLINE Index rows_in_cache(Index rows, Index bytes) {
     return rows <= most ? rows : most >= 64 ? most / 64 * 64 : most >= 32 ? 32 : 16;
 }
 
+// x, or 0; a choice of the processor's, not a branch that it would have to guess.
+template <class T> FASTNET_INLINE T zero_unless(bool condition, T x) {
+    Bits<T> bits;
+    std::memcpy(&bits, &x, sizeof x);
+    bits &= -static_cast<Bits<T>>(condition);
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 // c (columns of x's group `g`, n) = or += the transposed of those columns of x times a matrix with rows of whole
-// vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, row, j) is `sum` plus the
-// nonzero `value` times the vector of the matrix at (row, j), or of each of so many `matrices`. `columns` is how many
-// the group has. rows <= block_inner: one chain, as in gemm. At most `Vectors` of c stay in registers; packed nonzeros
-// are only served where they may come.
+// vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, i) is `sum` plus the
+// nonzero `value` times the vector of the matrix at element i, or of each of so many `matrices` with the same `stride`.
+// `columns` is how many the group has. rows <= block_inner: one chain, as in gemm. At most `Vectors` of c stay in
+// registers; packed nonzeros are only served where they may come.
+//
+// Where a column of c has few vectors, up to `Columns` of x go together, as many as hide the latency of a multiply-add:
+// neighbours have their nonzeros in about the same rows, and where only one of them has, the other one adds a zero.
 //
 // What is read of the matrices for some rows stays in the first-level cache while the group's columns pass by; the
 // chains wait meanwhile.
-template <int Vectors, bool MayBePacked, class T, class Term>
+template <int Vectors, int Columns, bool MayBePacked, class T, class Term>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, T* c, Index n,
-                                  bool accumulate, Index matrices, Term term) {
+                                  bool accumulate, Index matrices, Index stride, Term term) {
     constexpr Index most_blocks = block_inner / 64;
     std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
     const T* starts[block_inner];         // by row: its values
@@ -250,47 +262,68 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
         transpose_bits(masks[block]);
     }
     with_packed<MayBePacked>(nonzeros.packed, [&]<bool Packed>() {
-        for_each_vector_group<T, Vectors>(n, [&, c, n, accumulate, term, blocks, columns]<int V>(Index j) {
+        for_each_vector_group<T, Vectors>(n, [&, c, n, accumulate, stride, term, blocks, columns]<int V>(Index j) {
             const T* next[block_inner]; // by row: the value of its next nonzero, where they are packed
             if (Packed) {
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
             Vec<T> chains[64][V]; // by column, between two parts of the rows
             // Adds the terms of the rows [first, end), all or a `Part`: the bits `of_part` of its blocks' masks.
-            const auto add_rows = [&, c, n, accumulate, term, blocks, columns, rows,
+            const auto add_rows = [&, c, n, accumulate, stride, term, blocks, columns, rows,
                                    j]<bool Part>(Index first, Index end, std::uint64_t of_part) {
-                for (Index k = 0; k < columns; ++k) {
-                    Vec<T> sums[V];
-                    if (Part && first > 0) {
-                        for (int v = 0; v < V; ++v) {
-                            sums[v] = chains[k][v];
-                        }
-                    } else {
-                        for (int v = 0; v < V; ++v) {
-                            sums[v] = Vec<T>{}; // one by one: GCC would clear the array in memory
+                for_each_group<(V * Columns <= most_vectors ? Columns : 1)>(columns, [&]<int K>(Index k) {
+                    Vec<T> sums[K][V];
+                    FASTNET_UNROLL
+                    for (int r = 0; r < K; ++r) {
+                        FASTNET_UNROLL
+                        for (int v = 0; v < V; ++v) { // one by one: GCC would clear the array in memory
+                            sums[r][v] = Part && first > 0 ? chains[k + r][v] : Vec<T>{};
                         }
                     }
                     for (Index block = Part ? first / 64 : 0; block < (Part ? (end + 63) / 64 : blocks); ++block) {
-                        for_each_bit(Part ? masks[block][k] & of_part : masks[block][k], [&](Index i) {
+                        std::uint64_t of_column[K], of_any = 0;
+                        FASTNET_UNROLL
+                        for (int r = 0; r < K; ++r) {
+                            of_column[r] = Part ? masks[block][k + r] & of_part : masks[block][k + r];
+                            of_any |= of_column[r];
+                        }
+                        for_each_bit(of_any, [&](Index i) {
                             const Index row = block * 64 + i;
-                            const T value = Packed ? *next[row]++ : starts[row][k];
-                            for (int v = 0; v < V; ++v) {
-                                sums[v] = term(sums[v], value, row, j + v * lanes<T>);
+                            const T* value = Packed ? next[row] : starts[row] + k;
+                            T values[K];
+                            FASTNET_UNROLL
+                            for (int r = 0; r < K; ++r) {
+                                const bool there = !Packed || K == 1 || (of_column[r] >> i & 1);
+                                values[r] = zero_unless(there, *value);
+                                value += there;
+                            }
+                            if (Packed) {
+                                next[row] = value;
+                            }
+                            const Index at = row * stride + j;
+                            FASTNET_UNROLL
+                            for (int r = 0; r < K; ++r) {
+                                FASTNET_UNROLL
+                                for (int v = 0; v < V; ++v) {
+                                    sums[r][v] = term(sums[r][v], values[r], at + v * lanes<T>);
+                                }
                             }
                         });
                     }
-                    if (Part && end < rows) {
+                    FASTNET_UNROLL
+                    for (int r = 0; r < K; ++r) {
+                        FASTNET_UNROLL
                         for (int v = 0; v < V; ++v) {
-                            chains[k][v] = sums[v];
+                            if (Part && end < rows) {
+                                chains[k + r][v] = sums[r][v];
+                                continue;
+                            }
+                            T* to = c + (k + r) * n + j + v * lanes<T>;
+                            const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
+                            store(to, accumulate ? load(to, count) + sums[r][v] : sums[r][v], count);
                         }
-                        continue;
                     }
-                    for (int v = 0; v < V; ++v) {
-                        T* to = c + k * n + j + v * lanes<T>;
-                        const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
-                        store(to, accumulate ? load(to, count) + sums[v] : sums[v], count);
-                    }
-                }
+                });
             };
             const Index part = rows_in_cache(rows, matrices * V * static_cast<Index>(sizeof(Vec<T>)));
             if (part == rows) {
@@ -304,13 +337,13 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
     });
 }
 
-// The same for the product itself with a matrix d (rows, n; stride).
+// The same for the product itself with a matrix d (rows, n; stride), which is finite.
 template <class T>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, const T* d,
                                   Index stride, T* c, Index n, bool accumulate) {
-    multiply_transposed_nonzeros<most_vectors, true>(
-        nonzeros, rows, g, columns, c, n, accumulate, 1,
-        [d, stride](Vec<T> total, T x, Index row, Index j) { return total + x * load(d + row * stride + j); });
+    multiply_transposed_nonzeros<most_vectors, 2, true>(
+        nonzeros, rows, g, columns, c, n, accumulate, 1, stride,
+        [d](Vec<T> total, T x, Index i) { return total + x * load(d + i); });
 }
 
 // Compiled once for all kernels, in shared.cpp.

@@ -286,6 +286,12 @@ template <class T, int V> FASTNET_INLINE void store_row(T* p, Index n, const Vec
     }
 }
 
+// Loads an element, so that the processor knows the address of its page: some ignore a prefetch in any other page, as
+// is the page of a random row of large data.
+template <class X> FASTNET_INLINE void touch(const X* p) {
+    (void)*static_cast<const volatile X*>(p);
+}
+
 // Prefetches n elements.
 template <class X> FASTNET_INLINE void prefetch(const X* p, Index n) {
     for (Index i = 0; i < n; i += 64 / static_cast<Index>(sizeof(X))) {

@@ -37,8 +37,7 @@ template <class T> Index rows_at_once(const StageNetwork<T>& net, Index rows) {
 template <class T> Source<T> rows_from(const Source<T>& source, Index first) {
     Source<T> rest = source;
     rest.x += first * source.columns;
-    if (source.masks) {
-        rest.masks += first * ((source.columns + mask_columns - 1) / mask_columns);
+    if (source.packed) {
         rest.starts += first;
     }
     return rest;

@@ -194,6 +194,30 @@ def test_skipping_zeros_changes_no_bit(core, cases, dtype, rows, columns, units)
     np.testing.assert_array_equal(at_zeros, [0, 0])
 
 
+@pytest.mark.parametrize("rows", [7, 65, 300])
+@pytest.mark.parametrize("units", [3, 20, 50, 70])
+def test_zeros_anywhere_change_no_bit(core, cases, dtype, rows, units):
+    """Zeros that are skipped, and the same among so many columns of ones, of weight 0, that they are not.
+
+    Neighbouring columns are multiplied together; of an odd number of them the last one is alone.
+    """
+    sparse = wide_case(cases, dtype, rows, 101, units=units)
+    sparse.x[np.random.default_rng(3).random(sparse.x.shape) < 0.6] = 0
+    weight = np.zeros((300, units), dtype)
+    first = np.concatenate([sparse.spec.weights[0], weight])
+    stage = dataclasses.replace(sparse.spec.stages[0], inputs=len(first), weight=first)
+    spec = dataclasses.replace(sparse.spec, stages=(stage, *sparse.spec.stages[1:]))
+    x = np.concatenate([sparse.x, np.ones((rows, len(weight)), dtype)], axis=1)
+    assert np.mean(sparse.x == 0) > 0.6
+    assert np.mean(x == 0) < 0.4
+    loss, (found, *others) = core.loss_and_gradient(*sparse)[:2]
+    dense_loss, (expected, *expected_others) = core.loss_and_gradient(spec, x, sparse.t)[:2]
+    assert loss == dense_loss
+    np.testing.assert_array_equal(found, expected[:101])
+    for gradient, other in zip(others, expected_others, strict=True):
+        np.testing.assert_array_equal(gradient, other)
+
+
 def test_the_number_of_threads_changes_no_bit(backend, cases, dtype, with_threads):
     spec, x, t = wide_case(cases, dtype, rows=300)
     entries = every_entry(spec)[:: 400 if backend.name == "numpy" else 40].copy()
