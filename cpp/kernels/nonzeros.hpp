@@ -293,9 +293,13 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                             T values[K];
                             FASTNET_UNROLL
                             for (int r = 0; r < K; ++r) {
-                                const bool there = !Packed || K == 1 || (of_column[r] >> i & 1);
-                                values[r] = zero_unless(there, *value);
-                                value += there;
+                                if constexpr (Packed && K > 1) {
+                                    const bool there = of_column[r] >> i & 1;
+                                    values[r] = zero_unless(there, *value);
+                                    value += there;
+                                } else {
+                                    values[r] = *value++;
+                                }
                             }
                             if (Packed) {
                                 next[row] = value;
@@ -319,7 +323,7 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                                 continue;
                             }
                             T* to = c + (k + r) * n + j + v * lanes<T>;
-                            const Index count = min_index(lanes<T>, n - j - v * lanes<T>);
+                            const Index count = v + 1 < V ? lanes<T> : min_index(lanes<T>, n - j - v * lanes<T>);
                             store(to, accumulate ? load(to, count) + sums[r][v] : sums[r][v], count);
                         }
                     }
