@@ -113,6 +113,7 @@ def full_batch(effort: Effort) -> Iterator[Row]:
     net = fastnet.MultiLayerNet(4, [32, 16], 4, activation="tanh", dtype="float32", seed=0)
     start = [p.copy() for p in net.params.values()]
     options = {"optimizer": optimizers.Adam(0.001), "batch_size": len(x), "evaluate_train": 0, "keep_best": False}
+    options["shuffle"] = False  # as the example, and the loop of PyTorch below
     trainer = prepared(net, x, t, sample, options)
     ours = Side(lambda: trainer.fit(epochs=sample), MOST_THREADS, epochs / sample)
     what = f"4-32-16-4, tanh, float32, full batch of 10,000, Adam: {epochs:,} epochs, {on(MOST_THREADS)}"

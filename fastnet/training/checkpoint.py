@@ -81,6 +81,7 @@ class Checkpoint:
             raise ValueError(f"{file} is not {KIND}, but of another kind: {about.get('kind')!r}")
         if about.get("version") != VERSION:
             raise ValueError(f"{file} has version {about.get('version')!r} of its format, not {VERSION}")
+        about.setdefault("shuffle", True)  # older files do not say it, and there was no choice
         for name, value in identity.items():
             if about.get(name) != value:
                 raise ValueError(

@@ -96,6 +96,7 @@ def test_callbacks_after_loading(tmp_path: Path) -> None:
     ("named", "message"),
     [
         ({"seed": 1}, "is of another training: seed was 0 there and is 1 here"),
+        ({"shuffle": False}, "is of another training: shuffle was True there and is False here"),
         ({"batch_size": 11}, "is of another training: batch_size was 10 there and is 11 here"),
         ({"optimizer": optimizers.Adam()}, "is of another training: optimizer was 'momentum' there and is 'adam' here"),
         ({"net": make_net("float32")}, "is of another training: dtype was 'float64' there and is 'float32' here"),
@@ -114,6 +115,21 @@ def test_another_training_is_refused(named: dict[str, Any], message: str, tmp_pa
         other.load(path)
     assert str(path) in str(caught.value)
     assert bits_of(other) == before
+
+
+def test_a_file_from_before_there_was_a_choice_of_shuffling(tmp_path: Path) -> None:
+    path = tmp_path / "training.npz"
+    saved = make_trainer(epochs=2)
+    saved.fit(epochs=1)
+    saved.save(path)
+    arrays, about = saving.load_arrays(path)
+    assert about.pop("shuffle") is True
+    saving.save_arrays(path, arrays, about)
+    loaded = make_trainer(epochs=2)
+    loaded.load(path)
+    assert bits_of(loaded) == bits_of(saved)
+    with pytest.raises(ValueError, match="shuffle was True there and is False here"):
+        make_trainer(epochs=2, shuffle=False).load(path)
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:

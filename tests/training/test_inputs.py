@@ -59,6 +59,7 @@ def read_only() -> Any:
         ({"net": broken(b1=np.zeros(8, "f4"))}, TypeError, r"params\['b1'\] is float32, but params\['W1'\] is float64"),
         ({"net": broken(b1=np.full(8, np.inf))}, ValueError, r"params\['b1'\] holds NaN or infinities"),
         ({"net": broken(b1=read_only())}, ValueError, r"params\['b1'\] is read-only: it can't be trained"),
+        ({"shuffle": 1}, TypeError, r"shuffle must be True or False, not int \(1\)"),
         ({"keep_best": "net.npz"}, TypeError, r"keep_best must be True or False, not str \('net.npz'\)"),
         ({"progress": "yes"}, TypeError, r"progress must be True or False, not str \('yes'\)"),
         ({"fused": 0}, TypeError, r"fused must be True or False, not int \(0\)"),

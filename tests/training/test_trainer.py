@@ -65,6 +65,23 @@ def test_it_is_the_plain_loop(optimizer: str, gradient: str, dtype: str) -> None
     assert history.rows[-1].train_accuracy == net.accuracy(X, T)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("batch_size", [10, ROWS])
+def test_without_shuffling_the_rows_stay_in_their_order(batch_size: int, fused: bool, dtype: str) -> None:
+    net, update, x, losses = make_net(dtype), optimizers.Momentum(0.1), X.astype(dtype), []
+    for _ in range(3):
+        for first in range(0, ROWS, batch_size):
+            rows = slice(first, first + batch_size)
+            loss, grads = net.loss_and_gradient(x[rows], T[rows])
+            losses.append(loss)
+            update.update(net.params, grads)
+    made = {"optimizer": optimizers.Momentum(0.1), "batch_size": batch_size, "shuffle": False, "fused": fused}
+    trainer = make_trainer(make_net(dtype), **made)
+    assert_same(trainer.net.params, make_net(dtype).params)
+    np.testing.assert_array_equal(trainer.fit(epochs=3).losses, losses)
+    assert_same(trainer.net.params, net.params)
+
+
 @pytest.mark.parametrize("gradient", ["backprop", "numerical"])
 def test_it_is_the_plain_loop_layer_by_layer(gradient: str) -> None:
     """Each iteration has masks of its own, also for the numerical gradient, and leaves one trace in the statistics."""
