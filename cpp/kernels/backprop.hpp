@@ -163,7 +163,7 @@ template <class T> class Backprop {
         parallel_for(row_tasks, workers_, [&](Index task, int worker) {
             const Index begin = task * task_rows_, count = min_index(task_rows_, chunk.count - begin);
             derive_rows(chunk, begin, count, weights.prepare(worker), dz_[worker].zeroed());
-            finite_[task] = all_finite(chunk.da[0].data() + begin * stride, count * stride);
+            finite_[task] = inputs_.sparse && all_finite(chunk.da[0].data() + begin * stride, count * stride);
         });
         chunk.skips_zeros = inputs_.sparse;
         for (Index task = 0; task < row_tasks; ++task) {

@@ -84,6 +84,22 @@ template <class T> FASTNET_INLINE Vec<T> expm1(Vec<T> x) {
     return half + half;
 }
 
+// e^x and e^x - 1 for x <= 0, with the bits of `exp` and `expm1`, by one reduction.
+template <class T> struct ExpAndExpm1 {
+    Vec<T> exp, expm1;
+};
+
+template <class T> FASTNET_INLINE ExpAndExpm1<T> exp_and_expm1(Vec<T> x) {
+    using C = ExpConstants<T>;
+    x = x < C::underflow ? splat(C::underflow) : x;
+    const auto [k, expm1_r] = reduce_exp<T>(x);
+    const Vec<Bits<T>> half = (k - (k & 1)) / 2;
+    const Vec<T> scale = power_of_two<T>(k - 1); // no number below 2^-126, where the result is -1
+    const Vec<T> half_of_expm1 = scale * expm1_r + (scale - T(0.5));
+    return {(1 + expm1_r) * power_of_two<T>(half) * power_of_two<T>(k - half),
+            x < T(-60) ? splat(T(-1)) : half_of_expm1 + half_of_expm1};
+}
+
 // Coefficients of (log((1 + s) / (1 - s)) - 2s) / s^3 in s^2, for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1), interpolated at
 // Chebyshev nodes: below 1e-17 relative in double and 3e-9 in float.
 template <class T> struct LogConstants;

@@ -77,12 +77,10 @@ void forward_units(const Network<T>& net, const Weights<T>& weights, const Input
 // z -> y (count, padded classes): the network's answers from its last layer's units. Both may be the same array.
 template <class T> void answer_rows(const Network<T>& net, Index count, const T* z, T* y) {
     const Index classes = classes_of(net), stride = padded<T>(classes);
-    for (Index i = 0; i < count; ++i, z += stride, y += stride) {
-        if (net.output == Output::softmax) {
-            softmax_row(z, y, classes);
-        } else if (y != z) {
-            std::memcpy(y, z, static_cast<std::size_t>(classes) * sizeof(T));
-        }
+    if (net.output == Output::softmax) {
+        softmax_rows(z, y, stride, count, classes);
+    } else if (y != z) {
+        std::memcpy(y, z, static_cast<std::size_t>(count * stride) * sizeof(T));
     }
 }
 

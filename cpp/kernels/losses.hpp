@@ -55,6 +55,76 @@ template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
     for_each_vector<T>(n, [&](Index k, Index count) { store(y + k, load(y + k, count) / sum_of_all, count); });
 }
 
+// Lanes of several rows, one after the other, from `Width` of each; and back.
+template <class T, Index Width> struct RowsInLanes {
+    typedef T Row __attribute__((vector_size(Width * static_cast<Index>(sizeof(T)))));
+    static constexpr Index rows = lanes<T> / Width;
+
+    template <Index Rows, Index... I>
+    FASTNET_INLINE static auto gather(const T* from, Index stride, std::integer_sequence<Index, I...>) {
+        if constexpr (Rows == 1) {
+            Row row;
+            std::memcpy(&row, from, sizeof row);
+            return row;
+        } else {
+            const auto half = std::make_integer_sequence<Index, sizeof...(I) / 2>{};
+            const auto first = gather<Rows / 2>(from, stride, half);
+            const auto second = gather<Rows / 2>(from + Rows / 2 * stride, stride, half);
+            return __builtin_shufflevector(first, second, I...);
+        }
+    }
+    FASTNET_INLINE static Vec<T> load(const T* from, Index stride) {
+        return gather<rows>(from, stride, std::make_integer_sequence<Index, lanes<T>>{});
+    }
+    FASTNET_INLINE static void store(T* to, Index stride, Vec<T> v) {
+        for (Index r = 0; r < rows; ++r) {
+            std::memcpy(to + r * stride, reinterpret_cast<const T*>(&v) + r * Width, sizeof(Row));
+        }
+    }
+};
+
+// a (n) -> y (n) for rows of at most half a vector: several at a time, with the bits of `softmax_row`. What is behind
+// the n elements of a row is read, and overwritten.
+template <class T, Index Width> void softmax_short_rows(const T* a, T* y, Index stride, Index rows, Index n) {
+    using Lanes = RowsInLanes<T, Width>;
+    const Vec<Bits<T>> used = (counted<T>() & static_cast<Bits<T>>(Width - 1)) < static_cast<Bits<T>>(n);
+    for (Index i = 0; i + Lanes::rows <= rows; i += Lanes::rows, a += Lanes::rows * stride, y += Lanes::rows * stride) {
+        const Vec<T> row = Lanes::load(a, stride);
+        const Vec<T> least = splat(-static_cast<T>(__builtin_huge_val()));
+        Vec<T> top = (used & (row > least)) ? row : least;
+        for (Index half = Width / 2; half > 0; half /= 2) {
+            top = max<T>(top, exchanged<T>(top, half));
+        }
+        const Vec<T> e = exp<T>(used ? row - top : Vec<T>{});
+        Vec<T> total = used ? e : Vec<T>{};
+        const Vec<T> kept = total;
+        for (Index half = Width / 2; half > 0; half /= 2) {
+            total += exchanged<T>(total, half);
+        }
+        Lanes::store(y, stride, kept / total);
+    }
+    for (Index i = rows / Lanes::rows * Lanes::rows; i < rows; ++i, a += stride, y += stride) {
+        softmax_row(a, y, n);
+    }
+}
+
+// a (rows, n) -> y: softmax of each row. The stride of both is whole vectors.
+template <class T> void softmax_rows(const T* a, T* y, Index stride, Index rows, Index n) {
+    if constexpr (lanes<T> >= 8) {
+        if (n <= lanes<T> / 4) {
+            return softmax_short_rows<T, lanes<T> / 4>(a, y, stride, rows, n);
+        }
+    }
+    if constexpr (lanes<T> >= 4) {
+        if (n <= lanes<T> / 2) {
+            return softmax_short_rows<T, lanes<T> / 2>(a, y, stride, rows, n);
+        }
+    }
+    for (Index i = 0; i < rows; ++i, a += stride, y += stride) {
+        softmax_row(a, y, n);
+    }
+}
+
 // dy (n) -> da (n), may be the same array: the derivative of the loss with respect to softmax's argument, from the
 // one with respect to its value y.
 template <class T> FASTNET_INLINE void softmax_row_backward(const T* y, const T* dy, T* da, Index n) {

@@ -194,6 +194,26 @@ def test_skipping_zeros_changes_no_bit(core, cases, dtype, rows, columns, units)
     np.testing.assert_array_equal(at_zeros, [0, 0])
 
 
+@pytest.mark.parametrize("rows", [1, 3, 64, 67])
+@pytest.mark.parametrize("classes", [*range(1, 10), 15, 16, 17, 32, 33])
+def test_the_answers_are_the_softmax_of_each_row(core, dtype, rows, classes):
+    """Short rows are computed several at a time; whatever the others are, a row is what it is alone."""
+    rng = np.random.default_rng(classes)
+    x = (10 * rng.standard_normal((rows, classes))).astype(dtype)
+    unit = np.eye(classes, dtype=dtype)
+    zeros = np.zeros(classes, dtype)
+    spec = NetworkSpec.chain((unit,), (zeros,), (Activation.IDENTITY,))
+    expected = core.softmax(x)
+    np.testing.assert_array_equal(core.forward(spec, x), expected)
+    np.testing.assert_array_equal(core.forward(spec, x[-1:]), expected[-1:])
+    for special in (np.nan, np.inf, -np.inf):
+        for everywhere in (False, True):
+            bias = zeros.copy()
+            bias[slice(None) if everywhere else classes // 2] = special
+            spec = NetworkSpec.chain((0 * unit,), (bias,), (Activation.IDENTITY,))
+            np.testing.assert_array_equal(core.forward(spec, x), np.tile(core.softmax(bias[None]), (rows, 1)))
+
+
 @pytest.mark.parametrize("rows", [7, 65, 300])
 @pytest.mark.parametrize("units", [3, 20, 50, 70])
 def test_zeros_anywhere_change_no_bit(core, cases, dtype, rows, units):
