@@ -79,12 +79,14 @@ template <class T> struct Inputs {
     Index source_row(Index i) const { return source->order ? static_cast<Index>(source->order[i]) : i; }
 };
 
-// `slots` is the number of rows whose nonzeros are kept at a time.
+// `slots` is the number of rows whose nonzeros are kept at a time. `may_expand`: whether the product with them may
+// expand them for another product.
 template <class T>
-Inputs<T> make_inputs(const Network<T>& net, const T* x, Index rows, Index slots, const Source<T>* source = nullptr) {
+Inputs<T> make_inputs(const Network<T>& net, const T* x, Index rows, Index slots, const Source<T>* source = nullptr,
+                      bool may_expand = false) {
     const Index columns = net.layers[0].inputs;
     const bool sparse = source ? source->packed != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns);
-    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns, source && sparse)};
+    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns, source && sparse, may_expand)};
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -53,17 +53,20 @@ template <class T> Index find_nonzeros(const T* x, Index columns, std::uint64_t*
 }
 
 // The nonzeros of rows of a matrix: a mask of bits for each group of 64 columns, and where their values are. They are
-// `packed`, one after the other, or stay where they are in their row.
+// `packed`, one after the other, or stay where they are in their row. The product with packed ones can also expand them
+// for the transposed product to come, which finds the value in a column sooner there.
 template <class T> class NonZeros {
   public:
     static constexpr Index group = mask_columns;
 
     const Index groups; // of columns
-    const bool packed;
+    const bool packed, expands;
 
-    NonZeros(Index rows, Index columns, bool are_packed = false)
-        : groups((columns + group - 1) / group), packed(are_packed), columns_(columns), masks_(rows * groups),
-          starts_(are_packed ? rows * groups : 0), values_(rows) {}
+    NonZeros(Index rows, Index columns, bool are_packed = false, bool may_expand = false)
+        : groups((columns + group - 1) / group), packed(are_packed),
+          expands(packed && may_expand && rows * groups * group <= most_expanded), columns_(columns), rows_(rows),
+          masks_(rows * groups), starts_(packed ? rows * groups : 0), values_(rows),
+          expanded_(expands ? rows * groups * group : 0) {}
 
     // Finds the nonzeros of x (columns), and keeps them as the given row.
     void find(const T* x, Index row) {
@@ -82,12 +85,16 @@ template <class T> class NonZeros {
         values_[row] = reinterpret_cast<const T*>(packed_row + groups);
     }
 
-    // Fills `to` (columns) with a packed row.
+    // Fills `to` (columns) with a packed row, and the expanded row if there is one.
     void expand(Index row, T* to) const {
         std::memset(to, 0, static_cast<std::size_t>(columns_) * sizeof(T));
         const T* values = values_[row];
         for (Index g = 0; g < groups; ++g) {
             for_each_bit(mask(row, g), [&](Index k) { to[g * group + k] = *values++; });
+            if (expands) {
+                const Index count = min_index(group, columns_ - g * group);
+                std::memcpy(expanded(row, g), to + g * group, static_cast<std::size_t>(count) * sizeof(T));
+            }
         }
     }
 
@@ -96,23 +103,19 @@ template <class T> class NonZeros {
     const T* values(Index row, Index g) const {
         return values_[row] + (packed ? starts_[row * groups + g] : g * group);
     }
+    // All columns of a group, those with nonzeros and the others of a row that has any there. The rows of a group are
+    // neighbours.
+    T* expanded(Index row, Index g) const { return expanded_.data() + (g * rows_ + row) * group; }
 
   private:
-    const Index columns_;
+    static constexpr Index most_expanded = (Index{512} << 10) / static_cast<Index>(sizeof(T)); // half of a core's cache
+
+    const Index columns_, rows_;
     const Array<std::uint64_t> masks_; // (rows, groups)
     const Array<std::int32_t> starts_; // (rows, groups): of a group's values among its row's, where they are packed
     const Array<const T*> values_;     // (rows)
+    const Array<T> expanded_;          // (groups, rows, columns of a group)
 };
-
-// f.template operator()<Packed>(), with Packed known to the compiler.
-template <bool MayBePacked = true, class F> FASTNET_INLINE void with_packed(bool packed, F&& f) {
-    if constexpr (MayBePacked) {
-        if (packed) {
-            return f.template operator()<true>();
-        }
-    }
-    f.template operator()<false>();
-}
 
 // Whether it pays to skip the zeros of x (rows, columns): judged by at most 16 rows, spread over all. For a few rows it
 // does not, because every weight is read once anyway.
@@ -179,7 +182,7 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
     for (Index first = 0; first < groups; first += groups_per_block) {
         T* const to = first == 0 ? c : later.data();
         const Index end = min_index(first + groups_per_block, groups);
-        with_packed(nonzeros.packed, [&]<bool Packed>() {
+        const auto add_groups = [&]<bool Packed, bool Expands>() {
             for_each_vector_group<T>(stride, [&, slot, stride, to, first, end]<int V>(Index j) {
                 for (Index g = first; g < end; ++g) {
                     const T* const row = b.row(g * group) + j;
@@ -197,8 +200,15 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                         for (int v = 0; v < V; ++v) {
                             sums[v] = g == first ? Vec<T>{} : load(sums_of_row + v * lanes<T>);
                         }
+                        T* const expanded = Expands ? nonzeros.expanded(slot + i, g) : nullptr;
+                        for (Index k = 0; Expands && k < group; k += lanes<T>) {
+                            store(expanded + k, Vec<T>{});
+                        }
                         for_each_bit(mask, [&](Index k) {
                             const T value = Packed ? *values++ : values[k];
+                            if (Expands) {
+                                expanded[k] = value;
+                            }
                             for (int v = 0; v < V; ++v) {
                                 sums[v] += value * load(row + k * stride + v * lanes<T>);
                             }
@@ -209,7 +219,14 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                     }
                 }
             });
-        });
+        };
+        if (nonzeros.expands) {
+            add_groups.template operator()<true, true>();
+        } else if (nonzeros.packed) {
+            add_groups.template operator()<true, false>();
+        } else {
+            add_groups.template operator()<false, false>();
+        }
         if (first > 0) {
             for (Index i = 0; i < size; i += lanes<T>) {
                 store(c + i, load(c + i) + load(later.data() + i));
@@ -226,15 +243,6 @@ FASTNET_INLINE Index rows_in_cache(Index rows, Index bytes) {
     return rows <= most ? rows : most >= 64 ? most / 64 * 64 : most >= 32 ? 32 : 16;
 }
 
-// x, or 0; a choice of the processor's, not a branch that it would have to guess.
-template <class T> FASTNET_INLINE T zero_unless(bool condition, T x) {
-    Bits<T> bits;
-    std::memcpy(&bits, &x, sizeof x);
-    bits &= -static_cast<Bits<T>>(condition);
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 // c (columns of x's group `g`, n) = or += the transposed of those columns of x times a matrix with rows of whole
 // vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, i) is `sum` plus the
 // nonzero `value` times the vector of the matrix at element i, or of each of so many `matrices` with the same `stride`.
@@ -242,7 +250,8 @@ template <class T> FASTNET_INLINE T zero_unless(bool condition, T x) {
 // registers; packed nonzeros are only served where they may come.
 //
 // Where a column of c has few vectors, up to `Columns` of x go together, as many as hide the latency of a multiply-add:
-// neighbours have their nonzeros in about the same rows, and where only one of them has, the other one adds a zero.
+// neighbours have their nonzeros in about the same rows, and where only one of them has, the other one adds a zero, so
+// the matrix must be finite. Packed nonzeros go one by one, unless the product has expanded them.
 //
 // What is read of the matrices for some rows stays in the first-level cache while the group's columns pass by; the
 // chains wait meanwhile.
@@ -257,11 +266,13 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
         for (Index i = 0; i < 64; ++i) {
             const Index row = block * 64 + i;
             masks[block][i] = row < rows ? nonzeros.mask(row, g) : 0;
-            starts[row] = row < rows ? nonzeros.values(row, g) : nullptr;
+            starts[row] = row >= rows        ? nullptr
+                          : nonzeros.expands ? nonzeros.expanded(row, g)
+                                             : nonzeros.values(row, g);
         }
         transpose_bits(masks[block]);
     }
-    with_packed<MayBePacked>(nonzeros.packed, [&]<bool Packed>() {
+    const auto multiply = [&]<bool Packed>() {
         for_each_vector_group<T, Vectors>(n, [&, c, n, accumulate, stride, term, blocks, columns]<int V>(Index j) {
             const T* next[block_inner]; // by row: the value of its next nonzero, where they are packed
             if (Packed) {
@@ -271,7 +282,7 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
             // Adds the terms of the rows [first, end), all or a `Part`: the bits `of_part` of its blocks' masks.
             const auto add_rows = [&, c, n, accumulate, stride, term, blocks, columns, rows,
                                    j]<bool Part>(Index first, Index end, std::uint64_t of_part) {
-                for_each_group<(V * Columns <= most_vectors ? Columns : 1)>(columns, [&]<int K>(Index k) {
+                for_each_group<(!Packed && V * Columns <= most_vectors ? Columns : 1)>(columns, [&]<int K>(Index k) {
                     Vec<T> sums[K][V];
                     FASTNET_UNROLL
                     for (int r = 0; r < K; ++r) {
@@ -281,28 +292,16 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                         }
                     }
                     for (Index block = Part ? first / 64 : 0; block < (Part ? (end + 63) / 64 : blocks); ++block) {
-                        std::uint64_t of_column[K], of_any = 0;
-                        FASTNET_UNROLL
-                        for (int r = 0; r < K; ++r) {
-                            of_column[r] = Part ? masks[block][k + r] & of_part : masks[block][k + r];
-                            of_any |= of_column[r];
+                        std::uint64_t mask = masks[block][k];
+                        if constexpr (K > 1) {
+                            mask |= masks[block][k + 1];
                         }
-                        for_each_bit(of_any, [&](Index i) {
+                        for_each_bit(Part ? mask & of_part : mask, [&](Index i) {
                             const Index row = block * 64 + i;
-                            const T* value = Packed ? next[row] : starts[row] + k;
                             T values[K];
                             FASTNET_UNROLL
                             for (int r = 0; r < K; ++r) {
-                                if constexpr (Packed && K > 1) {
-                                    const bool there = of_column[r] >> i & 1;
-                                    values[r] = zero_unless(there, *value);
-                                    value += there;
-                                } else {
-                                    values[r] = *value++;
-                                }
-                            }
-                            if (Packed) {
-                                next[row] = value;
+                                values[r] = Packed ? *next[row]++ : starts[row][k + r];
                             }
                             const Index at = row * stride + j;
                             FASTNET_UNROLL
@@ -338,7 +337,13 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                 add_rows.template operator()<true>(first, min_index(first + part, rows), of_part);
             }
         });
-    });
+    };
+    if constexpr (MayBePacked) {
+        if (nonzeros.packed && !nonzeros.expands) {
+            return multiply.template operator()<true>();
+        }
+    }
+    multiply.template operator()<false>();
 }
 
 // The same for the product itself with a matrix d (rows, n; stride), which is finite.
