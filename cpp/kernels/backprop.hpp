@@ -34,6 +34,14 @@ template <class T> struct Chunk {
     bool skips_zeros = false;          // whether the first layer's gradient can
 };
 
+// What `Backprop` tells about its progress goes nowhere: the gradient is all that is wanted.
+struct GradientAlone {
+    static constexpr bool descends = false;
+    void weight(Index, Index, Index) const {}
+    void bias(Index) const {}
+    template <class F> void descend(Index, F&&) const {}
+};
+
 // The gradient of one batch after another, of at most `most_rows` rows each; the workspace is kept.
 //
 // Either the workers share out the rows of a chunk, then its gradient, and go to the next chunk together. Or, where a
@@ -84,17 +92,18 @@ template <class T> class Backprop {
                 if (first + chunk_rows >= batch_.rows) {
                     break;
                 }
-                add_up(gradient, [](auto&&...) {});
+                add_up(gradient, GradientAlone{});
             }
         }
         return mean_loss(net_, sum_of(losses_.data(), batch_.rows), batch_.rows);
     }
 
-    // The rest. changed(l, first, rows) is called for each group of rows of layer l's weight gradient, when nothing
-    // reads these rows of the weight any more; the bias gradient is ready with the first group. Allocates nothing: once
-    // it has begun, it ends.
-    template <class F> void finish(const LayerGradient<T>* gradient, F&& changed) {
-        takes_chunks_ ? add_shares(gradient, changed) : add_up(gradient, changed);
+    // The rest. user.weight(l, first, rows) is called for each group of rows of layer l's weight gradient, when nothing
+    // reads these rows of the weight any more, and user.bias(l) with the first group. If user.descends, the first
+    // layer's rows may instead go to user.descend(first, multiply), where multiply(put) gives put their gradient.
+    // Allocates nothing: once it has begun, it ends.
+    template <class U> void finish(const LayerGradient<T>* gradient, const U& user) {
+        takes_chunks_ ? add_shares(gradient, user) : add_up(gradient, user);
     }
 
   private:
@@ -142,8 +151,11 @@ template <class T> class Backprop {
             derive_rows(chunk, begin, min_index(task_rows_, chunk.count - begin), weights, dz_[worker].zeroed());
         }
         for (Index l = 0; l < net_.depth; ++l) {
-            const Index inputs = net_.layers[l].inputs;
-            add_group(chunk, l, 0, inputs, share(number, l), false);
+            const LayerGradient<T> to = share(number, l);
+            add_group(chunk, l, 0, net_.layers[l].inputs, to.weight, false);
+            if (to.bias) {
+                add_bias(chunk, l, to.bias, false);
+            }
         }
     }
 
@@ -239,23 +251,30 @@ template <class T> class Backprop {
     }
 
     // Adds the chunk's share to the gradient.
-    template <class F> void add_up(const LayerGradient<T>* gradient, F&& changed) {
+    template <class U> void add_up(const LayerGradient<T>* gradient, const U& user) {
         const Chunk<T>& chunk = chunks_[0];
         const bool last = chunk.first + chunk.count == batch_.rows;
         for_each_group_of_rows(workers_, [&](Index l, Index number, Index from, Index rows) {
             if (l == 0 && last) {
                 inputs_.prefetch_next(number, groups_of(net_.layers[0].inputs));
             }
-            add_group(chunk, l, from, rows, gradient[l], chunk.first > 0);
+            if (from == 0 && gradient[l].bias) {
+                add_bias(chunk, l, gradient[l].bias, chunk.first > 0);
+                user.bias(l);
+            }
+            if (user.descends && l == 0 && chunk.count == batch_.rows && chunk.skips_zeros && net_.weight_decay == 0) {
+                return user.descend(from, [&](auto put) { multiply_nonzeros(chunk, from, rows, put); });
+            }
+            add_group(chunk, l, from, rows, gradient[l].weight, chunk.first > 0);
             if (last) {
                 add_penalty(l, from, rows, gradient[l]);
             }
-            changed(l, from, rows);
+            user.weight(l, from, rows);
         });
     }
 
     // Adds up the chunks' shares.
-    template <class F> void add_shares(const LayerGradient<T>* gradient, F&& changed) {
+    template <class U> void add_shares(const LayerGradient<T>* gradient, const U& user) {
         const Index chunks = chunks_of(batch_.rows);
         const int workers = workers_for(0.1 * static_cast<double>(chunks * size_of(net_)));
         for_each_group_of_rows(workers, [&](Index l, Index, Index from, Index rows) {
@@ -272,9 +291,10 @@ template <class T> class Backprop {
             add(gradient[l].weight + begin, rows * outputs, [&](Index c) { return share(c, l).weight + begin; });
             if (from == 0 && gradient[l].bias) {
                 add(gradient[l].bias, outputs, [&](Index c) { return share(c, l).bias; });
+                user.bias(l);
             }
             add_penalty(l, from, rows, gradient[l]);
-            changed(l, from, rows);
+            user.weight(l, from, rows);
         });
     }
 
@@ -289,32 +309,40 @@ template <class T> class Backprop {
         }
     }
 
-    // The chunk's share of the rows [from, from + count) of a layer's weight gradient, and with the first rows of the
-    // bias gradient. Where zeros are skipped, the rows are a group.
-    void add_group(const Chunk<T>& chunk, Index l, Index from, Index count, const LayerGradient<T>& gradient,
-                   bool accumulate) {
+    // The chunk's share of the rows [from, from + count) of a layer's weight gradient. Where zeros are skipped, the
+    // rows are a group.
+    void add_group(const Chunk<T>& chunk, Index l, Index from, Index count, T* gradient, bool accumulate) {
         const Layer<T>& layer = net_.layers[l];
-        const Index outputs = layer.outputs, stride = padded<T>(outputs);
-        const T* da = chunk.da[l].data();
-        T* to = gradient.weight + from * outputs;
+        const Index outputs = layer.outputs;
+        T* const to = gradient + from * outputs;
         if (l == 0 && chunk.skips_zeros) {
-            multiply_transposed_nonzeros(inputs_.nonzeros, chunk.count, from / group, count, da, stride, to, outputs,
-                                         accumulate);
+            multiply_nonzeros(chunk, from, count, StoreOrAdd<T>{to, outputs, accumulate});
         } else {
             const Matrix<T> z =
                 l == 0 ? inputs_.rows(chunk.first, chunk.count)
                        : rows_of<T>(chunk.z[l - 1].data(), chunk.count, layer.inputs, padded<T>(layer.inputs));
             gemm(transposed(submatrix(z, 0, chunk.count, from, count)), chunk.packed[l], to, outputs, accumulate);
         }
-        if (from == 0 && gradient.bias) {
-            for_each_vector<T>(outputs, [&](Index j, Index n) {
-                Vec<T> total{};
-                for (Index i = 0; i < chunk.count; ++i) {
-                    total += load(da + i * stride + j);
-                }
-                store(gradient.bias + j, accumulate ? load(gradient.bias + j, n) + total : total, n);
-            });
-        }
+    }
+
+    // The same for a group of rows of the first layer's, over the nonzeros.
+    template <class Put> void multiply_nonzeros(const Chunk<T>& chunk, Index from, Index count, Put put) {
+        const Index outputs = net_.layers[0].outputs;
+        multiply_transposed_nonzeros(inputs_.nonzeros, chunk.count, from / group, count, chunk.da[0].data(),
+                                     padded<T>(outputs), outputs, put);
+    }
+
+    // The chunk's share of a layer's bias gradient.
+    void add_bias(const Chunk<T>& chunk, Index l, T* gradient, bool accumulate) {
+        const Index outputs = net_.layers[l].outputs, stride = padded<T>(outputs);
+        const T* const da = chunk.da[l].data();
+        for_each_vector<T>(outputs, [&](Index j, Index n) {
+            Vec<T> total{};
+            for (Index i = 0; i < chunk.count; ++i) {
+                total += load(da + i * stride + j);
+            }
+            store(gradient + j, accumulate ? load(gradient + j, n) + total : total, n);
+        });
     }
 
     const Network<T>& net_;
@@ -343,7 +371,7 @@ double loss_and_gradient(const Network<T>& net, const Batch<T>& batch, const Lay
     Backprop<T> backprop(net, inputs, batch.rows);
     PerWorkerWeights<T> weights(net, inputs.sparse, rows, backprop.workers());
     const double loss = backprop.begin(batch, weights, result);
-    backprop.finish(result, [](auto&&...) {});
+    backprop.finish(result, GradientAlone{});
     return loss;
 }
 

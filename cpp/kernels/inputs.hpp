@@ -47,12 +47,18 @@ template <class T> struct Inputs {
         }
     }
 
-    // Prefetches one task's share of the next batch's rows, while the task has something else to do.
+    // Prefetches one task's share of the next batch's rows, while the task has something else to do. Some tasks take
+    // several rows and the others none, because rows of which each waits for the main memory wait together.
     void prefetch_next(Index task, Index tasks) const {
+        constexpr Index together = 32;
         if (!source) {
             return;
         }
-        for (Index i = task * source->next / tasks; i < (task + 1) * source->next / tasks; ++i) {
+        const Index shares = (source->next + together - 1) / together;
+        const auto begin = [&](Index t) {
+            return min_index((t * shares + tasks - 1) / tasks * together, source->next);
+        };
+        for (Index i = begin(task); i < begin(task + 1); ++i) {
             prefetch_row(count + i);
         }
     }

@@ -219,7 +219,8 @@ template <class T, class Effects> class Nodal {
         if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
                 multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, 1, !even>(
-                    base_.inputs.nonzeros, rows, group, inputs, to, layer.outputs, accumulate, fifth ? 3 : 2, stride,
+                    base_.inputs.nonzeros, rows, group, inputs, layer.outputs, fifth ? 3 : 2, stride,
+                    StoreOrAdd<T>{to, layer.outputs, accumulate},
                     [=](Vec<T> total, T x, Index i) { return total + lowest(x) * polynomial(x * x, i); });
             };
             if (fifth) {

@@ -70,7 +70,9 @@ template <class T> class NonZeros {
 
     // Finds the nonzeros of x (columns), and keeps them as the given row.
     void find(const T* x, Index row) {
-        find_nonzeros(x, columns_, masks_.data() + row * groups);
+        for (Index g = 0; g < groups; ++g) {
+            find_nonzeros(x + g * group, min_index(group, columns_ - g * group), &masks_[g * rows_ + row]);
+        }
         values_[row] = x;
     }
 
@@ -78,8 +80,8 @@ template <class T> class NonZeros {
     void keep(const std::uint64_t* packed_row, Index row) {
         std::int32_t start = 0;
         for (Index g = 0; g < groups; ++g) {
-            masks_[row * groups + g] = packed_row[g];
-            starts_[row * groups + g] = start;
+            masks_[g * rows_ + row] = packed_row[g];
+            starts_[g * rows_ + row] = start;
             start += __builtin_popcountll(packed_row[g]);
         }
         values_[row] = reinterpret_cast<const T*>(packed_row + groups);
@@ -98,11 +100,9 @@ template <class T> class NonZeros {
         }
     }
 
-    std::uint64_t mask(Index row, Index g) const { return masks_[row * groups + g]; }
+    std::uint64_t mask(Index row, Index g) const { return masks_[g * rows_ + row]; }
     // The values of a group of columns: of its nonzeros where they are packed, else of all its columns.
-    const T* values(Index row, Index g) const {
-        return values_[row] + (packed ? starts_[row * groups + g] : g * group);
-    }
+    const T* values(Index row, Index g) const { return values_[row] + (packed ? starts_[g * rows_ + row] : g * group); }
     // All columns of a group, those with nonzeros and the others of a row that has any there. The rows of a group are
     // neighbours.
     T* expanded(Index row, Index g) const { return expanded_.data() + (g * rows_ + row) * group; }
@@ -111,8 +111,8 @@ template <class T> class NonZeros {
     static constexpr Index most_expanded = (Index{512} << 10) / static_cast<Index>(sizeof(T)); // half of a core's cache
 
     const Index columns_, rows_;
-    const Array<std::uint64_t> masks_; // (rows, groups)
-    const Array<std::int32_t> starts_; // (rows, groups): of a group's values among its row's, where they are packed
+    const Array<std::uint64_t> masks_; // (groups, rows)
+    const Array<std::int32_t> starts_; // (groups, rows): of a group's values among its row's, where they are packed
     const Array<const T*> values_;     // (rows)
     const Array<T> expanded_;          // (groups, rows, columns of a group)
 };
@@ -243,11 +243,23 @@ FASTNET_INLINE Index rows_in_cache(Index rows, Index bytes) {
     return rows <= most ? rows : most >= 64 ? most / 64 * 64 : most >= 32 ? 32 : 16;
 }
 
-// c (columns of x's group `g`, n) = or += the transposed of those columns of x times a matrix with rows of whole
-// vectors, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, i) is `sum` plus the
-// nonzero `value` times the vector of the matrix at element i, or of each of so many `matrices` with the same `stride`.
-// `columns` is how many the group has. rows <= block_inner: one chain, as in gemm. At most `Vectors` of c stay in
-// registers; packed nonzeros are only served where they may come.
+// Where a product c (rows, n) goes: to memory, or added to what is there.
+template <class T> struct StoreOrAdd {
+    T* c;
+    Index n;
+    bool accumulate;
+    // The first `count` lanes of a sum are the elements from (i, j) on.
+    FASTNET_INLINE void operator()(Index i, Index j, Vec<T> sum, Index count) const {
+        T* const to = c + i * n + j;
+        store(to, accumulate ? load(to, count) + sum : sum, count);
+    }
+};
+
+// The transposed columns of x's group `g` times a matrix with rows of n elements in whole vectors, which put(column, j,
+// sum, count) takes, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, i) is `sum`
+// plus the nonzero `value` times the vector of the matrix at element i, or of each of so many `matrices` with the same
+// `stride`. `columns` is how many the group has. rows <= block_inner: one chain, as in gemm. At most `Vectors` of c
+// stay in registers; packed nonzeros are only served where they may come.
 //
 // Where a column of c has few vectors, up to `Columns` of x go together, as many as hide the latency of a multiply-add:
 // neighbours have their nonzeros in about the same rows, and where only one of them has, the other one adds a zero, so
@@ -255,9 +267,9 @@ FASTNET_INLINE Index rows_in_cache(Index rows, Index bytes) {
 //
 // What is read of the matrices for some rows stays in the first-level cache while the group's columns pass by; the
 // chains wait meanwhile.
-template <int Vectors, int Columns, bool MayBePacked, class T, class Term>
-void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, T* c, Index n,
-                                  bool accumulate, Index matrices, Index stride, Term term) {
+template <int Vectors, int Columns, bool MayBePacked, class T, class Put, class Term>
+void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, Index n,
+                                  Index matrices, Index stride, Put put, Term term) {
     constexpr Index most_blocks = block_inner / 64;
     std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
     const T* starts[block_inner];         // by row: its values
@@ -273,14 +285,14 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
         transpose_bits(masks[block]);
     }
     const auto multiply = [&]<bool Packed>() {
-        for_each_vector_group<T, Vectors>(n, [&, c, n, accumulate, stride, term, blocks, columns]<int V>(Index j) {
+        for_each_vector_group<T, Vectors>(n, [&, n, stride, put, term, blocks, columns]<int V>(Index j) {
             const T* next[block_inner]; // by row: the value of its next nonzero, where they are packed
             if (Packed) {
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
             Vec<T> chains[64][V]; // by column, between two parts of the rows
             // Adds the terms of the rows [first, end), all or a `Part`: the bits `of_part` of its blocks' masks.
-            const auto add_rows = [&, c, n, accumulate, stride, term, blocks, columns, rows,
+            const auto add_rows = [&, n, stride, put, term, blocks, columns, rows,
                                    j]<bool Part>(Index first, Index end, std::uint64_t of_part) {
                 for_each_group<(!Packed && V * Columns <= most_vectors ? Columns : 1)>(columns, [&]<int K>(Index k) {
                     Vec<T> sums[K][V];
@@ -321,9 +333,8 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                                 chains[k + r][v] = sums[r][v];
                                 continue;
                             }
-                            T* to = c + (k + r) * n + j + v * lanes<T>;
-                            const Index count = v + 1 < V ? lanes<T> : min_index(lanes<T>, n - j - v * lanes<T>);
-                            store(to, accumulate ? load(to, count) + sums[r][v] : sums[r][v], count);
+                            put(k + r, j + v * lanes<T>, sums[r][v],
+                                v + 1 < V ? lanes<T> : min_index(lanes<T>, n - j - v * lanes<T>));
                         }
                     }
                 });
@@ -347,11 +358,11 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
 }
 
 // The same for the product itself with a matrix d (rows, n; stride), which is finite.
-template <class T>
+template <class T, class Put>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, const T* d,
-                                  Index stride, T* c, Index n, bool accumulate) {
+                                  Index stride, Index n, Put put) {
     multiply_transposed_nonzeros<most_vectors, 2, true>(
-        nonzeros, rows, g, columns, c, n, accumulate, 1, stride,
+        nonzeros, rows, g, columns, n, 1, stride, put,
         [d](Vec<T> total, T x, Index i) { return total + x * load(d + i); });
 }
 
@@ -359,8 +370,8 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
 extern template void multiply_nonzeros(const NonZeros<float>&, Index, Index, const PaddedMatrix<float>&, float*);
 extern template void multiply_nonzeros(const NonZeros<double>&, Index, Index, const PaddedMatrix<double>&, double*);
 extern template void multiply_transposed_nonzeros(const NonZeros<float>&, Index, Index, Index, const float*, Index,
-                                                  float*, Index, bool);
+                                                  Index, StoreOrAdd<float>);
 extern template void multiply_transposed_nonzeros(const NonZeros<double>&, Index, Index, Index, const double*, Index,
-                                                  double*, Index, bool);
+                                                  Index, StoreOrAdd<double>);
 
 } // namespace fastnet::FASTNET_TARGET

@@ -140,6 +140,18 @@ template <class T> FASTNET_INLINE void store(T* p, Vec<T> v, Index n) {
 #endif
 }
 
+// x, rounded to T: the compiler fuses no multiplication in it with an addition outside.
+template <class T> FASTNET_INLINE Vec<T> rounded(Vec<T> x) {
+#if FASTNET_VECTOR_BYTES == 64
+    asm("" : "+v"(x));
+#elif defined(__SSE2__)
+    asm("" : "+x"(x));
+#else
+    asm("" : "+m"(x));
+#endif
+    return x;
+}
+
 template <class T> FASTNET_INLINE Vec<Bits<T>> as_bits(Vec<T> v) {
     Vec<Bits<T>> b;
     std::memcpy(&b, &v, sizeof b);

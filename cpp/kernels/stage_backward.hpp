@@ -210,8 +210,8 @@ template <class T> class StageBackward {
         const Index first = group * NonZeros<T>::group, width = pass_.stride(s), outputs = stage.outputs;
         T* const to = gradient.weight + first * outputs;
         if (by_nonzeros) {
-            multiply_transposed_nonzeros(pass_.inputs_->nonzeros, pass_.count_, group, inputs, d, width, to, outputs,
-                                         false);
+            multiply_transposed_nonzeros(pass_.inputs_->nonzeros, pass_.count_, group, inputs, d, width, outputs,
+                                         StoreOrAdd<T>{to, outputs, false});
         } else {
             const Matrix<T> z = rows_of(pass_.input(s, 0), pass_.count_, stage.inputs, pass_.input_stride(s));
             gemm(transposed(submatrix(z, 0, pass_.count_, first, inputs)), rows_of(d, pass_.count_, outputs, width), to,

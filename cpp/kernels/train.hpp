@@ -8,7 +8,25 @@
 
 namespace fastnet::FASTNET_TARGET {
 
-// The optimizer's step is made group by group of a weight's rows, while their gradient is in the cache.
+// Makes the optimizer's step group by group of a weight's rows, while their gradient is in the cache, or in registers.
+template <class T> struct StepByGroups {
+    void weight(Index l, Index first, Index count) const {
+        const Index outputs = net.layers[l].outputs;
+        step.change(parameter[l], first * outputs, count * outputs);
+        weights.renew(l, first, count);
+    }
+    void bias(Index l) const { step.change(parameter[l] + 1, 0, net.layers[l].outputs); }
+    template <class F> void descend(Index first, F&& multiply) const {
+        weights.descend(step.value(parameter[0]), step.rate(), first, multiply);
+    }
+
+    const Network<T>& net;
+    const TrainingWeights<T>& weights;
+    const typename TrainingRun<T>::Step& step;
+    const Index* parameter; // (layers): the number of each layer's weight
+    bool descends;          // whether the step is `rate` times the gradient, and no more
+};
+
 template <class T>
 void train_by_backprop(const Network<T>& net, TrainingRun<T>& run, const LayerGradient<T>* gradient) {
     const Index rows = min_index(run.most_rows(), chunk_rows);
@@ -17,7 +35,7 @@ void train_by_backprop(const Network<T>& net, TrainingRun<T>& run, const LayerGr
     Inputs<T> inputs = make_inputs<T>(net, nullptr, run.most_rows(), rows, &source, narrow);
     Backprop<T> backprop(net, inputs, run.most_rows());
     const TrainingWeights<T> weights(net, inputs.sparse, rows);
-    const Array<Index> parameter(net.depth); // the number of each layer's weight
+    const Array<Index> parameter(net.depth);
     for (Index l = 0, k = 0; l < net.depth; ++l, ++k) {
         parameter[l] = k;
         k += net.layers[l].bias != nullptr;
@@ -27,14 +45,7 @@ void train_by_backprop(const Network<T>& net, TrainingRun<T>& run, const LayerGr
             return;
         }
         const Uninterrupted whole;
-        backprop.finish(gradient, [&](Index l, Index first, Index count) {
-            const Index outputs = net.layers[l].outputs;
-            step.change(parameter[l], first * outputs, count * outputs);
-            if (first == 0 && net.layers[l].bias) {
-                step.change(parameter[l] + 1, 0, outputs);
-            }
-            weights.renew(l, first, count);
-        });
+        backprop.finish(gradient, StepByGroups<T>{net, weights, step, parameter.data(), run.rule() == Rule::sgd});
         step.finish();
     });
 }

@@ -30,6 +30,10 @@ template <class T> class TrainingRun {
                       at(p.slots[1]), count);
         }
 
+        // Parameter k, and the rate that the rule of plain descent multiplies its gradient by.
+        T* value(Index k) const { return training_.parameters[k].value; }
+        T rate() const { return static_cast<T>(coefficients_[0]); }
+
         // All elements have been changed.
         void finish() {
             ++*training_.done;
@@ -67,6 +71,7 @@ template <class T> class TrainingRun {
     }
 
     Index most_rows() const { return rows_; } // of a batch
+    Rule rule() const { return training_.optimizer.rule; }
 
     // The gradient with respect to parameter k, which `differentiate` fills.
     T* gradient(Index k) const { return gradient_[k].data(); }

@@ -83,6 +83,25 @@ template <class T> class PerWorkerWeights {
     const Array<T> data_;
 };
 
+// Takes a product that is the gradient of rows of the first layer's weight, and makes the step of plain descent with
+// it, in both layouts of the weight: the bits of `update`, without an array for the gradient.
+template <class T> struct Descent {
+    T* weight; // the first of these rows, of n elements
+    Index n;
+    T* padded;
+    Index stride;
+    T rate;
+    Vec<T>* zeros; // (most_vectors): sums of 0 x each element, NaN where one is not finite
+
+    FASTNET_INLINE void operator()(Index i, Index j, Vec<T> gradient, Index count) const {
+        T* const to = weight + i * n + j;
+        const Vec<T> after = load(to, count) - rounded<T>(rate * gradient);
+        store(to, after, count);
+        store(padded + i * stride + j, after);
+        zeros[j / lanes<T> % most_vectors] += after * T(0);
+    }
+};
+
 // The weights as training reads them. The layouts are kept from step to step: whoever changes rows of a weight renews
 // them, while they are in his cache.
 template <class T> class TrainingWeights {
@@ -113,6 +132,18 @@ template <class T> class TrainingWeights {
         } else {
             all_.pack_rows(l, first, rows);
         }
+    }
+
+    // Changes the rows [first, …) of the first layer's weight, a group, by a step of plain descent: multiply(put) gives
+    // put their gradient. `weight` is where the network's is.
+    template <class F> void descend(T* weight, T rate, Index first, F&& multiply) const {
+        Vec<T> zeros[most_vectors] = {};
+        multiply(Descent<T>{weight + first * first_.outputs, first_.outputs, padded_.row(first), padded_.stride, rate,
+                            zeros});
+        for (int v = 1; v < most_vectors; ++v) {
+            zeros[0] += zeros[v];
+        }
+        finite_[first / group] = sum<T>(zeros[0]) == 0;
     }
 
   private:

@@ -103,6 +103,37 @@ def test_every_gradient(core, dtype, with_threads, kind, threads, zeros):
     assert_same_bits(spec, x, t, order, 300, kind, lambda: optimizers.SGD(lr=0.5))  # batches of several chunks
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [20, 100, 256, 300])
+@pytest.mark.parametrize("units", [3, 20, 50, 64, 150])
+def test_plain_descent_on_sparse_data(core, dtype, with_threads, threads, batch_size, units):
+    """The step is made with the gradient in registers, except that of a batch of several chunks."""
+    with_threads(threads)
+    x, t = data(dtype, rows=330, columns=131, zeros=0.8)
+    order = np.random.default_rng(2).integers(0, len(x), 470)
+    for weight_decay, biased in ((0.0, True), (0.0, False), (0.01, True)):
+        spec = network(dtype, (131, units, 5), biased, weight_decay=weight_decay)
+        assert_same_bits(spec, x, t, order, batch_size, GradientKind.BACKPROP, lambda: optimizers.SGD(lr=0.3))
+
+
+@pytest.mark.parametrize("batch_size", [20, 100])
+def test_plain_descent_with_an_infinite_weight(core, dtype, batch_size):
+    """Its unit is saturated, so that every derivative is finite, but no zero may be skipped."""
+    x, t = data(dtype, rows=200, columns=131, zeros=0.8)
+    x[:, 70] = 1
+    spec = network(dtype, (131, 50, 20, 5))
+    spec.weights[0][70, 3] = np.inf
+    ours, theirs = spec.copy(), spec.copy()
+    order = np.arange(len(x))
+    losses, done = train(ours, x, t, order, batch_size, GradientKind.BACKPROP, optimizers.SGD(lr=0.3))
+    expected = train_by_steps(theirs, x, t, order, batch_size, GradientKind.BACKPROP, optimizers.SGD(lr=0.3))
+    assert done == len(expected)
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(losses, expected)
+    for p, q in zip(ours.parameters, theirs.parameters, strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 @pytest.mark.parametrize("biased", [True, False])
 def test_large_batches_of_a_small_network(core, dtype, with_threads, weight_decay, biased):
