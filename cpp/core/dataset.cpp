@@ -49,8 +49,8 @@ template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : 
         return;
     }
     starts_.emplace(static_cast<std::size_t>(rows) * sizeof(Index));
-    // Each row begins with a whole unit, and one more may be read than there are. What is not written takes no memory.
-    packed_.emplace(static_cast<std::size_t>(rows * (groups + 1) * unit + most * size + unit));
+    // Each row begins with a whole unit. What is not written takes no memory.
+    packed_.emplace(static_cast<std::size_t>(rows * (groups + 1) * unit + most * size));
     std::atomic<Index> nonzeros{0}, taken{0};
     for_each_share(rows, [&](Index first, Index end) {
         Buffer buffer(static_cast<std::size_t>(share * (groups + 1) * unit));
