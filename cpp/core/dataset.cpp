@@ -53,33 +53,30 @@ template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : 
     packed_.emplace(static_cast<std::size_t>(rows * (groups + 1) * unit + most * size));
     std::atomic<Index> nonzeros{0}, taken{0};
     for_each_share(rows, [&](Index first, Index end) {
-        Buffer buffer(static_cast<std::size_t>(share * (groups + 1) * unit));
-        auto* const masks = static_cast<std::uint64_t*>(buffer.data);
-        auto* const sizes = reinterpret_cast<Index*>(masks + share * groups);
+        const Buffer buffer(static_cast<std::size_t>(share * groups * unit));
+        std::uint64_t* masks = static_cast<std::uint64_t*>(buffer.data);
         Index found = 0, needed = 0;
-        for (Index row = first; row < end; ++row) {
-            const Index here = kernels<T>().find_nonzeros(x + row * columns, columns, masks + (row - first) * groups);
-            sizes[row - first] = groups + (here * size + unit - 1) / unit;
-            found += here;
-            needed += sizes[row - first];
+        for (Index row = first; row < end; ++row, masks += groups) {
+            const Index of_row = kernels<T>().find_nonzeros(x + row * columns, columns, masks);
+            at<Index>(starts_)[row] = needed; // in the share
+            found += of_row;
+            needed += groups + (of_row * size + unit - 1) / unit;
         }
         if (nonzeros.fetch_add(found) + found > most) {
             return;
         }
-        Index start = taken.fetch_add(needed);
-        for (Index row = first; row < end; ++row) { // as many as were counted, even if x is changed meanwhile
-            const std::uint64_t* const masks_of_row = masks + (row - first) * groups;
-            std::uint64_t* const to = at<std::uint64_t>(packed_) + start;
-            std::copy(masks_of_row, masks_of_row + groups, to);
+        const Index start = taken.fetch_add(needed);
+        masks = static_cast<std::uint64_t*>(buffer.data);
+        for (Index row = first; row < end; ++row, masks += groups) { // as many as were counted, even if x is changed
+            std::uint64_t* const to = at<std::uint64_t>(packed_) + (at<Index>(starts_)[row] += start);
+            std::copy(masks, masks + groups, to);
             T* value = reinterpret_cast<T*>(to + groups);
             for (Index g = 0; g < groups; ++g) {
                 const T* const values = x + row * columns + g * mask_columns;
-                for (std::uint64_t mask = masks_of_row[g]; mask != 0; mask &= mask - 1) {
+                for (std::uint64_t mask = masks[g]; mask != 0; mask &= mask - 1) {
                     *value++ = values[std::countr_zero(mask)];
                 }
             }
-            at<Index>(starts_)[row] = start;
-            start += sizes[row - first];
         }
     });
     if (nonzeros > most) {

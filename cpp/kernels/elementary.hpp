@@ -61,27 +61,36 @@ template <class T> FASTNET_INLINE Vec<T> power_of_two(Vec<Bits<T>> k) {
     return from_bits<T>((k + ExpConstants<T>::bias) << ExpConstants<T>::mantissa_bits);
 }
 
+template <class T> FASTNET_INLINE Vec<T> exp_of(const ReducedExp<T>& x) {
+    // Two factors of about 2^(k/2), since 2^k itself may be no normal number. The last product alone can round.
+    const Vec<Bits<T>> half = (x.k - (x.k & 1)) / 2;
+    return (1 + x.expm1_r) * power_of_two<T>(half) * power_of_two<T>(x.k - half);
+}
+
+template <class T> FASTNET_INLINE Vec<T> expm1_of(const ReducedExp<T>& x) {
+    // 2^(k-1), doubled at the end, since 2^k overflows before e^x does.
+    const Vec<T> scale = power_of_two<T>(x.k - 1);
+    const Vec<T> half = scale * x.expm1_r + (scale - T(0.5));
+    return half + half;
+}
+
 template <class T> FASTNET_INLINE Vec<T> exp(Vec<T> x) {
     using C = ExpConstants<T>;
     // Comparisons that NaN fails, so that it stays NaN.
     x = x > C::overflow ? splat(C::overflow) : x;
     x = x < C::underflow ? splat(C::underflow) : x;
-    const auto [k, expm1_r] = reduce_exp<T>(x);
-    // Two factors of about 2^(k/2), since 2^k itself may be no normal number. The last product alone can round.
-    const Vec<Bits<T>> half = (k - (k & 1)) / 2;
-    return (1 + expm1_r) * power_of_two<T>(half) * power_of_two<T>(k - half);
+    return exp_of(reduce_exp<T>(x));
 }
 
-// e^x - 1. The result for x below -60 is -1.
+// Below this, e^x - 1 is -1.
+template <class T> inline constexpr T least_expm1 = -60;
+
+// e^x - 1
 template <class T> FASTNET_INLINE Vec<T> expm1(Vec<T> x) {
     using C = ExpConstants<T>;
     x = x > C::overflow ? splat(C::overflow) : x;
-    x = x < T(-60) ? splat(T(-60)) : x;
-    const auto [k, expm1_r] = reduce_exp<T>(x);
-    // 2^(k-1), doubled at the end, since 2^k overflows before e^x does.
-    const Vec<T> scale = power_of_two<T>(k - 1);
-    const Vec<T> half = scale * expm1_r + (scale - T(0.5));
-    return half + half;
+    x = x < least_expm1<T> ? splat(least_expm1<T>) : x;
+    return expm1_of(reduce_exp<T>(x));
 }
 
 // e^x and e^x - 1 for x <= 0, with the bits of `exp` and `expm1`, by one reduction.
@@ -92,12 +101,8 @@ template <class T> struct ExpAndExpm1 {
 template <class T> FASTNET_INLINE ExpAndExpm1<T> exp_and_expm1(Vec<T> x) {
     using C = ExpConstants<T>;
     x = x < C::underflow ? splat(C::underflow) : x;
-    const auto [k, expm1_r] = reduce_exp<T>(x);
-    const Vec<Bits<T>> half = (k - (k & 1)) / 2;
-    const Vec<T> scale = power_of_two<T>(k - 1); // no number below 2^-126, where the result is -1
-    const Vec<T> half_of_expm1 = scale * expm1_r + (scale - T(0.5));
-    return {(1 + expm1_r) * power_of_two<T>(half) * power_of_two<T>(k - half),
-            x < T(-60) ? splat(T(-1)) : half_of_expm1 + half_of_expm1};
+    const ReducedExp<T> reduced = reduce_exp<T>(x);
+    return {exp_of(reduced), x < least_expm1<T> ? splat(T(-1)) : expm1_of(reduced)};
 }
 
 // Coefficients of (log((1 + s) / (1 - s)) - 2s) / s^3 in s^2, for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1), interpolated at

@@ -33,14 +33,14 @@ template <class T> struct Inputs {
                 prefetch_row(i + ahead);
             }
             if (sparse && source) {
-                nonzeros.keep(source->packed + source->starts[source_row(i)], at);
+                nonzeros.keep(packed_row(i), at);
                 if (whole && fills()) {
                     nonzeros.expand(at, source->to + i * columns);
                 }
             } else if (sparse) {
                 nonzeros.find(row(i), at);
             } else if (fills()) {
-                const T* const from = source->x + source_row(i) * columns;
+                const T* const from = dense_row(i);
                 for_each_vector<T>(
                     columns, [&](Index j, Index n) { store(source->to + i * columns + j, load(from + j, n), n); });
             }
@@ -65,13 +65,12 @@ template <class T> struct Inputs {
 
     // Prefetches row i of the batch, or row i - count of the next one.
     void prefetch_row(Index i) const {
-        const Index data_row = source_row(i);
         if (sparse) {
-            const std::uint64_t* const row = source->packed + source->starts[data_row];
+            const std::uint64_t* const row = packed_row(i);
             touch(row);
             prefetch(row, nonzeros.groups + columns * static_cast<Index>(sizeof(T)) / 32); // nearly always all of it
         } else {
-            const T* const row = source->x + data_row * columns;
+            const T* const row = dense_row(i);
             touch(row);
             touch(row + columns - 1);
             prefetch(row, columns);
@@ -83,6 +82,8 @@ template <class T> struct Inputs {
 
     // Where row i of the batch is in the source.
     Index source_row(Index i) const { return source->order ? static_cast<Index>(source->order[i]) : i; }
+    const std::uint64_t* packed_row(Index i) const { return source->packed + source->starts[source_row(i)]; }
+    const T* dense_row(Index i) const { return source->x + source_row(i) * columns; }
 };
 
 // `slots` is the number of rows whose nonzeros are kept at a time. `may_expand`: whether the product with them may

@@ -103,8 +103,7 @@ template <class T> class NonZeros {
     std::uint64_t mask(Index row, Index g) const { return masks_[g * rows_ + row]; }
     // The values of a group of columns: of its nonzeros where they are packed, else of all its columns.
     const T* values(Index row, Index g) const { return values_[row] + (packed ? starts_[g * rows_ + row] : g * group); }
-    // All columns of a group, those with nonzeros and the others of a row that has any there. The rows of a group are
-    // neighbours.
+    // The values of all of a group's columns, zeros included. They are filled where the row has a nonzero in the group.
     T* expanded(Index row, Index g) const { return expanded_.data() + (g * rows_ + row) * group; }
 
   private:
@@ -305,8 +304,8 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                     }
                     for (Index block = Part ? first / 64 : 0; block < (Part ? (end + 63) / 64 : blocks); ++block) {
                         std::uint64_t mask = masks[block][k];
-                        if constexpr (K > 1) {
-                            mask |= masks[block][k + 1];
+                        for (int r = 1; r < K; ++r) {
+                            mask |= masks[block][k + r];
                         }
                         for_each_bit(Part ? mask & of_part : mask, [&](Index i) {
                             const Index row = block * 64 + i;
