@@ -34,8 +34,8 @@ template <class T> struct Inputs {
             }
             if (sparse && source) {
                 nonzeros.keep(packed_row(i), at);
-                if (whole && fills()) {
-                    nonzeros.expand(at, source->to + i * columns);
+                if (whole) {
+                    fills() ? nonzeros.expand(at, source->to + i * columns) : nonzeros.set_whole(at, row(i));
                 }
             } else if (sparse) {
                 nonzeros.find(row(i), at);
@@ -68,7 +68,8 @@ template <class T> struct Inputs {
         if (sparse) {
             const std::uint64_t* const row = packed_row(i);
             touch(row);
-            prefetch(row, nonzeros.groups + columns * static_cast<Index>(sizeof(T)) / 32); // nearly always all of it
+            const Index size = nonzeros.storage == Storage::coded ? 1 : static_cast<Index>(sizeof(T)); // of a nonzero
+            prefetch(row, nonzeros.groups + columns * size / 32); // nearly always all of it
         } else {
             const T* const row = dense_row(i);
             touch(row);
@@ -93,7 +94,9 @@ Inputs<T> make_inputs(const Network<T>& net, const T* x, Index rows, Index slots
                       bool may_expand = false) {
     const Index columns = net.layers[0].inputs;
     const bool sparse = source ? source->packed != nullptr && rows > few_rows : worth_skipping_zeros(x, rows, columns);
-    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns, source && sparse, may_expand)};
+    const Storage storage = !source || !sparse ? Storage::whole : source->coded ? Storage::coded : Storage::packed;
+    const T* const coded = source ? source->coded : nullptr;
+    return {x, rows, columns, source, sparse, NonZeros<T>(sparse ? slots : 0, columns, coded, storage, may_expand)};
 }
 
 } // namespace fastnet::FASTNET_TARGET

@@ -218,7 +218,7 @@ template <class T, class Effects> class Nodal {
         const T *c1 = terms(l, 0), *c3 = terms(l, 1), *c5 = terms(l, 2);
         if (l == 0 && base_.inputs.sparse && tame) {
             const auto add = [&](auto polynomial) {
-                multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, 1, !even>(
+                multiply_transposed_nonzeros<even ? most_vectors / 2 : most_vectors, 1, true>(
                     base_.inputs.nonzeros, rows, group, inputs, layer.outputs, fifth ? 3 : 2, stride,
                     StoreOrAdd<T>{to, layer.outputs, accumulate},
                     [=](Vec<T> total, T x, Index i) { return total + lowest(x) * polynomial(x * x, i); });

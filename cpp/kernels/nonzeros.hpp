@@ -4,6 +4,8 @@
 // bit of it as long as the other factor is finite.
 #pragma once
 
+#include <type_traits>
+
 #include "core/dataset.hpp"
 #include "kernels/matmul.hpp"
 
@@ -52,31 +54,47 @@ template <class T> Index find_nonzeros(const T* x, Index columns, std::uint64_t*
     return found;
 }
 
-// The nonzeros of rows of a matrix: a mask of bits for each group of 64 columns, and where their values are. They are
-// `packed`, one after the other, or stay where they are in their row. The product with packed ones can also expand them
-// for the transposed product to come, which finds the value in a column sooner there.
+// Where the values of a row's nonzeros are: in the whole row, or one after the other; these as they are, or as codes,
+// the numbers of values.
+enum class Storage { whole, packed, coded };
+
+template <class T, Storage S> using Kept = std::conditional_t<S == Storage::coded, std::uint8_t, T>;
+
+template <class T> FASTNET_INLINE T decoded(T value, const T*) {
+    return value;
+}
+template <class T> FASTNET_INLINE T decoded(std::uint8_t code, const T* values) {
+    return values[code];
+}
+
+// The nonzeros of rows of a matrix: a mask of bits for each group of 64 columns, and where their values are. The
+// product with packed or coded ones can also expand them for the transposed product to come, which finds the value in a
+// column sooner there.
 template <class T> class NonZeros {
   public:
     static constexpr Index group = mask_columns;
 
     const Index groups; // of columns
-    const bool packed, expands;
+    const Storage storage;
+    const T* const coded; // the value of each code
+    const bool expands;
 
-    NonZeros(Index rows, Index columns, bool are_packed = false, bool may_expand = false)
-        : groups((columns + group - 1) / group), packed(are_packed),
-          expands(packed && may_expand && rows * groups * group <= most_expanded), columns_(columns), rows_(rows),
-          masks_(rows * groups), starts_(packed ? rows * groups : 0), values_(rows),
-          expanded_(expands ? rows * groups * group : 0) {}
+    NonZeros(Index rows, Index columns, const T* of_codes = nullptr, Storage kept = Storage::whole,
+             bool may_expand = false)
+        : groups((columns + group - 1) / group), storage(kept), coded(of_codes),
+          expands(kept != Storage::whole && may_expand && rows * groups * group <= most_expanded), columns_(columns),
+          rows_(rows), masks_(rows * groups), starts_(kept == Storage::whole ? 0 : rows * groups), values_(rows),
+          whole_(rows), expanded_(expands ? rows * groups * group : 0) {}
 
     // Finds the nonzeros of x (columns), and keeps them as the given row.
     void find(const T* x, Index row) {
         for (Index g = 0; g < groups; ++g) {
             find_nonzeros(x + g * group, min_index(group, columns_ - g * group), &masks_[g * rows_ + row]);
         }
-        values_[row] = x;
+        set_whole(row, x);
     }
 
-    // Keeps a row whose nonzeros have been found and packed: its masks, and behind them its values.
+    // Keeps a row whose nonzeros have been found: its masks, and behind them its values or their codes.
     void keep(const std::uint64_t* packed_row, Index row) {
         std::int32_t start = 0;
         for (Index g = 0; g < groups; ++g) {
@@ -84,27 +102,45 @@ template <class T> class NonZeros {
             starts_[g * rows_ + row] = start;
             start += __builtin_popcountll(packed_row[g]);
         }
-        values_[row] = reinterpret_cast<const T*>(packed_row + groups);
+        values_[row] = packed_row + groups;
     }
 
-    // Fills `to` (columns) with a packed row, and the expanded row if there is one.
-    void expand(Index row, T* to) const {
-        std::memset(to, 0, static_cast<std::size_t>(columns_) * sizeof(T));
-        const T* values = values_[row];
-        for (Index g = 0; g < groups; ++g) {
-            for_each_bit(mask(row, g), [&](Index k) { to[g * group + k] = *values++; });
-            if (expands) {
-                const Index count = min_index(group, columns_ - g * group);
-                std::memcpy(expanded(row, g), to + g * group, static_cast<std::size_t>(count) * sizeof(T));
+    // Fills `to` (columns) with a row that has been kept, which is its whole row from then on, and the expanded row if
+    // there is one.
+    void expand(Index row, T* to) {
+        with_storage([&]<Storage S>() {
+            std::memset(to, 0, static_cast<std::size_t>(columns_) * sizeof(T));
+            const Kept<T, S>* next = kept<S>(row, 0);
+            for (Index g = 0; g < groups; ++g) {
+                for_each_bit(mask(row, g), [&](Index k) { to[g * group + k] = decoded(*next++, coded); });
+                if (expands) {
+                    const Index count = min_index(group, columns_ - g * group);
+                    std::memcpy(expanded(row, g), to + g * group, static_cast<std::size_t>(count) * sizeof(T));
+                }
             }
-        }
+        });
+        set_whole(row, to);
     }
+    void set_whole(Index row, const T* x) { whole_[row] = x; }
 
     std::uint64_t mask(Index row, Index g) const { return masks_[g * rows_ + row]; }
-    // The values of a group of columns: of its nonzeros where they are packed, else of all its columns.
-    const T* values(Index row, Index g) const { return values_[row] + (packed ? starts_[g * rows_ + row] : g * group); }
-    // The values of all of a group's columns, zeros included. They are filled where the row has a nonzero in the group.
+    // What is kept of a group of columns: all of them if the rows are whole, else its nonzeros or their codes.
+    template <Storage S> const Kept<T, S>* kept(Index row, Index g) const {
+        if constexpr (S == Storage::whole) {
+            return whole_[row] + g * group;
+        } else {
+            return static_cast<const Kept<T, S>*>(values_[row]) + starts_[g * rows_ + row];
+        }
+    }
+    // Where `expands`: the values of all of a group's columns, zeros included, from the product on. They are filled
+    // where the row has a nonzero in the group.
     T* expanded(Index row, Index g) const { return expanded_.data() + (g * rows_ + row) * group; }
+
+    template <class F> FASTNET_INLINE void with_storage(F&& f) const {
+        storage == Storage::whole    ? f.template operator()<Storage::whole>()
+        : storage == Storage::packed ? f.template operator()<Storage::packed>()
+                                     : f.template operator()<Storage::coded>();
+    }
 
   private:
     static constexpr Index most_expanded = (Index{512} << 10) / static_cast<Index>(sizeof(T)); // half of a core's cache
@@ -112,7 +148,8 @@ template <class T> class NonZeros {
     const Index columns_, rows_;
     const Array<std::uint64_t> masks_; // (groups, rows)
     const Array<std::int32_t> starts_; // (groups, rows): of a group's values among its row's, where they are packed
-    const Array<const T*> values_;     // (rows)
+    const Array<const void*> values_;  // (rows): where they are packed
+    const Array<const T*> whole_;      // (rows): where there are whole rows
     const Array<T> expanded_;          // (groups, rows, columns of a group)
 };
 
@@ -181,8 +218,9 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
     for (Index first = 0; first < groups; first += groups_per_block) {
         T* const to = first == 0 ? c : later.data();
         const Index end = min_index(first + groups_per_block, groups);
-        const auto add_groups = [&]<bool Packed, bool Expands>() {
+        const auto add_groups = [&]<Storage S, bool Expands>() {
             for_each_vector_group<T>(stride, [&, slot, stride, to, first, end]<int V>(Index j) {
+                const T* const coded = nonzeros.coded;
                 for (Index g = first; g < end; ++g) {
                     const T* const row = b.row(g * group) + j;
                     for (Index i = 0; i < rows; ++i) {
@@ -190,9 +228,9 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                         if (mask == 0 && g > first) {
                             continue;
                         }
-                        const T* values = nonzeros.values(slot + i, g);
-                        if (Packed && i + 2 < rows) {
-                            __builtin_prefetch(nonzeros.values(slot + i + 2, g));
+                        const Kept<T, S>* kept = nonzeros.template kept<S>(slot + i, g);
+                        if (S != Storage::whole && i + 2 < rows) {
+                            __builtin_prefetch(nonzeros.template kept<S>(slot + i + 2, g));
                         }
                         T* const sums_of_row = to + i * stride + j;
                         Vec<T> sums[V];
@@ -204,7 +242,7 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                             store(expanded + k, Vec<T>{});
                         }
                         for_each_bit(mask, [&](Index k) {
-                            const T value = Packed ? *values++ : values[k];
+                            const T value = S == Storage::whole ? decoded(kept[k], coded) : decoded(*kept++, coded);
                             if (Expands) {
                                 expanded[k] = value;
                             }
@@ -219,13 +257,14 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                 }
             });
         };
-        if (nonzeros.expands) {
-            add_groups.template operator()<true, true>();
-        } else if (nonzeros.packed) {
-            add_groups.template operator()<true, false>();
-        } else {
-            add_groups.template operator()<false, false>();
-        }
+        nonzeros.with_storage([&]<Storage S>() {
+            if constexpr (S != Storage::whole) {
+                if (nonzeros.expands) {
+                    return add_groups.template operator()<S, true>();
+                }
+            }
+            add_groups.template operator()<S, false>();
+        });
         if (first > 0) {
             for (Index i = 0; i < size; i += lanes<T>) {
                 store(c + i, load(c + i) + load(later.data() + i));
@@ -258,7 +297,7 @@ template <class T> struct StoreOrAdd {
 // sum, count) takes, over the nonzeros of the rows of x, which are kept from row 0 on: term(sum, value, i) is `sum`
 // plus the nonzero `value` times the vector of the matrix at element i, or of each of so many `matrices` with the same
 // `stride`. `columns` is how many the group has. rows <= block_inner: one chain, as in gemm. At most `Vectors` of c
-// stay in registers; packed nonzeros are only served where they may come.
+// stay in registers. Unless `Whole`, the rows need not be whole: what is kept of them serves, too.
 //
 // Where a column of c has few vectors, up to `Columns` of x go together, as many as hide the latency of a multiply-add:
 // neighbours have their nonzeros in about the same rows, and where only one of them has, the other one adds a zero, so
@@ -266,34 +305,41 @@ template <class T> struct StoreOrAdd {
 //
 // What is read of the matrices for some rows stays in the first-level cache while the group's columns pass by; the
 // chains wait meanwhile.
-template <int Vectors, int Columns, bool MayBePacked, class T, class Put, class Term>
+template <int Vectors, int Columns, bool Whole, class T, class Put, class Term>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, Index n,
                                   Index matrices, Index stride, Put put, Term term) {
     constexpr Index most_blocks = block_inner / 64;
     std::uint64_t masks[most_blocks][64]; // by block of 64 rows and column: its rows
-    const T* starts[block_inner];         // by row: its values
     const Index blocks = (rows + 63) / 64;
     for (Index block = 0; block < blocks; ++block) {
         for (Index i = 0; i < 64; ++i) {
             const Index row = block * 64 + i;
             masks[block][i] = row < rows ? nonzeros.mask(row, g) : 0;
-            starts[row] = row >= rows        ? nullptr
-                          : nonzeros.expands ? nonzeros.expanded(row, g)
-                                             : nonzeros.values(row, g);
         }
         transpose_bits(masks[block]);
     }
-    const auto multiply = [&]<bool Packed>() {
+    const auto multiply = [&]<Storage S>() {
+        constexpr bool in_columns = S == Storage::whole;
+        const Kept<T, S>* starts[block_inner]; // by row: its values in the group's columns, or its nonzeros
+        for (Index row = 0; row < rows; ++row) {
+            if constexpr (in_columns) {
+                starts[row] = !Whole && nonzeros.expands ? nonzeros.expanded(row, g)
+                                                         : nonzeros.template kept<Storage::whole>(row, g);
+            } else {
+                starts[row] = nonzeros.template kept<S>(row, g);
+            }
+        }
         for_each_vector_group<T, Vectors>(n, [&, n, stride, put, term, blocks, columns]<int V>(Index j) {
-            const T* next[block_inner]; // by row: the value of its next nonzero, where they are packed
-            if (Packed) {
+            const T* const coded = nonzeros.coded;
+            const Kept<T, S>* next[block_inner]; // by row: its next nonzero
+            if (!in_columns) {
                 std::memcpy(next, starts, static_cast<std::size_t>(rows) * sizeof *next);
             }
             Vec<T> chains[64][V]; // by column, between two parts of the rows
             // Adds the terms of the rows [first, end), all or a `Part`: the bits `of_part` of its blocks' masks.
             const auto add_rows = [&, n, stride, put, term, blocks, columns, rows,
                                    j]<bool Part>(Index first, Index end, std::uint64_t of_part) {
-                for_each_group<(!Packed && V * Columns <= most_vectors ? Columns : 1)>(columns, [&]<int K>(Index k) {
+                for_each_group<(in_columns && V * Columns <= most_vectors ? Columns : 1)>(columns, [&]<int K>(Index k) {
                     Vec<T> sums[K][V];
                     FASTNET_UNROLL
                     for (int r = 0; r < K; ++r) {
@@ -312,7 +358,7 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
                             T values[K];
                             FASTNET_UNROLL
                             for (int r = 0; r < K; ++r) {
-                                values[r] = Packed ? *next[row]++ : starts[row][k + r];
+                                values[r] = decoded(in_columns ? starts[row][k + r] : *next[row]++, coded);
                             }
                             const Index at = row * stride + j;
                             FASTNET_UNROLL
@@ -348,19 +394,19 @@ void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index
             }
         });
     };
-    if constexpr (MayBePacked) {
-        if (nonzeros.packed && !nonzeros.expands) {
-            return multiply.template operator()<true>();
+    if constexpr (!Whole) {
+        if (!nonzeros.expands) {
+            return nonzeros.with_storage(multiply);
         }
     }
-    multiply.template operator()<false>();
+    multiply.template operator()<Storage::whole>();
 }
 
 // The same for the product itself with a matrix d (rows, n; stride), which is finite.
 template <class T, class Put>
 void multiply_transposed_nonzeros(const NonZeros<T>& nonzeros, Index rows, Index g, Index columns, const T* d,
                                   Index stride, Index n, Put put) {
-    multiply_transposed_nonzeros<most_vectors, 2, true>(
+    multiply_transposed_nonzeros<most_vectors, 2, false>(
         nonzeros, rows, g, columns, n, 1, stride, put,
         [d](Vec<T> total, T x, Index i) { return total + x * load(d + i); });
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,6 +187,66 @@ def test_data_whose_zeros_are_in_the_rows_that_are_sampled(dtype):
     x[np.arange(256) * len(x) // 256] = 0
     order = np.random.default_rng(2).permutation(len(x))[:200]
     assert_same_bits(network(dtype), x, t, order, 40, GradientKind.BACKPROP, lambda: optimizers.SGD(lr=0.1))
+
+
+def data_of_values(dtype, count, rows=400, columns=131):
+    """Sparse data with so many distinct values but 0, some of them negative, each of which occurs; -0.0 occurs, too."""
+    x, t = data(dtype, rows, columns, zeros=0.8)
+    values = np.random.default_rng(3).standard_normal(count).astype(dtype)
+    nonzeros = np.flatnonzero(x)
+    x.flat[nonzeros] = values[np.arange(len(nonzeros)) % count]
+    x[:, 3] = -0.0
+    assert len(np.unique(x[x != 0])) == count
+    return x, t
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
+@pytest.mark.parametrize("count", [1, 2, 255, 256])
+@pytest.mark.parametrize("units", [3, 50, 150])
+def test_data_of_few_values(core, dtype, kind, count, units):
+    """Up to 255 values but 0 are kept as bytes."""
+    x, t = data_of_values(dtype, count)
+    spec = network(dtype, (131, units, 5))
+    order = np.random.default_rng(2).permutation(len(x))
+    assert_same_bits(spec, x, t, order, 100, kind, lambda: optimizers.SGD(lr=0.1))
+    assert _core.Dataset(x).forward(spec).tobytes() == _core.forward(spec, x).tobytes()
+
+
+@pytest.mark.parametrize("count", [20, 255])
+def test_a_value_in_none_of_the_rows_that_are_sampled(core, dtype, count):
+    """It has no byte, even where one is left: all values are kept as they are."""
+    x, t = data_of_values(dtype, count, rows=700)
+    outside = np.setdiff1d(np.arange(len(x)), np.arange(256) * len(x) // 256)
+    x[outside[-1], 70] = 7
+    order = np.random.default_rng(2).permutation(len(x))
+    spec = network(dtype, (131, 50, 5))
+    assert_same_bits(spec, x, t, order, 100, GradientKind.BACKPROP, lambda: optimizers.SGD(lr=0.1))
+    assert _core.Dataset(x).forward(spec).tobytes() == _core.forward(spec, x).tobytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory in use is read from /proc")
+def test_few_values_take_a_byte_each(run_python, dtype):
+    """Beside them there are a mask of 8 bytes for 64 columns, and where the row begins."""
+    program = f"""
+    from pathlib import Path
+    import numpy as np
+    from fastnet import _core
+
+    def resident_pages():
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    x = np.zeros((20_000, 640), {dtype!r})
+    x[:, ::5] = np.arange(1, x.size // 5 + 1).reshape(len(x), -1)
+    few = np.where(x > 0, x % 255 + 1, 0).astype(x.dtype)
+    kept, taken = [], []
+    for data in (few, x):
+        before = resident_pages()
+        kept.append(_core.Dataset(data))
+        taken.append(resident_pages() - before)
+    print(taken)
+    """
+    few, many = run_python(program)
+    assert few < 0.6 * many
 
 
 @pytest.mark.parametrize("size", [1, 9, (1 << 16) + 3, 200_001])
