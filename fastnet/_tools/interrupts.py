@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -16,11 +15,17 @@ END_KERNEL: list[Callable[[int], None]] = []
 
 Handler = Callable[[int, FrameType | None], Any]
 
+# Python's `signal` makes enums of what it is given and returns, and of a handler only tries to: two blocks would take
+# as long as a step of a small network. This is the module that it asks.
+_signal: Any = importlib.import_module("_signal")
+
 
 def _handler_to_replace() -> Handler | None:
     """Return Python's handler of Ctrl-C; None in other threads than the main one, and where it is not Python's."""
-    handler = signal.getsignal(signal.SIGINT)
-    return handler if threading.current_thread() is threading.main_thread() and callable(handler) else None
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    handler: Handler | int | None = _signal.getsignal(_signal.SIGINT)
+    return handler if callable(handler) else None
 
 
 class HeldInterrupts:
@@ -44,7 +49,7 @@ class HeldInterrupts:
     def __enter__(self) -> None:
         self._handler = _handler_to_replace()
         if self._handler is not None:
-            signal.signal(signal.SIGINT, self._hold)  # No Ctrl-C can interrupt from here on.
+            _signal.signal(_signal.SIGINT, self._hold)  # No Ctrl-C can interrupt from here on.
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         self._came = number, frame
@@ -61,7 +66,7 @@ class HeldInterrupts:
         if self._handler is None:
             return False
         try:
-            signal.signal(signal.SIGINT, self._handler)  # It first runs `_hold` for a Ctrl-C that has just come.
+            _signal.signal(_signal.SIGINT, self._handler)  # It first runs `_hold` for a Ctrl-C that has just come.
         finally:
             self._tell_kernels(0)
         if self._came is None:  # Nothing is held from here on: an answer of before could be out of date.
@@ -91,7 +96,7 @@ class RepeatedInterrupts:
     def __enter__(self) -> None:
         self._handler = _handler_to_replace()
         if self._handler is not None:
-            signal.signal(signal.SIGINT, self._keep)
+            _signal.signal(_signal.SIGINT, self._keep)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
         if self._is_in_callback(frame):
@@ -101,7 +106,7 @@ class RepeatedInterrupts:
                 self._handler(number, frame)
             except BaseException as error:
                 self._raised = error
-                signal.signal(signal.SIGINT, self._handler)  # `__exit__` may be what it interrupts.
+                _signal.signal(_signal.SIGINT, self._handler)  # `__exit__` may be what it interrupts.
                 raise
 
     def _is_in_callback(self, frame: FrameType | None) -> bool:
@@ -123,7 +128,7 @@ class RepeatedInterrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+            _signal.signal(_signal.SIGINT, self._handler)
         self.repeat()
 
 

@@ -22,6 +22,10 @@ class ProgressBar:
         self._bar = bar
         self._layout = None if bar is None else bar.bar_format
 
+    @property
+    def is_shown(self) -> bool:
+        return self._bar is not None
+
     def show(self, name: str, new: int, total: int) -> None:
         """Show the task `name` and add `new` steps; `total` is the number of all steps, or 0 if unknown."""
         if self._bar is not None:

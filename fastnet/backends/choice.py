@@ -162,6 +162,13 @@ def active() -> Backend:
     return _activate(_default()) if _active is None else _active
 
 
+def training_backend() -> TrainingBackend | None:
+    """The backend in use if it trains by itself, else None."""
+    backend = active()
+    # `isinstance` of a protocol looks up each of its names, which takes as long as a step of a small network.
+    return cast(TrainingBackend, backend) if hasattr(backend, "train") else None
+
+
 def has_extension() -> bool:
     """Whether the compiled extension is installed (not whether it loads).
 

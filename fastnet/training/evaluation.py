@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnet._tools.types import FloatArray
-from fastnet.backends import TrainingBackend, active
+from fastnet.backends.choice import training_backend
 from fastnet.networks.answers import count_right
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.overriding import overridden
@@ -30,8 +30,8 @@ def accuracy(net: Any, data: Rows, *, again: bool) -> float:
 
 def _answers_to_prepared(net: Any, data: Rows, again: bool) -> FloatArray | None:
     """Return the answers to prepared rows; None if they are not to be prepared, or not to be answered as a whole."""
-    backend = active()
-    if not isinstance(backend, TrainingBackend) or not (again or data.is_prepared(backend)):
+    backend = training_backend()
+    if backend is None or not (again or data.is_prepared(backend)):
         return None
     if not isinstance(net, BaseNetwork) or overridden(net, "accuracy", "predict"):
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from fastnet._tools.interrupts import HeldInterrupts
 from fastnet._tools.types import FloatArray, IntArray
 from fastnet.backends import TrainingBackend, active
+from fastnet.backends.choice import training_backend
 from fastnet.backends.training import Batches, GradientKind, Rule, Update
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.chain import Chain
@@ -53,9 +54,9 @@ class FusedTraining:
     def __init__(
         self, net: Any, optimizer: Any, data: TrainingData, *, gradient: str, algorithm: str, h: float
     ) -> None:
-        backend = active()
-        if not isinstance(backend, TrainingBackend):
-            raise NotFusible(f"the {backend.name!r} backend does not train by itself")
+        backend = training_backend()
+        if backend is None:
+            raise NotFusible(f"the {active().name!r} backend does not train by itself")
         if own := overridden(net, *FUNCTION, *COMPUTES):
             raise NotFusible(f"{type(net).__name__} has its own {' and '.join(own)}")
         computation = net._computation() if isinstance(net, BaseNetwork) else None

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from fastnet._tools import checks
 from fastnet._tools.types import FloatArray, IntArray
-from fastnet.backends import Dataset, TrainingBackend, active
+from fastnet.backends import Dataset, TrainingBackend
+from fastnet.backends.choice import training_backend
 from fastnet.networks.base import BaseNetwork
 from fastnet.networks.staged import describe_stages
 
@@ -120,8 +121,8 @@ def _as_rows(
     targets = checks.as_targets(t, len(rows), answers[1], dtype, names=names, regression=regression)
     if computation is not None and computation.takes_fractions:
         checks.check_fractions(targets, names[1])
-    backend = active()
-    all_finite = backend.all_finite if isinstance(backend, TrainingBackend) else checks.all_finite
+    backend = training_backend()
+    all_finite = checks.all_finite if backend is None else backend.all_finite
     for name, array in zip(names, (rows, targets), strict=True):
         if array.dtype == dtype and not all_finite(array):
             raise ValueError(f"{name} holds NaN or infinities")

@@ -396,6 +396,8 @@ class Trainer:
         self._told = len(self.history.rows)
 
     def _show(self, bar: ProgressBar, new: int) -> None:
+        if not bar.is_shown:
+            return
         words = [f"epoch {max(1, math.ceil(self.epoch))}/{math.ceil(self.iterations / self.iterations_per_epoch)}"]
         if self.iteration:
             words.append(f"loss {self.history.last_loss:.4f}")
