@@ -29,32 +29,54 @@ template <class F> void for_each_share(Index rows, F&& f) {
                  &job);
 }
 
-// f(value) for each nonzero of a row, whose masks are given.
-template <class T, class F> void for_each_nonzero(const T* row, const std::uint64_t* masks, Index groups, F&& f) {
-    for (Index g = 0; g < groups; ++g, row += mask_columns) {
-        for (std::uint64_t mask = masks[g]; mask != 0; mask &= mask - 1) {
-            f(row[std::countr_zero(mask)]);
+// Rows without their zeros, one after the other, each with its masks.
+template <class T> struct PackedRows {
+    const Index groups; // of columns
+
+    PackedRows(Index rows, Index columns)
+        : groups((columns + mask_columns - 1) / mask_columns), counts(static_cast<std::size_t>(rows)),
+          columns_(columns), masks_(static_cast<std::size_t>(rows * groups) * sizeof(std::uint64_t)),
+          nonzeros_(static_cast<std::size_t>(rows * columns + most_lanes) * sizeof(T)) {}
+
+    // Adds a row, of which the first one begins anew.
+    void add(const T* x, Index row) {
+        if (row == 0) {
+            size = 0;
         }
+        counts[row] = kernels<T>().pack_row(x, columns_, masks(row), nonzeros() + size);
+        size += counts[row];
     }
-}
+
+    std::uint64_t* masks(Index row) { return static_cast<std::uint64_t*>(masks_.data) + row * groups; } // (groups)
+    T* nonzeros() { return static_cast<T*>(nonzeros_.data); }                                           // (size)
+
+    std::vector<Index> counts; // (rows): of nonzeros
+    Index size = 0;            // of all of them
+
+  private:
+    static constexpr Index most_lanes = 64 / sizeof(T); // that are written behind the nonzeros
+
+    const Index columns_;
+    const Buffer masks_, nonzeros_;
+};
 
 // What rows that are spread over all look like.
 template <class T> struct Sample {
     bool dense;                      // whether at least half of their elements are nonzeros
     std::unique_ptr<Codes<T>> codes; // for their nonzeros; null if these have too many values
 
-    Sample(const T* x, Index rows, Index columns, Index groups) : codes(std::make_unique<Codes<T>>()) {
+    Sample(const T* x, Index rows, Index columns) : codes(std::make_unique<Codes<T>>()) {
         const Index sampled = std::min<Index>(rows, 256);
-        std::vector<std::uint64_t> masks(static_cast<std::size_t>(groups));
+        PackedRows<T> packed(1, columns);
         Index found = 0;
         for (Index s = 0; s < sampled; ++s) {
-            const T* const row = x + s * rows / sampled * columns;
-            found += kernels<T>().find_nonzeros(row, columns, masks.data());
-            for_each_nonzero(row, masks.data(), groups, [&](T value) {
-                if (codes && !codes->add(value)) {
+            packed.add(x + s * rows / sampled * columns, 0);
+            found += packed.size;
+            for (Index i = 0; codes && i < packed.size; ++i) {
+                if (!codes->add(packed.nonzeros()[i])) {
                     codes.reset();
                 }
-            });
+            }
         }
         dense = 2 * found >= sampled * columns;
     }
@@ -88,7 +110,7 @@ template <class T> std::uint8_t Codes<T>::find_behind(T value) const {
 }
 
 template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : x_(x), rows_(rows), columns_(columns) {
-    Sample<T> sample(x, rows, columns, groups());
+    Sample<T> sample(x, rows, columns);
     if (sample.dense) {
         return;
     }
@@ -99,50 +121,52 @@ template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : 
     }
 }
 
-// One pass over x: while a few rows are in the cache, their nonzeros are found, counted and copied. Where they go is
-// decided by whoever is first, so the rows take no more memory than they need, and nobody waits for another's count.
+// One pass over x: a few rows are packed, and then copied to their place. It is decided by whoever is first, so the
+// rows take no more memory than they need, and nobody waits for another's count.
 template <class T> bool Dataset<T>::pack(const Codes<T>* codes) {
     constexpr Index unit = sizeof(std::uint64_t);
-    const Index groups = this->groups(), most = (rows_ * columns_ - 1) / 2;
+    const Index groups = (columns_ + mask_columns - 1) / mask_columns, most = (rows_ * columns_ - 1) / 2;
     const Index size = codes ? 1 : static_cast<Index>(sizeof(T)); // of what is kept of a nonzero
+    const auto units = [&](Index nonzeros) { return groups + (nonzeros * size + unit - 1) / unit; }; // of a row
     starts_.emplace(static_cast<std::size_t>(rows_) * sizeof(Index));
     // Each row begins with a whole unit. What is not written takes no memory.
     packed_.emplace(static_cast<std::size_t>(rows_ * (groups + 1) * unit + most * size));
     std::atomic<Index> nonzeros{0}, taken{0};
     std::atomic<bool> fits{true}; // whether zeros are not too few, and each nonzero has a code
     for_each_share(rows_, [&](Index first, Index end) {
-        const Buffer buffer(static_cast<std::size_t>(share * groups * unit));
-        std::uint64_t* masks = static_cast<std::uint64_t*>(buffer.data);
-        Index found = 0, needed = 0;
-        for (Index row = first; row < end && fits; ++row, masks += groups) {
-            const Index of_row = kernels<T>().find_nonzeros(x_ + row * columns_, columns_, masks);
-            at<Index>(starts_)[row] = needed; // in the share
-            found += of_row;
-            needed += groups + (of_row * size + unit - 1) / unit;
+        if (!fits) {
+            return;
         }
-        if (!fits || nonzeros.fetch_add(found) + found > most) {
+        PackedRows<T> rows(end - first, columns_);
+        Index needed = 0;
+        for (Index row = 0; row < end - first; ++row) {
+            rows.add(x_ + (first + row) * columns_, row);
+            needed += units(rows.counts[row]);
+        }
+        if (nonzeros.fetch_add(rows.size) + rows.size > most) {
             fits = false;
             return;
         }
-        const Index start = taken.fetch_add(needed);
-        masks = static_cast<std::uint64_t*>(buffer.data);
-        for (Index row = first; row < end; ++row, masks += groups) { // as many as were counted, even if x is changed
-            std::uint64_t* const to = at<std::uint64_t>(packed_) + (at<Index>(starts_)[row] += start);
-            std::copy(masks, masks + groups, to);
+        Index start = taken.fetch_add(needed);
+        const T* value = rows.nonzeros();
+        bool all = true; // whether each has a code
+        for (Index row = 0; row < end - first; start += units(rows.counts[row]), ++row) {
+            const Index count = rows.counts[row];
+            std::uint64_t* const to = std::copy_n(rows.masks(row), groups, at<std::uint64_t>(packed_) + start);
+            at<Index>(starts_)[first + row] = start;
             if (codes) {
-                auto* code = reinterpret_cast<std::uint8_t*>(to + groups);
-                bool all = true;
-                for_each_nonzero(x_ + row * columns_, masks, groups, [&](T value) {
-                    *code = codes->find(value);
-                    all &= *code++ != 0;
+                std::transform(value, value + count, reinterpret_cast<std::uint8_t*>(to), [&](T v) {
+                    const std::uint8_t code = codes->find(v);
+                    all &= code != 0;
+                    return code;
                 });
-                if (!all) {
-                    fits = false;
-                }
             } else {
-                T* kept = reinterpret_cast<T*>(to + groups);
-                for_each_nonzero(x_ + row * columns_, masks, groups, [&](T value) { *kept++ = value; });
+                std::copy_n(value, count, reinterpret_cast<T*>(to));
             }
+            value += count;
+        }
+        if (!all) {
+            fits = false;
         }
     });
     if (!fits) {

@@ -73,8 +73,6 @@ template <class T> class Dataset {
     Index columns() const { return columns_; }
 
   private:
-    Index groups() const { return (columns_ + mask_columns - 1) / mask_columns; } // that share a mask
-
     // Finds the nonzeros of all rows and keeps them, or their codes. Without success nothing is kept.
     bool pack(const Codes<T>* codes);
 

@@ -43,7 +43,7 @@ template <class T> struct Kernels {
     void (*hessian_diagonal)(const Network<T>& net, const Batch<T>& batch, double h, const LayerGradient<T>* result,
                              Diagnostics& diagnostics);
     void (*train)(const Network<T>& net, const Training<T>& training);
-    Index (*find_nonzeros)(const T* x, Index columns, std::uint64_t* masks);
+    Index (*pack_row)(const T* x, Index columns, std::uint64_t* masks, T* nonzeros);
     bool (*all_finite)(const T* x, Index n);
     StageKernels<T> stages;
 };

@@ -40,18 +40,69 @@ FASTNET_INLINE void transpose_bits(std::uint64_t (&m)[64]) {
     }
 }
 
-// x (columns) -> masks: a bit for each nonzero, for each group of 64 columns. Returns how many there are.
-template <class T> Index find_nonzeros(const T* x, Index columns, std::uint64_t* masks) {
-    Index found = 0;
+// x (columns) -> masks: a bit for each nonzero, for each group of 64 columns.
+template <class T> void find_nonzeros(const T* x, Index columns, std::uint64_t* masks) {
     for (Index first = 0; first < columns; first += mask_columns, ++masks) {
         std::uint64_t mask = 0;
         for_each_vector<T>(min_index(mask_columns, columns - first), [&](Index j, Index count) {
             mask |= static_cast<std::uint64_t>(nonzero_mask<T>(load(x + first + j, count))) << j;
         });
         *masks = mask;
-        found += __builtin_popcountll(mask);
     }
-    return found;
+}
+
+#if FASTNET_VECTOR_BYTES == 32 && defined(__AVX2__)
+// For each mask of lanes: where their 4-byte parts are in the vector, one after the other.
+template <class T> struct CompressedPlaces {
+    std::uint8_t of_mask[1 << lanes<T>][8] = {};
+
+    constexpr CompressedPlaces() {
+        constexpr int parts = sizeof(T) / 4;
+        for (int mask = 0; mask < 1 << lanes<T>; ++mask) {
+            int next = 0;
+            for (int part = 0; part < 8; ++part) {
+                if (mask >> (part / parts) & 1) {
+                    of_mask[mask][next++] = static_cast<std::uint8_t>(part);
+                }
+            }
+        }
+    }
+};
+template <class T> inline constexpr CompressedPlaces<T> compressed_places{};
+#endif
+
+// The lanes of v that the mask has, one after the other, to `to`. Up to a whole vector is written there.
+template <class T> FASTNET_INLINE void compress(Vec<T> v, unsigned mask, T* to) {
+#if FASTNET_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+        store(to, (Vec<T>)_mm512_maskz_compress_ps(static_cast<__mmask16>(mask), (__m512)v));
+    } else {
+        store(to, (Vec<T>)_mm512_maskz_compress_pd(static_cast<__mmask8>(mask), (__m512d)v));
+    }
+#elif defined(__AVX2__)
+    const auto places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(compressed_places<T>.of_mask[mask]));
+    store(to, (Vec<T>)_mm256_permutevar8x32_ps((__m256)v, _mm256_cvtepu8_epi32(places)));
+#else
+    for_each_bit(mask, [&](Index i) { *to++ = v[i]; });
+#endif
+}
+
+// x (columns) -> masks, as find_nonzeros, and the nonzeros, one after the other; up to a vector is written behind them.
+// Returns how many there are.
+template <class T> Index pack_row(const T* x, Index columns, std::uint64_t* masks, T* nonzeros) {
+    T* to = nonzeros;
+    for (Index first = 0; first < columns; first += mask_columns, ++masks) {
+        std::uint64_t mask = 0;
+        for_each_vector<T>(min_index(mask_columns, columns - first), [&](Index j, Index count) {
+            const Vec<T> v = load(x + first + j, count);
+            const unsigned found = nonzero_mask<T>(v);
+            mask |= static_cast<std::uint64_t>(found) << j;
+            compress<T>(v, found, to);
+            to += __builtin_popcount(found);
+        });
+        *masks = mask;
+    }
+    return to - nonzeros;
 }
 
 // Where the values of a row's nonzeros are: in the whole row, or one after the other; these as they are, or as codes,

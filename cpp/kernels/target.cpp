@@ -33,7 +33,7 @@ constexpr Kernels<T> kernels{
     .nodal = nodal<T>,
     .hessian_diagonal = hessian_diagonal<T>,
     .train = train<T>,
-    .find_nonzeros = find_nonzeros<T>,
+    .pack_row = pack_row<T>,
     .all_finite = are_finite<T>,
     .stages = stage_kernels<T>,
 };
