@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnet._tools.types import FloatArray
+from fastnet.backends import active
 from fastnet.backends.choice import training_backend
 from fastnet.networks.answers import count_right
 from fastnet.networks.base import BaseNetwork
@@ -19,7 +20,7 @@ def accuracy(net: Any, data: Rows, *, again: bool) -> float:
 
     Rows that are asked for again are prepared by the backend, which takes about as long as answering them once.
     """
-    if (y := _answers_to_prepared(net, data, again)) is not None:
+    if (y := _answers(net, data, again)) is not None:
         return count_right(y, data.t) / len(data)
     right = 0
     for first in range(0, len(data), ROWS_AT_ONCE):
@@ -28,12 +29,14 @@ def accuracy(net: Any, data: Rows, *, again: bool) -> float:
     return right / len(data)
 
 
-def _answers_to_prepared(net: Any, data: Rows, again: bool) -> FloatArray | None:
-    """Return the answers to prepared rows; None if they are not to be prepared, or not to be answered as a whole."""
+def _answers(net: Any, data: Rows, again: bool) -> FloatArray | None:
+    """Return the answers to all rows at once; None where the backend does not compute the network as a whole."""
     backend = training_backend()
-    if backend is None or not (again or data.is_prepared(backend)):
-        return None
-    if not isinstance(net, BaseNetwork) or overridden(net, "accuracy", "predict"):
+    if backend is None or not isinstance(net, BaseNetwork) or overridden(net, "accuracy", "predict"):
         return None
     spec = net._computation().spec_of(data.x)
-    return None if spec is None else data.prepared(backend).forward(spec)
+    if spec is None:
+        return None
+    if again or data.is_prepared(backend):
+        return data.prepared(backend).forward(spec)
+    return active().forward(spec, data.x.reshape(len(data), -1))
