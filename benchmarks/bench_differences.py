@@ -105,7 +105,7 @@ def ladder(effort: Effort) -> Iterator[Row]:
     *timings, theirs, floor = interleave(effort, incremental, nodal, peer(loop, scale=scale), reference)
     for name, ours, least in zip(EXACT, timings, (8_000, 100_000), strict=True):
         yield faster(f"784-50-10, float64, batch 100: {name} against the NumPy loop", ours, theirs, least)
-    yield slower("784-50-10, float64, batch 100: nodal against our own backprop", timings[1], floor, 4)
+    yield slower("784-50-10, float64, batch 100: nodal against our own backprop", timings[1], floor, 2)
 
 
 def autograd(effort: Effort) -> Row:
@@ -185,7 +185,7 @@ def descent(effort: Effort) -> Row:
         raise WrongAnswerError("two steps of descent do not lower the loss")
     what = "784-50-10, batch of one: two descent steps by the public functions, against the notes' program"
     steps, program = interleave(effort, ours, peer(theirs, scale=2 * scale))
-    return faster(what, steps, program, 20_000)
+    return faster(what, steps, program, 30_000)
 
 
 # How the cost grows ---------------------------------------------------------------------------------------

@@ -33,25 +33,23 @@ template <class F> void for_each_share(Index rows, F&& f) {
 template <class T> struct PackedRows {
     const Index groups; // of columns
 
-    PackedRows(Index rows, Index columns)
-        : groups((columns + mask_columns - 1) / mask_columns), counts(static_cast<std::size_t>(rows)),
-          columns_(columns), masks_(static_cast<std::size_t>(rows * groups) * sizeof(std::uint64_t)),
-          nonzeros_(static_cast<std::size_t>(rows * columns + most_lanes) * sizeof(T)) {}
+    PackedRows(Index most, Index columns)
+        : groups((columns + mask_columns - 1) / mask_columns), counts(static_cast<std::size_t>(most)),
+          columns_(columns), masks_(static_cast<std::size_t>(most * groups) * sizeof(std::uint64_t)),
+          nonzeros_(static_cast<std::size_t>(most * columns + most_lanes) * sizeof(T)) {}
 
-    // Adds a row, of which the first one begins anew.
-    void add(const T* x, Index row) {
-        if (row == 0) {
-            size = 0;
-        }
-        counts[row] = kernels<T>().pack_row(x, columns_, masks(row), nonzeros() + size);
-        size += counts[row];
+    void add(const T* x) {
+        Index& count = counts[static_cast<std::size_t>(rows++)];
+        count = kernels<T>().pack_row(x, columns_, masks(rows - 1), nonzeros() + size);
+        size += count;
     }
+    void clear() { rows = size = 0; }
 
     std::uint64_t* masks(Index row) { return static_cast<std::uint64_t*>(masks_.data) + row * groups; } // (groups)
     T* nonzeros() { return static_cast<T*>(nonzeros_.data); }                                           // (size)
 
+    Index rows = 0, size = 0;  // how many rows and nonzeros there are
     std::vector<Index> counts; // (rows): of nonzeros
-    Index size = 0;            // of all of them
 
   private:
     static constexpr Index most_lanes = 64 / sizeof(T); // that are written behind the nonzeros
@@ -70,7 +68,8 @@ template <class T> struct Sample {
         PackedRows<T> packed(1, columns);
         Index found = 0;
         for (Index s = 0; s < sampled; ++s) {
-            packed.add(x + s * rows / sampled * columns, 0);
+            packed.clear();
+            packed.add(x + s * rows / sampled * columns);
             found += packed.size;
             for (Index i = 0; codes && i < packed.size; ++i) {
                 if (!codes->add(packed.nonzeros()[i])) {
@@ -137,23 +136,26 @@ template <class T> bool Dataset<T>::pack(const Codes<T>* codes) {
         if (!fits) {
             return;
         }
-        PackedRows<T> rows(end - first, columns_);
-        Index needed = 0;
-        for (Index row = 0; row < end - first; ++row) {
-            rows.add(x_ + (first + row) * columns_, row);
-            needed += units(rows.counts[row]);
+        PackedRows<T> packed(end - first, columns_);
+        for (Index row = first; row < end; ++row) {
+            packed.add(x_ + row * columns_);
         }
-        if (nonzeros.fetch_add(rows.size) + rows.size > most) {
+        Index needed = 0;
+        for (const Index count : packed.counts) {
+            needed += units(count);
+        }
+        if (nonzeros.fetch_add(packed.size) + packed.size > most) {
             fits = false;
             return;
         }
         Index start = taken.fetch_add(needed);
-        const T* value = rows.nonzeros();
+        const T* value = packed.nonzeros();
         bool all = true; // whether each has a code
-        for (Index row = 0; row < end - first; start += units(rows.counts[row]), ++row) {
-            const Index count = rows.counts[row];
-            std::uint64_t* const to = std::copy_n(rows.masks(row), groups, at<std::uint64_t>(packed_) + start);
+        for (Index row = 0; row < packed.rows; ++row) {
+            const Index count = packed.counts[static_cast<std::size_t>(row)];
+            std::uint64_t* const to = std::copy_n(packed.masks(row), groups, at<std::uint64_t>(packed_) + start);
             at<Index>(starts_)[first + row] = start;
+            start += units(count);
             if (codes) {
                 std::transform(value, value + count, reinterpret_cast<std::uint8_t*>(to), [&](T v) {
                     const std::uint8_t code = codes->find(v);

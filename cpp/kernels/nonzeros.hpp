@@ -40,12 +40,16 @@ FASTNET_INLINE void transpose_bits(std::uint64_t (&m)[64]) {
     }
 }
 
-// x (columns) -> masks: a bit for each nonzero, for each group of 64 columns.
-template <class T> void find_nonzeros(const T* x, Index columns, std::uint64_t* masks) {
+// x (columns) -> masks: a bit for each nonzero, for each group of 64 columns. see(v, mask) is called for each vector.
+template <class T, class F>
+FASTNET_INLINE void find_nonzeros(const T* x, Index columns, std::uint64_t* masks, F&& see) {
     for (Index first = 0; first < columns; first += mask_columns, ++masks) {
         std::uint64_t mask = 0;
         for_each_vector<T>(min_index(mask_columns, columns - first), [&](Index j, Index count) {
-            mask |= static_cast<std::uint64_t>(nonzero_mask<T>(load(x + first + j, count))) << j;
+            const Vec<T> v = load(x + first + j, count);
+            const unsigned found = nonzero_mask<T>(v);
+            mask |= static_cast<std::uint64_t>(found) << j;
+            see(v, found);
         });
         *masks = mask;
     }
@@ -91,17 +95,10 @@ template <class T> FASTNET_INLINE void compress(Vec<T> v, unsigned mask, T* to) 
 // Returns how many there are.
 template <class T> Index pack_row(const T* x, Index columns, std::uint64_t* masks, T* nonzeros) {
     T* to = nonzeros;
-    for (Index first = 0; first < columns; first += mask_columns, ++masks) {
-        std::uint64_t mask = 0;
-        for_each_vector<T>(min_index(mask_columns, columns - first), [&](Index j, Index count) {
-            const Vec<T> v = load(x + first + j, count);
-            const unsigned found = nonzero_mask<T>(v);
-            mask |= static_cast<std::uint64_t>(found) << j;
-            compress<T>(v, found, to);
-            to += __builtin_popcount(found);
-        });
-        *masks = mask;
-    }
+    find_nonzeros(x, columns, masks, [&](Vec<T> v, unsigned mask) {
+        compress<T>(v, mask, to);
+        to += __builtin_popcount(mask);
+    });
     return to - nonzeros;
 }
 
@@ -140,7 +137,8 @@ template <class T> class NonZeros {
     // Finds the nonzeros of x (columns), and keeps them as the given row.
     void find(const T* x, Index row) {
         for (Index g = 0; g < groups; ++g) {
-            find_nonzeros(x + g * group, min_index(group, columns_ - g * group), &masks_[g * rows_ + row]);
+            find_nonzeros(x + g * group, min_index(group, columns_ - g * group), &masks_[g * rows_ + row],
+                          [](Vec<T>, unsigned) {});
         }
         set_whole(row, x);
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,31 +221,6 @@ def test_a_value_in_none_of_the_rows_that_are_sampled(core, dtype, count):
     spec = network(dtype, (131, 50, 5))
     assert_same_bits(spec, x, t, order, 100, GradientKind.BACKPROP, lambda: optimizers.SGD(lr=0.1))
     assert _core.Dataset(x).forward(spec).tobytes() == _core.forward(spec, x).tobytes()
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory in use is read from /proc")
-def test_few_values_take_a_byte_each(run_python, dtype):
-    """Beside them there are a mask of 8 bytes for 64 columns, and where the row begins."""
-    program = f"""
-    from pathlib import Path
-    import numpy as np
-    from fastnet import _core
-
-    def resident_pages():
-        return int(Path("/proc/self/statm").read_text().split()[1])
-
-    x = np.zeros((20_000, 640), {dtype!r})
-    x[:, ::5] = np.arange(1, x.size // 5 + 1).reshape(len(x), -1)
-    few = np.where(x > 0, x % 255 + 1, 0).astype(x.dtype)
-    kept, taken = [], []
-    for data in (few, x):
-        before = resident_pages()
-        kept.append(_core.Dataset(data))
-        taken.append(resident_pages() - before)
-    print(taken)
-    """
-    few, many = run_python(program)
-    assert few < 0.6 * many
 
 
 @pytest.mark.parametrize("size", [1, 9, (1 << 16) + 3, 200_001])
