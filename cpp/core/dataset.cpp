@@ -13,18 +13,16 @@
 namespace fastnet {
 namespace {
 
-constexpr Index share = 64; // rows: 200 KB of images stay in a core's cache between two passes over them
-
-// f(first, end) for shares of the rows, which the threads take.
-template <class F> void for_each_share(Index rows, F&& f) {
+// f(first, end) for shares of the rows, each of so many bytes, which the threads take. A share stays in a core's cache.
+template <class F> void for_each_share(Index rows, Index bytes, F&& f) {
     struct Job {
-        Index rows;
+        Index rows, share;
         F& f;
-    } job{rows, f};
-    parallel_for((rows + share - 1) / share, num_threads(),
+    } job{rows, std::clamp<Index>((Index{256} << 10) / bytes, 1, 64), f};
+    parallel_for((rows + job.share - 1) / job.share, num_threads(),
                  [](void* context, Index task, int) {
                      const Job& work = *static_cast<Job*>(context);
-                     work.f(task * share, std::min(work.rows, (task + 1) * share));
+                     work.f(task * work.share, std::min(work.rows, (task + 1) * work.share));
                  },
                  &job);
 }
@@ -132,7 +130,7 @@ template <class T> bool Dataset<T>::pack(const Codes<T>* codes) {
     packed_.emplace(static_cast<std::size_t>(rows_ * (groups + 1) * unit + most * size));
     std::atomic<Index> nonzeros{0}, taken{0};
     std::atomic<bool> fits{true}; // whether zeros are not too few, and each nonzero has a code
-    for_each_share(rows_, [&](Index first, Index end) {
+    for_each_share(rows_, columns_ * static_cast<Index>(sizeof(T)), [&](Index first, Index end) {
         if (!fits) {
             return;
         }
