@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <iterator>
 #include <utility>
 #include <vector>
@@ -32,8 +31,8 @@ template <class T> struct PackedRows {
     const Index groups; // of columns
 
     PackedRows(Index most, Index columns)
-        : groups((columns + mask_columns - 1) / mask_columns), counts(static_cast<std::size_t>(most)),
-          columns_(columns), masks_(static_cast<std::size_t>(most * groups) * sizeof(std::uint64_t)),
+        : groups(mask_groups(columns)), counts(static_cast<std::size_t>(most)), columns_(columns),
+          masks_(static_cast<std::size_t>(most * groups) * sizeof(std::uint64_t)),
           nonzeros_(static_cast<std::size_t>(most * columns + most_lanes) * sizeof(T)) {}
 
     void add(const T* x) {
@@ -122,7 +121,7 @@ template <class T> Dataset<T>::Dataset(const T* x, Index rows, Index columns) : 
 // rows take no more memory than they need, and nobody waits for another's count.
 template <class T> bool Dataset<T>::pack(const Codes<T>* codes) {
     constexpr Index unit = sizeof(std::uint64_t);
-    const Index groups = (columns_ + mask_columns - 1) / mask_columns, most = (rows_ * columns_ - 1) / 2;
+    const Index groups = mask_groups(columns_), most = (rows_ * columns_ - 1) / 2;
     const Index size = codes ? 1 : static_cast<Index>(sizeof(T)); // of what is kept of a nonzero
     const auto units = [&](Index nonzeros) { return groups + (nonzeros * size + unit - 1) / unit; }; // of a row
     starts_.emplace(static_cast<std::size_t>(rows_) * sizeof(Index));

@@ -15,6 +15,9 @@ namespace fastnet {
 
 // Columns that share a mask.
 inline constexpr Index mask_columns = 64;
+inline constexpr Index mask_groups(Index columns) {
+    return (columns + mask_columns - 1) / mask_columns;
+}
 
 // A batch's rows are fetched from `x` when they are first read: row i of the batch is row order[i] there.
 template <class T> struct Source {

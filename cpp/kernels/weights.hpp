@@ -1,7 +1,7 @@
 // A network's weights in the layouts that products read: packed, or padded for the inputs' nonzeros.
 #pragma once
 
-#include "kernels/nonzeros.hpp"
+#include "kernels/nonzero_products.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
