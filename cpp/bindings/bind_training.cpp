@@ -137,7 +137,8 @@ template <class Net, class F> void with_training(const Net& net, const TrainingA
     const auto& dataset = data_object.cast<const DatasetView&>();
     const Index batch_size = arguments.batches.attr("size").cast<Index>();
     const py::array t = as_array(arguments.batches.attr("targets"), "t");
-    const py::array order = as_array(arguments.batches.attr("order"), "order", 1);
+    const Index epochs = arguments.batches.attr("epochs").cast<Index>();
+    const py::array order = as_array(arguments.batches.attr("order"), "order");
     const py::array coefficients = as_array(arguments.update.attr("coefficients"), "coefficients", 2);
     const Dataset<T>& data = dataset.get_for(net);
     const std::vector<std::int64_t> rows = checked_copy(order, "order", [&](std::size_t i, std::int64_t row) {
@@ -146,7 +147,11 @@ template <class Net, class F> void with_training(const Net& net, const TrainingA
                    std::to_string(data.rows()) + " rows";
         });
     });
-    const Index count = static_cast<Index>(rows.size());
+    const bool same_order = order.ndim() == 1;
+    require(epochs > 0 && (same_order || (order.ndim() == 2 && order.shape(0) == epochs)), [&] {
+        return "order has shape " + shape_of(order) + ", which is not that of " + std::to_string(epochs) + " epoch(s)";
+    });
+    const Index count = order.shape(order.ndim() - 1);
     const TargetsView<T> targets(t, data.rows(), net.classes());
     const int gradient = arguments.gradient;
     const double h = arguments.h;
@@ -154,12 +159,14 @@ template <class Net, class F> void with_training(const Net& net, const TrainingA
     require(gradient >= 0 && gradient <= static_cast<int>(GradientKind::nodal),
             [&] { return "there is no gradient kind " + std::to_string(gradient); });
     require(static_cast<T>(h) > 0 && std::isfinite(static_cast<T>(h)), "h must be positive and finite");
-    const Index steps = (count + batch_size - 1) / batch_size;
+    const Index steps = epochs * ((count + batch_size - 1) / batch_size);
     const Optimizer optimizer = as_optimizer(arguments.update, coefficients, steps);
     const std::vector<Parameter<T>> parameters = parameters_of<T>(net.parameters(), arguments.update.attr("slots"));
     const Training<T> training{.data = &data,
                                .targets = targets.targets,
                                .order = rows.data(),
+                               .order_stride = same_order ? 0 : count,
+                               .epochs = epochs,
                                .count = count,
                                .batch_size = batch_size,
                                .gradient = static_cast<GradientKind>(gradient),

@@ -35,8 +35,10 @@ template <class T> struct Parameter {
 template <class T> struct Training {
     const Dataset<T>* data;
     Targets<T> targets;        // of all its rows
-    const std::int64_t* order; // (count): rows of data
-    Index count, batch_size;   // the last batch may be smaller
+    const std::int64_t* order; // (epochs, count): rows of data
+    Index order_stride;        // from one epoch to the next: 0 where all have the same order
+    Index epochs, count;       // between two epochs, all parameters must be finite
+    Index batch_size;          // the last batch of an epoch may be smaller
     GradientKind gradient;
     double h; // the step of a numerical gradient
     Optimizer optimizer;

@@ -8,8 +8,16 @@
 
 namespace fastnet::FASTNET_TARGET {
 
+// The bit that is a number's sign.
+template <class T> inline constexpr Bits<T> sign_bit = std::numeric_limits<Bits<T>>::min();
+
 template <class T> FASTNET_INLINE Vec<T> absolute(Vec<T> x) {
-    return x < 0 ? -x : x;
+    return from_bits<T>(as_bits<T>(x) & ~sign_bit<T>);
+}
+
+// |size| with the sign of x.
+template <class T> FASTNET_INLINE Vec<T> with_sign_of(Vec<T> x, Vec<T> size) {
+    return from_bits<T>((as_bits<T>(size) & ~sign_bit<T>) | (as_bits<T>(x) & sign_bit<T>));
 }
 
 // `value` where `x` is a number, NaN where it is not.
@@ -80,16 +88,16 @@ template <class T> struct Sigmoid {
     T steepest() const { return T(0.25); }
     // 1 / (1 + e^-a), through e^-|a| <= 1: no overflow, and both tails keep their digits.
     V value(V a) const {
-        const V e = exp<T>(-absolute<T>(a));
+        const V e = exp_negative<T>(-absolute<T>(a));
         return (a < 0 ? e : splat(T(1))) / (1 + e);
     }
     V derivative(V a) const {
-        const V e = exp<T>(-absolute<T>(a));
+        const V e = exp_negative<T>(-absolute<T>(a));
         const V reciprocal = 1 / (1 + e);
         return e * reciprocal * reciprocal;
     }
     BasePoint<T> base_point(V a) const {
-        const V e = exp<T>(-absolute<T>(a));
+        const V e = exp_negative<T>(-absolute<T>(a));
         const V near = 1 / (1 + e), far = e * near;
         return {a, a < 0 ? far : near, a < 0 ? near : far};
     }
@@ -130,8 +138,7 @@ template <class T> struct Tanh {
     // -expm1(-2|a|) / (2 + expm1(-2|a|)), with the sign of a.
     V value(V a) const {
         const V u = exp_and_expm1<T>(-2 * absolute<T>(a)).expm1;
-        const V t = u / (2 + u); // minus the result's size
-        return a < 0 ? t : -t;
+        return with_sign_of<T>(a, u / (2 + u));
     }
     // 4 sigma'(2a); where both are wanted, the compiler takes the exponential that the value has.
     V derivative(V a) const {
@@ -181,7 +188,7 @@ template <class T> struct Softplus {
     using V = Vec<T>;
     static constexpr bool kinked = false, seamed = false, bends = true;
     T steepest() const { return 1; }
-    V value(V a) const { return ramp(a) + log1p<T>(exp<T>(-absolute<T>(a))); }
+    V value(V a) const { return ramp(a) + log1p<T>(exp_negative<T>(-absolute<T>(a))); }
     V derivative(V a) const { return Sigmoid<T>{}.value(a); }
     BasePoint<T> base_point(V a) const { return Sigmoid<T>{}.base_point(a); }
     template <bool Small> Move<T> move(V d) const {
@@ -208,7 +215,7 @@ template <class T> struct Softplus {
     static V plain(V a, V d) {
         const V b = a + d;
         const V ramps = ((a > 0) & (b > 0)) ? d : ramp(b) - ramp(a);
-        return ramps + (log1p<T>(exp<T>(-absolute<T>(b))) - log1p<T>(exp<T>(-absolute<T>(a))));
+        return ramps + (log1p<T>(exp_negative<T>(-absolute<T>(b))) - log1p<T>(exp_negative<T>(-absolute<T>(a))));
     }
 };
 

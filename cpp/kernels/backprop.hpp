@@ -1,7 +1,7 @@
 // Backprop: the derivative of the loss with respect to every parameter, through the chain rule.
 #pragma once
 
-#include "kernels/forward.hpp"
+#include "kernels/narrow.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
@@ -46,36 +46,45 @@ struct GradientAlone {
 //
 // Either the workers share out the rows of a chunk, then its gradient, and go to the next chunk together. Or, where a
 // batch has many chunks and the gradient is small, each takes whole chunks, and the chunks' shares are kept apart until
-// the end: one parallel region for a batch, not two for a chunk. Both add the same numbers in the same order.
+// the end: one parallel region for a batch, not two for a chunk. So it is with narrow layers, too, for which a chunk
+// has its rows in the lanes. All add the same numbers in the same order.
 template <class T> class Backprop {
   public:
     // `inputs` is of the first batch.
     Backprop(const Network<T>& net, Inputs<T>& inputs, Index most_rows)
         : net_(net), inputs_(inputs), rows_(min_index(most_rows, chunk_rows)),
+          is_narrow_(is_narrow(net, inputs, most_rows)),
           workers_(workers_for(3 * multiply_add * multiply_adds(net) *
-                               static_cast<double>(takes_chunks(net, inputs, most_rows) ? most_rows : rows_))),
-          takes_chunks_(workers_ > 1 && takes_chunks(net, inputs, most_rows)), transposed_(net.depth),
+                               static_cast<double>(takes_chunks(most_rows) ? most_rows : rows_))),
+          takes_chunks_(is_narrow_ || (workers_ > 1 && takes_chunks(most_rows))), transposed_(net.depth),
           task_rows_(takes_chunks_ ? block_rows : rows_per_task(rows_, workers_)), dz_(workers_), losses_(most_rows),
-          finite_(rows_), chunks_(takes_chunks_ ? workers_ : 1), at_(net.depth),
+          finite_(rows_), chunks_(workers_), narrow_(workers_), at_(net.depth),
           shares_(takes_chunks_ ? chunks_of(most_rows) * size_of(net) : 0) {
         Index size = 0;
         for (Index l = 0; l < net.depth; ++l) {
             const Layer<T>& layer = net.layers[l];
             transposed_.add(layer.outputs, l > 0 ? layer.inputs : 0); // that with respect to x is not needed
             tasks_ += groups_of(layer.inputs);
-            transposed_tasks_ += l > 0 ? groups_of(layer.outputs) : 0;
+            transposed_tasks_ += l > 0 && !is_narrow_ ? groups_of(layer.outputs) : 0;
             at_[l] = size;
             size += (layer.inputs + 1) * layer.outputs;
         }
         for (int w = 0; w < workers_; ++w) {
+            if (is_narrow_) {
+                narrow_.add(net, rows_);
+                continue;
+            }
             dz_.add(task_rows_ * padded<T>(widest_layer(net)));
-        }
-        for (int c = 0; c < (takes_chunks_ ? workers_ : 1); ++c) {
-            chunks_.add(net, rows_);
+            if (takes_chunks_ || w == 0) {
+                chunks_.add(net, rows_);
+            }
         }
     }
 
     int workers() const { return workers_; }
+
+    // How many rows there are to pack the weights for: none where they are taken as they are.
+    Index packed_rows() const { return is_narrow_ ? 0 : rows_; }
 
     // Everything but the last chunk's share of the gradient, or the sum of all shares. Returns the loss.
     // weights.prepare(worker) gives the worker's `Weights`.
@@ -136,17 +145,33 @@ template <class T> class Backprop {
         return size;
     }
 
+    // Whether rows in the lanes are faster: for layers of up to 64 units, and where that leaves threads without a
+    // chunk, for those of up to 32.
+    static bool is_narrow(const Network<T>& net, const Inputs<T>& inputs, Index rows) {
+        return !inputs.sparse && rows >= 2 * lanes<T> &&
+               NarrowChunk<T>::suits(net, chunks_of(rows) < num_threads() ? 32 : 64) && has_few_elements(net, rows);
+    }
+
+    // Whether the shares of so many rows are few enough to be kept apart.
+    static bool has_few_elements(const Network<T>& net, Index rows) {
+        constexpr Index most_elements = Index{1} << 18;
+        return chunks_of(rows) * size_of(net) <= most_elements;
+    }
+
     // Whether several workers would take whole chunks.
-    static bool takes_chunks(const Network<T>& net, const Inputs<T>& inputs, Index rows) {
-        constexpr Index fewest = 8, most_elements = Index{1} << 18; // chunks; of all shares
-        const Index chunks = chunks_of(rows);
-        return !inputs.sparse && chunks >= fewest && chunks * size_of(net) <= most_elements;
+    bool takes_chunks(Index rows) const {
+        constexpr Index fewest = 8; // chunks
+        return is_narrow_ || (!inputs_.sparse && chunks_of(rows) >= fewest && has_few_elements(net_, rows));
     }
 
     // Chunk `number` forward and back, to its share of the gradient, by one worker.
     void take_chunk(Index number, const Weights<T>& weights, int worker) {
+        const Index first = number * chunk_rows, rows = min_index(chunk_rows, batch_.rows - first);
+        if (is_narrow_) {
+            return take_narrow_chunk(narrow_[worker], number, first, rows);
+        }
         Chunk<T>& chunk = chunks_[worker];
-        chunk.begin(number * chunk_rows, min_index(chunk_rows, batch_.rows - number * chunk_rows));
+        chunk.begin(first, rows);
         for (Index begin = 0; begin < chunk.count; begin += task_rows_) {
             derive_rows(chunk, begin, min_index(task_rows_, chunk.count - begin), weights, dz_[worker].zeroed());
         }
@@ -156,6 +181,13 @@ template <class T> class Backprop {
             if (to.bias) {
                 add_bias(chunk, l, to.bias, false);
             }
+        }
+    }
+
+    void take_narrow_chunk(NarrowChunk<T>& chunk, Index number, Index first, Index rows) {
+        chunk.derive(batch_, inputs_, first, rows, losses_.data() + first);
+        for (Index l = 0; l < net_.depth; ++l) {
+            chunk.add_up(l, share(number, l));
         }
     }
 
@@ -201,7 +233,7 @@ template <class T> class Backprop {
         });
 
         row_losses(net_, batch_.targets, first, count, z(net_.depth - 1), losses_.data() + first);
-        derive_loss(first, count, z(net_.depth - 1), dz);
+        derive_losses(net_, batch_.targets, first, count, z(net_.depth - 1), batch_.rows, dz);
         for (Index l = net_.depth - 1;; --l) {
             const Index size = count * padded<T>(net_.layers[l].outputs);
             T* d = da(l);
@@ -224,18 +256,6 @@ template <class T> class Backprop {
     void pack(Chunk<T>& chunk, Index l, Index begin, Index count) {
         const Index outputs = net_.layers[l].outputs, stride = padded<T>(outputs);
         chunk.packed[l].pack_rows(rows_of<T>(chunk.da[l].data() + begin * stride, count, outputs, stride), begin);
-    }
-
-    // dz (count, padded) = the derivative of the mean loss with respect to the last layer's units, from the answers
-    // y (count, padded).
-    void derive_loss(Index row, Index count, const T* y, T* dz) {
-        const Index classes = classes_of(net_), stride = padded<T>(classes);
-        const T rows = static_cast<T>(batch_.rows);
-        with_loss<T>(net_.loss, net_.loss_constant, [&](auto loss) {
-            for (Index i = 0; i < count; ++i, y += stride, dz += stride) {
-                derive_row(loss, net_.output, y, target_of(batch_.targets, row + i, classes), classes, rows, dz);
-            }
-        });
     }
 
     // f(l, number, from, rows) for each group of rows of a weight, shared out among so many workers. The later layers'
@@ -347,17 +367,19 @@ template <class T> class Backprop {
 
     const Network<T>& net_;
     Inputs<T>& inputs_;
-    const Index rows_;                      // of a chunk at most
+    const Index rows_; // of a chunk at most
+    const bool is_narrow_;
     const int workers_;                     // asked for once, because another thread may change the setting meanwhile
     const bool takes_chunks_;               // whether a worker takes whole chunks
     FixedList<PackedMatrix<T>> transposed_; // the weights
     const Index task_rows_;
     FixedList<Array<T>> dz_;
-    const Array<T> losses_;      // of the batch's rows
-    const Array<bool> finite_;   // of a chunk's tasks: whether the first layer's da is
-    FixedList<Chunk<T>> chunks_; // one, or one for each worker
-    const Array<Index> at_;      // of each layer: where it begins in a share
-    const Array<T> shares_;      // (chunks, size): of the gradient, where workers take whole chunks
+    const Array<T> losses_;            // of the batch's rows
+    const Array<bool> finite_;         // of a chunk's tasks: whether the first layer's da is
+    FixedList<Chunk<T>> chunks_;       // one, or one for each worker
+    FixedList<NarrowChunk<T>> narrow_; // instead of them
+    const Array<Index> at_;            // of each layer: where it begins in a share
+    const Array<T> shares_;            // (chunks, size): of the gradient, where workers take whole chunks
     Index tasks_ = 0, transposed_tasks_ = 0;
 
     Batch<T> batch_{};
@@ -369,7 +391,7 @@ double loss_and_gradient(const Network<T>& net, const Batch<T>& batch, const Lay
     const Index rows = min_index(batch.rows, chunk_rows);
     Inputs<T> inputs = make_inputs(net, batch.x, batch.rows, rows, batch.source);
     Backprop<T> backprop(net, inputs, batch.rows);
-    PerWorkerWeights<T> weights(net, inputs.sparse, rows, backprop.workers());
+    PerWorkerWeights<T> weights(net, inputs.sparse, backprop.packed_rows(), backprop.workers());
     const double loss = backprop.begin(batch, weights, result);
     backprop.finish(result, GradientAlone{});
     return loss;

@@ -2,6 +2,8 @@
 // series for small arguments.
 #pragma once
 
+#include <limits>
+
 #include "kernels/simd.hpp"
 
 namespace fastnet::FASTNET_TARGET {
@@ -16,6 +18,8 @@ template <> struct ExpConstants<double> {
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
     static constexpr double round_magic = 6755399441055744.0; // 1.5 * 2^52: adding it rounds to an integer
     static constexpr double overflow = 710.0, underflow = -746.0;
+    static constexpr std::int64_t lift = 512; // lifts 2^k, for k <= 0, to normal numbers
+    static constexpr double lowered = 0x1p-512;
     static constexpr std::int64_t bias = 1023;
     static constexpr int mantissa_bits = 52;
     static constexpr double quotient[] = {0.50000000000000010221,   0.16666666666666667453,   0.041666666666624127873,
@@ -29,6 +33,8 @@ template <> struct ExpConstants<float> {
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     static constexpr float round_magic = 12582912.0f; // 1.5 * 2^23
     static constexpr float overflow = 89.0f, underflow = -104.5f;
+    static constexpr std::int32_t lift = 64;
+    static constexpr float lowered = 0x1p-64f;
     static constexpr std::int32_t bias = 127;
     static constexpr int mantissa_bits = 23;
     static constexpr float quotient[] = {0.5f, 0.166665769897f, 0.0416665546172f, 0.00836317905272f, 0.00139261835877f};
@@ -82,6 +88,22 @@ template <class T> FASTNET_INLINE Vec<T> exp(Vec<T> x) {
     return exp_of(reduce_exp<T>(x));
 }
 
+// The same for x <= 0: 2^k is at most 1, so one factor that is lifted will do. The last product alone can round.
+template <class T> FASTNET_INLINE Vec<T> exp_of_negative(const ReducedExp<T>& x) {
+    using C = ExpConstants<T>;
+    return (1 + x.expm1_r) * power_of_two<T>(x.k + C::lift) * C::lowered;
+}
+
+template <class T> FASTNET_INLINE ReducedExp<T> reduce_exp_negative(Vec<T> x) {
+    constexpr T least = ExpConstants<T>::underflow;
+    return reduce_exp<T>(x < least ? splat(least) : x);
+}
+
+// e^x for x <= 0, with the bits of `exp` in fewer operations.
+template <class T> FASTNET_INLINE Vec<T> exp_negative(Vec<T> x) {
+    return exp_of_negative(reduce_exp_negative<T>(x));
+}
+
 // Below this, e^x - 1 is -1.
 template <class T> inline constexpr T least_expm1 = -60;
 
@@ -100,9 +122,9 @@ template <class T> struct ExpAndExpm1 {
 
 template <class T> FASTNET_INLINE ExpAndExpm1<T> exp_and_expm1(Vec<T> x) {
     using C = ExpConstants<T>;
-    x = x < C::underflow ? splat(C::underflow) : x;
-    const ReducedExp<T> reduced = reduce_exp<T>(x);
-    return {exp_of(reduced), x < least_expm1<T> ? splat(T(-1)) : expm1_of(reduced)};
+    const ReducedExp<T> reduced = reduce_exp_negative<T>(x);
+    const Vec<T> scale = power_of_two<T>(reduced.k + C::lift) * C::lowered; // 0 where e^x is
+    return {exp_of_negative(reduced), scale * reduced.expm1_r + (scale - 1)};
 }
 
 // Coefficients of (log((1 + s) / (1 - s)) - 2s) / s^3 in s^2, for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1), interpolated at
@@ -133,6 +155,19 @@ template <class T> FASTNET_INLINE Vec<T> log_of_sum(Vec<T> u, Vec<T> lost) {
     const Vec<T> s = f / (2 + f), z = s * s;
     const Vec<T> log_m = f - s * (f - z * polynomial(z, L::quotient));
     return k * C::ln2_high + (log_m + k * C::ln2_low);
+}
+
+// log(x)
+template <class T> FASTNET_INLINE Vec<T> log(Vec<T> x) {
+    constexpr T least = std::numeric_limits<T>::min(), infinity = std::numeric_limits<T>::infinity();
+    const Vec<Bits<T>> normal = (x >= least) & (x < infinity); // NaN is not
+    Vec<T> result = log_of_sum<T>(x, Vec<T>{});
+    if (nonzero_mask<T>(normal ? splat(T(0)) : splat(T(1))) != 0) {
+        for (Index i = 0; i < lanes<T>; ++i) {
+            result[i] = normal[i] ? result[i] : sizeof(T) == 4 ? T(__builtin_logf(x[i])) : T(__builtin_log(x[i]));
+        }
+    }
+    return result;
 }
 
 // log(1 + x)
@@ -207,7 +242,7 @@ template <class T> FASTNET_INLINE Normal<T> normal(Vec<T> x) {
     x = x > C::end ? splat(C::end) : x; // a comparison that NaN fails
     // x^2 = high^2 + (x - high)(x + high): a rounded x^2 would cost its exponential digits.
     const Vec<T> high = from_bits<T>(as_bits<T>(x) & ~((Bits<T>(1) << C::low_bits) - 1));
-    const Vec<T> e = exp<T>(T(-0.5) * high * high);
+    const Vec<T> e = exp_negative<T>(T(-0.5) * high * high);
     const Vec<T> square = e + e * short_expm1<T, 4>(T(-0.5) * (x - high) * (x + high));
     const Vec<T> quotient = polynomial((x - C::centre) / (x + C::centre), C::quotient) / (1 + 2 * x);
     return {square * quotient, square * T(0.39894228040143267794)};

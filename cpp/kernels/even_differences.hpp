@@ -128,7 +128,7 @@ template <class T> FASTNET_INLINE Pair<T> symmetric_pair(Gelu<T> phi, const Base
     const Vec<T> d = far ? Vec<T>{} : q, a = far ? Vec<T>{} : at.a;
     Vec<T> even{}, odd{};
     for (int i = 0; i < 7; ++i) {
-        const Vec<T> s = d * nodes[i], decay = weights[i] * exp<T>(T(-0.5) * s * s);
+        const Vec<T> s = d * nodes[i], decay = weights[i] * exp_negative<T>(T(-0.5) * s * s);
         const Hyperbolic<T> h = hyperbolic<T>(a * s);
         even -= decay * h.sinh;
         odd += decay * (1 + T(0.5) * h.tau);

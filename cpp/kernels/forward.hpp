@@ -147,6 +147,14 @@ template <class T> void forward(const Network<T>& net, const Batch<T>& batch, T*
 template <class T>
 void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, Index count, const T* y, T* losses) {
     const Index classes = classes_of(net);
+    if (net.loss == Loss::cross_entropy && targets.labels) {
+        for (Index i = 0; i < count; ++i) {
+            losses[i] = y[i * padded<T>(classes) + static_cast<Index>(targets.labels[first + i])];
+        }
+        return for_each_vector<T>(count, [&](Index i, Index n) {
+            store(losses + i, CrossEntropy<T>::of_probability(load(losses + i, n)), n);
+        });
+    }
     with_loss<T>(net.loss, net.loss_constant, [&](auto loss) {
         for (Index i = 0; i < count; ++i) {
             losses[i] = loss.value(y + i * padded<T>(classes), target_of(targets, first + i, classes), classes);
@@ -157,6 +165,19 @@ void row_losses(const Network<T>& net, const Targets<T>& targets, Index first, I
 // Compiled once for all kernels, in shared.cpp.
 extern template void row_losses(const Network<float>&, const Targets<float>&, Index, Index, const float*, float*);
 extern template void row_losses(const Network<double>&, const Targets<double>&, Index, Index, const double*, double*);
+
+// dz (count, padded) = the derivative of the mean loss of `rows` rows with respect to the last layer's units, from a
+// block's answers y (count, padded).
+template <class T>
+void derive_losses(const Network<T>& net, const Targets<T>& targets, Index first, Index count, const T* y, Index rows,
+                   T* dz) {
+    const Index classes = classes_of(net), stride = padded<T>(classes);
+    with_loss<T>(net.loss, net.loss_constant, [&](auto loss) {
+        for (Index i = 0; i < count; ++i, y += stride, dz += stride) {
+            derive_row(loss, net.output, y, target_of(targets, first + i, classes), classes, static_cast<T>(rows), dz);
+        }
+    });
+}
 
 // `total` plus the rows' losses, added in their order.
 template <class T> double sum_of(const T* losses, Index rows, double total = 0) {

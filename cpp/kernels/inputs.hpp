@@ -22,6 +22,9 @@ template <class T> struct Inputs {
         source = batch.source;
     }
 
+    // Row i of the batch where it lies, in x or in the source.
+    const T* row_in_place(Index i) const { return fills() ? dense_row(i) : row(i); }
+
     // Makes the rows [first, first + rows) ready: fetches them from the source, and finds their nonzeros, which are
     // kept in the slots from `slot` on. Without `whole`, rows that the source has by their nonzeros are left at that:
     // x is not filled.

@@ -9,13 +9,6 @@ namespace fastnet::FASTNET_TARGET {
 // Inside the logarithm of the cross entropy, so that an answer of 0 has a finite loss.
 template <class T> inline constexpr T epsilon = T(1e-7);
 
-FASTNET_INLINE double log(double x) {
-    return __builtin_log(x);
-}
-FASTNET_INLINE float log(float x) {
-    return __builtin_logf(x);
-}
-
 // The target of one row: a class label, or a row of n values.
 template <class T> struct Target {
     Index label;
@@ -37,14 +30,19 @@ template <class T> FASTNET_INLINE Target<T> target_of(const Targets<T>& targets,
 template <class T> struct CrossEntropy {
     T value(const T* y, Target<T> t, Index n) const {
         if (!t.row) {
-            return -log(y[t.label] + epsilon<T>);
+            return of_probability(splat(y[t.label]))[0];
         }
         T total = 0;
-        for (Index k = 0; k < n; ++k) {
-            total -= t.row[k] * log(y[k] + epsilon<T>);
-        }
+        for_each_vector<T>(n, [&](Index k, Index count) {
+            const Vec<T> of_class = of_probability(load(y + k, count));
+            for (Index i = 0; i < count; ++i) {
+                total += t.row[k + i] * of_class[i];
+            }
+        });
         return total;
     }
+    // The loss of rows whose target's class has these answers.
+    static Vec<T> of_probability(Vec<T> y) { return -log<T>(y + epsilon<T>); }
     Vec<T> derivative(Vec<T> y, Vec<T> t) const { return -t / (y + epsilon<T>); }
     // -sum_k t_k log1p(dy_k / (y_k + epsilon)); `after(k)` is y_k + dy_k to full accuracy.
     template <class After> Vec<T> difference(const T* y, const T* dy, Target<T> t, Index n, After&& after) const {
@@ -115,7 +113,7 @@ template <class T> struct BinaryCrossEntropy {
     }
     // sigma(y) - t, from the side where sigma is small.
     Vec<T> derivative(Vec<T> y, Vec<T> t) const {
-        const Vec<T> e = exp<T>(-absolute<T>(y));
+        const Vec<T> e = exp_negative<T>(-absolute<T>(y));
         const Vec<T> small = e / (1 + e);
         return y > 0 ? (1 - t) - small : small - t;
     }

@@ -24,27 +24,34 @@ FASTNET_INLINE void store_pieces(T* to, V v, Index n, std::integer_sequence<Inde
     }
 }
 
-// to = v, or += v.
-template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, bool accumulate) {
-    if (accumulate) {
+// What a product does to the array that it goes to.
+enum class Into { set, add, scale };
+
+template <class V> FASTNET_INLINE V combined(V v, V old, Into how) {
+    return how == Into::add ? old + v : old * v;
+}
+
+// Sets `to` to v, adds v to it, or multiplies it by v.
+template <class T, class V> FASTNET_INLINE void put(T* to, V v, Into how) {
+    if (how != Into::set) {
         V old;
         std::memcpy(&old, to, sizeof old);
-        v += old;
+        v = combined(v, old, how);
     }
     std::memcpy(to, &v, sizeof v);
 }
 
 // The same for the first n lanes, all of them or fewer. No loops: they would keep the tile's sums from the registers.
-template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, Index n, bool accumulate) {
+template <class T, class V> FASTNET_INLINE void put(T* to, V v, Index n, Into how) {
     constexpr Index all = static_cast<Index>(sizeof v / sizeof(T));
     if (n == all) {
-        return store_or_add(to, v, accumulate);
+        return put(to, v, how);
     }
-    if (accumulate) {
+    if (how != Into::set) {
         const Vec<T> old = load(to, n);
         V first;
         std::memcpy(&first, &old, sizeof first);
-        v += first;
+        v = combined(v, first, how);
     }
     if constexpr (FASTNET_VECTOR_BYTES == 64 && all == lanes<T>) {
         store<T>(to, v, n);
@@ -53,10 +60,10 @@ template <class T, class V> FASTNET_INLINE void store_or_add(T* to, V v, Index n
     }
 }
 
-// c (rows, n) = or += a (rows, k) . b (k, V vectors and, if End, one of end_lanes), R rows at a time, of which rows is
-// a multiple; b is a packed panel.
+// a (rows, k) . b (k, V vectors and, if End, one of end_lanes) into c (rows, n), R rows at a time, of which rows is a
+// multiple; b is a panel whose rows are ldb apart.
 template <class T, int R, int V, bool End>
-[[gnu::noinline]] void multiply_panel(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
+[[gnu::noinline]] void multiply_panel(Matrix<T> a, const T* b, Index ldb, Index n, T* c, Index ldc, Into how) {
     constexpr Index width = V * lanes<T> + End * end_lanes<T>;
     constexpr Index whole = width - (End ? end_lanes<T> : lanes<T>);
     const Index last = n - whole; // columns of the last vector
@@ -73,7 +80,7 @@ template <class T, int R, int V, bool End>
         }
         const T* p = a.data + i * a.row_stride;
         const T* q = b;
-        for (Index k = 0; k < a.columns; ++k, p += a.column_stride, q += width) {
+        for (Index k = 0; k < a.columns; ++k, p += a.column_stride, q += ldb) {
             Vec<T> row[V + 1];
             EndVec<T> end_row;
             FASTNET_UNROLL
@@ -103,10 +110,10 @@ template <class T, int R, int V, bool End>
             T* const to = c + r * ldc;
             FASTNET_UNROLL
             for (int v = 0; v < V; ++v) {
-                store_or_add<T>(to + v * lanes<T>, sums[r][v], v * lanes<T> < whole ? lanes<T> : last, accumulate);
+                put<T>(to + v * lanes<T>, sums[r][v], v * lanes<T> < whole ? lanes<T> : last, how);
             }
             if constexpr (End) {
-                store_or_add<T>(to + whole, end_sums[r], last, accumulate);
+                put<T>(to + whole, end_sums[r], last, how);
             }
         }
     }
@@ -118,7 +125,8 @@ template <class T, int R> void multiply_rows(Matrix<T> a, const T* b, Index n, T
         const Index j = panel.column, vectors = panel.vectors;
         const auto multiply = [&]<int V, bool End>() {
             constexpr Index width = V * lanes<T> + End * end_lanes<T>;
-            multiply_panel<T, R, V, End>(a, b + j * a.columns, min_index(width, n - j), c + j, ldc, accumulate);
+            multiply_panel<T, R, V, End>(a, b + j * a.columns, width, min_index(width, n - j), c + j, ldc,
+                                         accumulate ? Into::add : Into::set);
         };
         if constexpr (end_lanes<T> < lanes<T>) {
             if (panel.end) {
@@ -147,6 +155,24 @@ template <class T, int R = tile_rows>
         if (whole < a.rows) {
             multiply_block<T, R / 2>(submatrix(a, whole, a.rows - whole, 0, a.columns), b, n, c + whole * ldc, ldc,
                                      accumulate);
+        }
+    }
+}
+
+// a (m, k) . b (k, n) into c (m, n): n is whole vectors, and b is read where it lies.
+template <class T, int R = tile_rows>
+void multiply_in_place(Matrix<T> a, const T* b, Index ldb, Index n, T* c, Index ldc, Into how) {
+    const Index whole = a.rows / R * R;
+    for_each_panel<T>(n, [&](Panel<T> panel) {
+        with_count<tile_vectors>(panel.vectors, [&]<int V>() {
+            multiply_panel<T, R, V, false>(submatrix(a, 0, whole, 0, a.columns), b + panel.column, ldb, panel.width(),
+                                           c + panel.column, ldc, how);
+        });
+    });
+    if constexpr (R > 1) {
+        if (whole < a.rows) {
+            multiply_in_place<T, R / 2>(submatrix(a, whole, a.rows - whole, 0, a.columns), b, ldb, n, c + whole * ldc,
+                                        ldc, how);
         }
     }
 }

@@ -37,6 +37,7 @@ FASTNET_INLINE void swap_blocks(V& a, V& b, std::integer_sequence<Index, I...>) 
 
 // Transposes the matrix of n rows of n lanes.
 template <Index n, Index S = n / 2, class V> FASTNET_INLINE void transpose(V* rows) {
+    FASTNET_UNROLL
     for (Index i = 0; i < n; ++i) {
         if (!(i & S)) {
             swap_blocks<S>(rows[i], rows[i + S], std::make_integer_sequence<Index, n>{});
@@ -44,6 +45,38 @@ template <Index n, Index S = n / 2, class V> FASTNET_INLINE void transpose(V* ro
     }
     if constexpr (S > 1) {
         transpose<n, S / 2>(rows);
+    }
+}
+
+// The first n lanes from p, zeros behind them; n <= end_lanes.
+template <class T> FASTNET_INLINE EndVec<T> load_end(const T* p, Index n) {
+    const Vec<T> v = load(p, n);
+    EndVec<T> first;
+    std::memcpy(&first, &v, sizeof first);
+    return first;
+}
+
+// to (n, end_lanes) = the transpose of `rows` rows of n elements, at most end_lanes of each; zeros behind column
+// `rows`. row(i) is where row i is.
+template <class T, class Row>
+FASTNET_INLINE void transpose_block(Index rows, Index n, Row&& row, T* to, Index to_stride) {
+    constexpr Index L = end_lanes<T>;
+    EndVec<T> block[L];
+    FASTNET_UNROLL
+    for (Index i = 0; i < L; ++i) { // without a loop, or an array set to zeros, they are registers
+        block[i] = EndVec<T>{};
+        if (i < rows && n == L) {
+            std::memcpy(&block[i], row(i), sizeof block[i]);
+        } else if (i < rows) {
+            block[i] = load_end<T>(row(i), n);
+        }
+    }
+    transpose<L>(block);
+    FASTNET_UNROLL
+    for (Index i = 0; i < L; ++i) {
+        if (i < n) {
+            std::memcpy(to + i * to_stride, &block[i], sizeof block[i]);
+        }
     }
 }
 
@@ -59,26 +92,11 @@ template <class T> void pack_panel(Matrix<T> b, T* to, Index width) {
         copy(b.rows, b.columns, b.data, b.row_stride, to, width);
         return;
     }
-    const Index whole = b.rows / L * L;
     for (Index j = 0; j < b.columns; j += L) {
-        const Index used = min_index(L, b.columns - j);
-        const T* from = b.data + j * b.column_stride;
-        for (Index k = 0; k < whole; k += L) {
-            EndVec<T> rows[L] = {};
-            for (Index i = 0; i < L; ++i) {
-                if (i < used) {
-                    std::memcpy(&rows[i], from + i * b.column_stride + k, sizeof rows[i]);
-                }
-            }
-            transpose<L>(rows);
-            for (Index i = 0; i < L; ++i) {
-                std::memcpy(to + (k + i) * width + j, &rows[i], sizeof rows[i]);
-            }
-        }
-        for (Index k = whole; k < b.rows; ++k) {
-            for (Index i = 0; i < used; ++i) {
-                to[k * width + j + i] = from[i * b.column_stride + k];
-            }
+        for (Index k = 0; k < b.rows; k += L) {
+            transpose_block<T>(
+                min_index(L, b.columns - j), min_index(L, b.rows - k),
+                [&](Index i) { return b.data + (j + i) * b.column_stride + k; }, to + k * width + j, width);
         }
     }
 }

@@ -24,7 +24,7 @@ template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
             const T top = greatest<T>(tops);
             for (int v = 0; v < V; ++v) {
                 const Index count = min_index(lanes<T>, n - v * lanes<T>);
-                row[v] = first_lanes_of<T>(exp<T>(first_lanes_of<T>(row[v] - top, count)), count);
+                row[v] = first_lanes_of<T>(exp_negative<T>(first_lanes_of<T>(row[v] - top, count)), count);
                 total += row[v];
             }
             const T sum_of_all = sum<T>(total);
@@ -38,7 +38,7 @@ template <class T> FASTNET_INLINE void softmax_row(const T* a, T* y, Index n) {
     for_each_vector<T>(n, [&](Index k, Index count) { tops = max<T>(load(a + k, count, least), tops); });
     const T top = greatest<T>(tops);
     for_each_vector<T>(n, [&](Index k, Index count) {
-        const Vec<T> e = first_lanes_of<T>(exp<T>(load(a + k, count, top) - top), count);
+        const Vec<T> e = first_lanes_of<T>(exp_negative<T>(load(a + k, count, top) - top), count);
         store(y + k, e, count);
         total += e;
     });
@@ -86,7 +86,7 @@ template <class T, Index Width> void softmax_short_rows(const T* a, T* y, Index 
         for (Index half = Width / 2; half > 0; half /= 2) {
             top = max<T>(top, exchanged<T>(top, half));
         }
-        const Vec<T> e = exp<T>(used ? row - top : Vec<T>{}), powers = used ? e : Vec<T>{};
+        const Vec<T> e = exp_negative<T>(used ? row - top : Vec<T>{}), powers = used ? e : Vec<T>{};
         Vec<T> total = powers;
         for (Index half = Width / 2; half > 0; half /= 2) {
             total += exchanged<T>(total, half);
@@ -140,9 +140,9 @@ template <class T> Vec<T> softmax_after(const Answer<T>& at, const T* dz, Index 
         greatest = max<T>(at.z[i] + load(dz + i * lanes<T>), greatest);
     }
     for (Index i = 0; i < at.classes; ++i) {
-        total += exp<T>(at.z[i] + load(dz + i * lanes<T>) - greatest);
+        total += exp_negative<T>(at.z[i] + load(dz + i * lanes<T>) - greatest);
     }
-    return exp<T>(at.z[k] + load(dz + k * lanes<T>) - greatest) / total;
+    return exp_negative<T>(at.z[k] + load(dz + k * lanes<T>) - greatest) / total;
 }
 
 // softmax(z + dz) - softmax(z).

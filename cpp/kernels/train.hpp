@@ -30,11 +30,11 @@ template <class T> struct StepByGroups {
 template <class T>
 void train_by_backprop(const Network<T>& net, TrainingRun<T>& run, const LayerGradient<T>* gradient) {
     const Index rows = min_index(run.most_rows(), chunk_rows);
-    const Source<T> source = run.source(0, 0);
+    const Source<T> source = run.source(nullptr, 0);
     const bool narrow = 2 * padded<T>(net.layers[0].outputs) <= most_vectors * lanes<T>; // columns go in pairs
     Inputs<T> inputs = make_inputs<T>(net, nullptr, run.most_rows(), rows, &source, narrow);
     Backprop<T> backprop(net, inputs, run.most_rows());
-    const TrainingWeights<T> weights(net, inputs.sparse, rows);
+    const TrainingWeights<T> weights(net, inputs.sparse, backprop.packed_rows());
     const Array<Index> parameter(net.depth);
     for (Index l = 0, k = 0; l < net.depth; ++l, ++k) {
         parameter[l] = k;

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "core/training.hpp"
+#include "kernels/nonzero_products.hpp"
 #include "kernels/update.hpp"
-#include "kernels/workspace.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
@@ -76,24 +76,28 @@ template <class T> class TrainingRun {
     // The gradient with respect to parameter k, which `differentiate` fills.
     T* gradient(Index k) const { return gradient_[k].data(); }
 
-    // Where the rows of the batch that starts at row `first` of the order come from; the next batch has `next` rows.
-    Source<T> source(Index first, Index next) const {
-        return training_.data->source(training_.order + first, next, x_.data());
+    // Where rows of the data come from; the next batch has `next` rows.
+    Source<T> source(const std::int64_t* order, Index next) const {
+        return training_.data->source(order, next, x_.data());
     }
 
     // take_step(batch, step) fills the gradient and makes the step. Ends early where a step is not made: the
-    // parameters stay those that gave its loss.
+    // parameters stay those that gave its loss. Or where an epoch leaves parameters that are not finite.
     template <class F> void run(F&& take_step) {
-        for (Index first = 0, number = 0; first < training_.count; first += training_.batch_size, ++number) {
-            const Index rows = min_index(training_.batch_size, training_.count - first);
-            gather_targets(training_.order + first, rows);
-            const Index next = min_index(training_.batch_size, training_.count - first - rows);
-            const Source<T> source = this->source(first, next);
-            const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
-            Step step(*this, number);
-            take_step(Batch<T>{x_.data(), rows, targets, &source}, step);
-            if (!step.made()) {
-                return;
+        Index number = 0;
+        for (Index epoch = 0; epoch < training_.epochs && (epoch == 0 || are_finite()); ++epoch) {
+            const std::int64_t* const order = training_.order + epoch * training_.order_stride;
+            for (Index first = 0; first < training_.count; first += training_.batch_size, ++number) {
+                const Index rows = min_index(training_.batch_size, training_.count - first);
+                gather_targets(order + first, rows);
+                const Index next = min_index(training_.batch_size, training_.count - first - rows);
+                const Source<T> source = this->source(order + first, next);
+                const Targets<T> targets{classes_ > 0 ? nullptr : labels_.data(), classes_ > 0 ? t_.data() : nullptr};
+                Step step(*this, number);
+                take_step(Batch<T>{x_.data(), rows, targets, &source}, step);
+                if (!step.made()) {
+                    return;
+                }
             }
         }
     }
@@ -110,6 +114,15 @@ template <class T> class TrainingRun {
                 t_[row * classes_ + k] = training_.targets.rows[order[row] * classes_ + k];
             }
         }
+    }
+
+    // Whether all parameters are.
+    bool are_finite() const {
+        bool finite = true;
+        for (Index k = 0; k < training_.parameter_count; ++k) {
+            finite &= all_finite(training_.parameters[k].value, training_.parameters[k].size);
+        }
+        return finite;
     }
 
     Index pieces_of(Index k) const { return (training_.parameters[k].size + piece - 1) / piece; }

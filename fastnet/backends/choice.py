@@ -131,7 +131,8 @@ class TrainingBackend(Protocol):
         """Change the parameters of `spec` in place, batch after batch.
 
         `losses` (steps,) and `done` (1,), the number of steps made, say at any time how far it has come. A loss that is
-        not finite ends it before its update. `before`, which a chain does not need, is the same network with state
+        not finite ends it before its update, and an epoch that leaves parameters that are not finite is the last one.
+        `before`, which a chain does not need, is the same network with state
         arrays of its own, which hold the state from before the last step afterwards.
         """
 

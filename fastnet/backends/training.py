@@ -30,7 +30,7 @@ class GradientKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The minibatches of a stretch of training: each `size` rows in turn, the last one maybe fewer.
+    """The minibatches of a stretch of training: each `size` rows in turn, the last one of an epoch maybe fewer.
 
     Attributes
     ----------
@@ -39,15 +39,19 @@ class Batches:
     targets : ndarray
         The targets of all rows: labels (rows,) or shape (rows, classes).
     order : ndarray of int64
-        The numbers of the rows to train with, batch after batch.
+        The numbers of the rows to train with, batch after batch: shape (rows,), or (epochs, rows) where each epoch has
+        an order of its own.
     size : int
         Rows of a batch.
+    epochs : int
+        How often all of this is done. Between two epochs, all parameters must be finite.
     """
 
     data: Any
     targets: FloatArray | IntArray
     order: IntArray
     size: int
+    epochs: int = 1
 
 
 @dataclass(frozen=True, slots=True)

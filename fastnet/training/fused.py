@@ -82,24 +82,30 @@ class FusedTraining:
         self._gradient = GradientKind.BACKPROP if gradient == "backprop" else NUMERICAL[algorithm]
         self._h = h
 
-    def run(self, order: IntArray, batch_size: int, history: History) -> int:
+    def run(self, order: IntArray, batch_size: int, history: History, epochs: int = 1) -> int:
         """Make the iterations for the rows in this order, batch after batch, and return how many were made.
+
+        The order has shape (rows,), or (epochs, rows) for epochs that have orders of their own.
 
         The optimizer and the history count each iteration that was made, whatever ends the stretch. It ends early
         before an iteration that only a single step can report: one whose loss is not finite, or that the optimizer
-        refuses.
+        refuses. It also ends after an epoch that leaves parameters that are not finite, and may leave out epochs at the
+        end.
         """
         optimizer = self._optimizer
-        coefficients = self._accepted_coefficients(math.ceil(len(order) / batch_size))
+        steps = math.ceil(order.shape[-1] / batch_size)  # of an epoch
+        coefficients = self._accepted_coefficients(epochs * steps)
         if len(coefficients) == 0:
             return 0
+        epochs = max(1, len(coefficients) // steps)
+        coefficients = coefficients[: epochs * steps]
+        rows = order[:epochs] if epochs > 1 and order.ndim > 1 else order.reshape(-1)[: len(coefficients) * batch_size]
         optimizer.prepare(self._params)
         slots = tuple(
             tuple(optimizer.state[slot][name] for name in self._computation.names) for slot in optimizer.slots
         )
         update = Update(Rule[optimizer.name.upper()], optimizer.constants, coefficients, slots)
-        rows = order[: len(coefficients) * batch_size]
-        batches = Batches(self._data.train.prepared(self._backend), self._data.train.t, rows, batch_size)
+        batches = Batches(self._data.train.prepared(self._backend), self._data.train.t, rows, batch_size, epochs)
         losses = np.full(len(coefficients), np.nan)
         done = np.zeros(1, np.int64)
         made = 0

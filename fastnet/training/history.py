@@ -35,7 +35,7 @@ class EpochResult:
     train_accuracy, test_accuracy : float or None
         The share of rows that the network gets right, from 0 to 1; None if it was not measured.
     seconds : float
-        The time of these iterations.
+        The time of these iterations; of short epochs that were trained together, each has an equal share.
     evaluation_seconds : float
         The time of measuring the accuracies.
 
@@ -124,9 +124,14 @@ class History:
         """The loss of the last iteration."""
         return self._losses[-1]
 
-    def mean_since_last_row(self) -> float:
-        """The mean loss of the iterations since the last row."""
-        losses = np.array(self._losses[self.rows[-1].iteration if self.rows else 0 :])
+    @property
+    def iteration_of_last_row(self) -> int:
+        """The iteration after which the last row was added; 0 if there is none."""
+        return self.rows[-1].iteration if self.rows else 0
+
+    def mean_since_last_row(self, end: int) -> float:
+        """The mean loss of the iterations since the last row, up to `end`."""
+        losses = np.array(self._losses[self.iteration_of_last_row : end])
         return float(np.add.reduce(losses) / losses.size)  # `mean` of a few numbers takes several times as long
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float64]:

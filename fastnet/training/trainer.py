@@ -29,6 +29,7 @@ from fastnet.training.inputs import Rows
 from fastnet.training.state import Arrays, copies, put, state_of
 
 STRETCH_SECONDS = 0.2  # the time between two movements of the progress bar
+MOST_ORDERED = 2**20  # rows whose order is made for several epochs at a time: 8 MB
 
 
 class Trainer:
@@ -77,7 +78,8 @@ class Trainer:
         constructor calls ``check(trainer)``, which raises if the callback can't work with this training.
     keep_best : bool, default True
         Keep a copy of the best parameters: those with the highest accuracy on the test data after an epoch, or without
-        test data those with the lowest mean loss.
+        test data those with the lowest mean loss. A small network trains faster without: where there are no accuracies
+        and no callbacks either, many epochs run inside the backend at a time.
     progress : bool, optional
         Show a progress bar on stderr, if tqdm is installed. By default it is shown if stderr is a terminal.
     fused : bool, optional
@@ -250,11 +252,13 @@ class Trainer:
         self.history.optimizer = inputs.describe_optimizer(self.optimizer)
         wanted = sys.stderr.isatty() if self.progress is None else self.progress
         self._stopped = False
+        count = 1  # iterations of a stretch
         with progress_bar(wanted, self.iteration, width=20) as bar:
             self._show(bar, 0)
+            self._add_rows_before()  # An interrupt may have left them out.
             self._call_back(bar)
             while not self._stopped and (end := self._end_of_epoch()) is not None:
-                self._train(end, bar)
+                count = self._train(end, count, bar)
                 self._evaluate()
                 self._call_back(bar)
         return self.history
@@ -272,7 +276,7 @@ class Trainer:
 
     def _end_of_epoch(self) -> int | None:
         """Return the iteration after which the next row of the history is due, or None at the end of the training."""
-        last = self.history.rows[-1].iteration if self.history.rows else 0
+        last = self.history.iteration_of_last_row
         end = min((last // self.iterations_per_epoch + 1) * self.iterations_per_epoch, self.iterations)
         return end if end > last else None
 
@@ -280,40 +284,65 @@ class Trainer:
         """End the training after the present epoch. Another `fit` continues it."""
         self._stopped = True
 
-    def _train(self, end: int, bar: ProgressBar) -> None:
-        """Make the iterations of this epoch up to the iteration `end`."""
+    def _train(self, end: int, count: int, bar: ProgressBar) -> int:
+        """Make the iterations of this epoch up to the iteration `end`, and those of further epochs in the same stretch.
+
+        Return how many iterations the next stretch may have; the first one here has at most `count`.
+        """
         fusion = self._fusion()
-        count = 1  # iterations of a stretch
         while self.iteration < end:
-            epoch, first = divmod(self.iteration, self.iterations_per_epoch)
-            count = min(count, end - self.iteration)
-            rows = self._order_of(epoch)[first * self.batch_size : (first + count) * self.batch_size]
+            before = self.iteration
+            epoch, first = divmod(before, self.iterations_per_epoch)
+            epochs = 1 if fusion is None or first else self._epochs_at_once(count)
             start = time.perf_counter()
             try:
-                self._run(rows, fusion)
+                if epochs > 1:
+                    self._run(self._orders_of(epoch, epochs), fusion, epochs)
+                else:
+                    last = first + min(count, end - before)
+                    self._run(self._orders_of(epoch)[first * self.batch_size : last * self.batch_size], fusion)
             finally:
                 seconds = time.perf_counter() - start
                 self._seconds += seconds
-            self._show(bar, count)
-            count = max(1, min(4 * count, int(count * STRETCH_SECONDS / max(seconds, 1e-9))))
+                if epochs > 1:
+                    self._add_rows_before()
+            new = self.iteration - before
+            self._show(bar, new)
+            count = max(1, min(4 * new, int(new * STRETCH_SECONDS / max(seconds, 1e-9))))
+        return count
 
-    def _order_of(self, epoch: int) -> IntArray:
-        if not self.shuffle:
-            epoch = 0
+    def _epochs_at_once(self, count: int) -> int:
+        """How many of the next `count` iterations' epochs can be one stretch: nothing may happen between them."""
+        if self.callbacks or self.keep_best or self.measured != ("loss",):
+            return 1
+        at_once = min(count, self.iterations - self.iteration) // self.iterations_per_epoch
+        return min(at_once, MOST_ORDERED // self.rows) if self.shuffle else at_once
+
+    def _orders_of(self, epoch: int, epochs: int = 1) -> IntArray:
+        """Return the order of an epoch's rows, shape (rows,), or those of several epochs, (epochs, rows)."""
+        if not self.shuffle:  # They all have the same.
+            epoch, epochs = 0, 1
+        if epochs > 1:
+            return np.stack([self._shuffled(e) for e in range(epoch, epoch + epochs)])
         if self._order is None or self._order[0] != epoch:
-            generator = np.random.default_rng((self.seed, epoch))
-            self._order = epoch, generator.permutation(self.rows) if self.shuffle else np.arange(self.rows)
+            self._order = epoch, self._shuffled(epoch) if self.shuffle else np.arange(self.rows)
         return self._order[1]
 
-    def _run(self, order: IntArray, fusion: FusedTraining | None) -> None:
-        """Make the iterations for the rows in this order, batch after batch.
+    def _shuffled(self, epoch: int) -> IntArray:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+
+    def _run(self, orders: IntArray, fusion: FusedTraining | None, epochs: int = 1) -> None:
+        """Make the iterations for the rows in this order, batch after batch; or those of several epochs.
 
         Whatever ends it early, the parameters, the optimizer and the recorded losses are those after the same number of
-        iterations.
+        iterations. It may end after fewer epochs.
         """
-        made = 0 if fusion is None else fusion.run(order, self.batch_size, self.history)
-        for first in range(made * self.batch_size, len(order), self.batch_size):
-            self._step(self._data.train[order[first : first + self.batch_size]])
+        made = 0 if fusion is None else fusion.run(orders, self.batch_size, self.history, epochs)
+        epoch, made = divmod(made, math.ceil(orders.shape[-1] / self.batch_size))
+        if epoch == 0 or made:
+            order = np.broadcast_to(orders, (epochs, orders.shape[-1]))[epoch]
+            for first in range(made * self.batch_size, len(order), self.batch_size):
+                self._step(self._data.train[order[first : first + self.batch_size]])
 
     def _step(self, batch: Rows) -> None:
         """Make one iteration, or none of it."""
@@ -357,7 +386,7 @@ class Trainer:
     # After an epoch ----------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        """Add a row to the history, and keep the parameters if they are the best so far."""
+        """Add the row of an epoch that has just ended to the history."""
         for name, parameter in self.net.params.items():
             if not np.isfinite(parameter).all():
                 what = f"params[{name!r}] holds NaN or infinities after the update"
@@ -367,24 +396,36 @@ class Trainer:
         data, measured = self._data, self.measured
         train = accuracy(self.net, data.evaluated, again=again) if "train_accuracy" in measured else None
         test = accuracy(self.net, data.test, again=again) if "test_accuracy" in measured else None
+        with HeldInterrupts():
+            self._add_row(self.iteration, train, test, time.perf_counter() - start)
+
+    def _add_rows_before(self) -> None:
+        """Add the rows of the epochs that a stretch has gone past, if there are any."""
+        with HeldInterrupts():
+            while (end := self._end_of_epoch()) is not None and end < self.iteration:
+                self._add_row(end, None, None, 0.0)
+
+    def _add_row(self, end: int, train: float | None, test: float | None, evaluation_seconds: float) -> None:
+        """Add the row of the epoch up to the iteration `end`, and keep the parameters if they are the best so far."""
+        last = self.history.iteration_of_last_row
+        seconds = self._seconds * (end - last) / (self.iteration - last)
         row = EpochResult(
-            epoch=self.epoch,
-            iteration=self.iteration,
-            learning_rate=self._learning_rate(1),
-            loss=self.history.mean_since_last_row(),
+            epoch=end / self.iterations_per_epoch,
+            iteration=end,
+            learning_rate=self._learning_rate(self.iteration - end + 1),
+            loss=self.history.mean_since_last_row(end),
             train_accuracy=train,
             test_accuracy=test,
-            seconds=self._seconds,
-            evaluation_seconds=time.perf_counter() - start,
+            seconds=seconds,
+            evaluation_seconds=evaluation_seconds,
         )
         score = -row.loss if test is None else test
-        with HeldInterrupts():
-            self.history.rows.append(row)
-            self._seconds = 0.0
-            if score > self._best_score:
-                self._best_score, self.best_epoch = score, row.epoch
-                if self.keep_best:
-                    self.best_params, self.best_state = copies(self.net.params), copies(state_of(self.net))
+        self.history.rows.append(row)
+        self._seconds -= seconds
+        if score > self._best_score:
+            self._best_score, self.best_epoch = score, row.epoch
+            if self.keep_best:
+                self.best_params, self.best_state = copies(self.net.params), copies(state_of(self.net))
 
     def _call_back(self, bar: ProgressBar) -> None:
         """Call the callbacks if there is a row that they have not been told of."""

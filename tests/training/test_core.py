@@ -41,15 +41,15 @@ def data(dtype, rows=150, columns=33, classes=5, zeros=0.7):
     return x.astype(dtype), rng.integers(0, classes, rows)
 
 
-def train(spec, x, t, order, batch_size, kind, optimizer):
+def train(spec, x, t, order, batch_size, kind, optimizer, epochs=1):
     """Losses, and how many steps were made; the parameters and the optimizer are changed in place."""
     params = {str(k): p for k, p in enumerate(spec.parameters)}
     optimizer.prepare(params)
-    steps = -(-len(order) // batch_size)
+    steps = epochs * -(-order.shape[-1] // batch_size)
     coefficients = np.array([optimizer.coefficients(optimizer.iteration + k) for k in range(steps)])
     slots = tuple(tuple(optimizer.state[slot][name] for name in params) for slot in optimizer.slots)
     losses, done = np.full(steps, -1.0), np.zeros(1, np.int64)
-    batches = Batches(_core.Dataset(x), t, order, batch_size)
+    batches = Batches(_core.Dataset(x), t, order, batch_size, epochs)
     update = Update(Rule[optimizer.name.upper()], optimizer.constants, coefficients, slots)
     _core.train(spec, batches, kind, STEP[spec.dtype.name], update, losses, done)
     optimizer.iteration += int(done[0])
@@ -259,6 +259,41 @@ def test_other_networks_and_targets(core, dtype, changes, targets):
         assert_same_bits(spec, x, t, np.arange(len(x)), 40, kind, lambda: optimizers.SGD(lr=0.05))
 
 
+@pytest.mark.parametrize("batch_size", [32, 50, 150])
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_several_epochs(core, dtype, batch_size, shuffled):
+    """As one after the other; the last batch of each may be smaller."""
+    x, t = data(dtype)
+    rng = np.random.default_rng(2)
+    orders = np.stack([rng.permutation(len(x)) for _ in range(3)]) if shuffled else np.arange(len(x))
+    found = []
+    for at_once in (True, False):
+        spec, optimizer = network(dtype), optimizers.Adam()
+        if at_once:
+            losses, done = train(spec, x, t, orders, batch_size, GradientKind.BACKPROP, optimizer, epochs=3)
+            assert done == len(losses) == 3 * -(-len(x) // batch_size)
+        else:
+            epochs = [
+                train(spec, x, t, order, batch_size, GradientKind.BACKPROP, optimizer)[0]
+                for order in np.broadcast_to(orders, (3, len(x)))
+            ]
+            losses = np.concatenate(epochs)
+        kept = [array.tobytes() for slot in optimizer.state.values() for array in slot.values()]
+        found.append((losses.tolist(), [p.tobytes() for p in spec.parameters], kept))
+    assert found[0] == found[1]
+
+
+def test_an_epoch_that_leaves_an_infinite_parameter_is_the_last(core, dtype):
+    """Even where the losses are finite, as they are behind a sigmoid."""
+    x, t = data(dtype)
+    spec = network(dtype)
+    spec.parameters[1][-1] = np.inf  # a bias of the first layer
+    losses, done = train(spec, x, t, np.arange(150), 50, GradientKind.BACKPROP, optimizers.SGD(lr=0.1), epochs=4)
+    assert done == 3
+    assert np.isfinite(losses[:3]).all()
+    assert (losses[3:] == -1).all()
+
+
 def test_a_schedule(core, dtype):
     x, t = data(dtype)
     schedule = optimizers.CosineAnnealing(0.5, iterations=8, warmup=3)
@@ -304,10 +339,10 @@ def arguments(**changes):
     given = {
         "spec": spec, "data": _core.Dataset(x), "targets": t, "order": np.arange(10), "size": 4, "gradient": 0,
         "h": 1e-4, "rule": 0, "constants": (), "coefficients": np.full((3, 1), 0.1), "slots": (),
-        "losses": np.zeros(3), "done": np.zeros(1, np.int64),
+        "losses": np.zeros(3), "done": np.zeros(1, np.int64), "epochs": 1,
     }  # fmt: skip
     given |= changes
-    batches = Batches(*(given.pop(name) for name in ("data", "targets", "order", "size")))
+    batches = Batches(*(given.pop(name) for name in ("data", "targets", "order", "size", "epochs")))
     update = Update(*(given.pop(name) for name in ("rule", "constants", "coefficients", "slots")))
     return given | {"batches": batches, "update": update}
 
@@ -332,7 +367,10 @@ MISTAKES = [
     ({"order": np.array([0, 150])}, V, "order[1] is 150, but x has 150 rows"),
     ({"order": np.array([-1])}, V, "order[0] is -1, but x has 150 rows"),
     ({"order": np.arange(10.0)}, T, "order must be int64, not float64"),
-    ({"order": np.zeros((2, 5), np.int64)}, V, "order must have 1 dimension(s), not shape (2, 5)"),
+    ({"order": np.zeros((2, 5), np.int64)}, V, "order has shape (2, 5), which is not that of 1 epoch(s)"),
+    ({"order": np.array(3)}, V, "order has shape (), which is not that of 1 epoch(s)"),
+    ({"order": np.zeros((2, 5), np.int64), "epochs": 3}, V, "order has shape (2, 5), which is not that of 3 epoch(s)"),
+    ({"epochs": 0}, V, "order has shape (10,), which is not that of 0 epoch(s)"),
     ({"size": 0}, V, "a batch's size must be positive, not 0"),
     ({"gradient": 3}, V, "there is no gradient kind 3"),
     ({"h": 0.0}, V, "h must be positive and finite"),

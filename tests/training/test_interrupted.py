@@ -241,6 +241,34 @@ def test_ctrl_c_elsewhere(
     assert bits_of(trainer) == bits_of(expected)
 
 
+@NEEDS_SIGINT
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ctrl_c_in_a_stretch_of_several_epochs(ctrl_c: Callable[[], None], shuffle: bool) -> None:
+    """It leaves the rows of the epochs that have ended, and the training goes on with the same bits."""
+
+    def make() -> Trainer:
+        options = {"epochs": 10**6, "shuffle": shuffle, "batch_size": 10, "evaluate_train": 0, "keep_best": False}
+        return Trainer(make_net(), X, T, **options)
+
+    interrupted, whole, complete = make(), make(), []
+    for _ in range(3):
+        timer = threading.Timer(0.3, ctrl_c)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.fit()
+        timer.join()
+        epochs, rest = divmod(interrupted.iteration, interrupted.iterations_per_epoch)
+        assert epochs > 10
+        rows = len(interrupted.history.rows)
+        assert rows <= epochs
+        complete.append(rows >= epochs - (rest == 0))
+    assert any(complete)  # all, unless Ctrl-C comes just between a stretch and its rows: then `fit` adds them
+    interrupted.iterations = whole.iterations = (epochs + 3) * whole.iterations_per_epoch
+    interrupted.fit()
+    whole.fit()
+    assert bits_of(interrupted) == bits_of(whole)
+
+
 def interrupted_at(line: int, trainer: Trainer) -> bool:
     """Fit with a Ctrl-C at that line of what keeps the books, counted from 0. Returns whether there were so many."""
     left = line

@@ -95,8 +95,7 @@ def _run(
 ) -> None:
     """Train with `compute`, the loss and gradient of a batch; `keeping` is entered for each step."""
     constants = np.array([*update.constants, 0.0])
-    for step, first in enumerate(range(0, len(batches.order), batches.size)):
-        rows = batches.order[first : first + batches.size]
+    for step, rows in enumerate(_rows_of(batches, parameters)):
         with keeping():
             losses[step], gradients = compute(batches.data.x[rows], batches.targets[rows])
             if not math.isfinite(losses[step]):
@@ -108,6 +107,15 @@ def _run(
                     of_step = int(update.rule), constants, update.coefficients[step]
                     threads.share(change, (*of_step, g.reshape(-1), p.reshape(-1), s1, s2), p.size, UPDATE_PRODUCTS)
                 done[0] += 1
+
+
+def _rows_of(batches: Batches, parameters: list[FloatArray]) -> Iterator[IntArray]:
+    """The rows of each batch, up to an epoch that leaves parameters that are not finite."""
+    for epoch, order in enumerate(np.broadcast_to(batches.order, (batches.epochs, batches.order.shape[-1]))):
+        if epoch and not all(np.isfinite(p).all() for p in parameters):
+            return
+        for first in range(0, len(order), batches.size):
+            yield order[first : first + batches.size]
 
 
 def train(
