@@ -16,7 +16,7 @@ template <class T> struct Chunk {
         for (Index l = 0; l < net.depth; ++l) {
             const Index outputs = net.layers[l].outputs;
             z.add(most_rows * padded<T>(outputs));
-            da.add(most_rows * padded<T>(outputs));
+            da.add(most_rows * spread<T>(outputs));
             packed.add(most_rows, outputs);
         }
     }
@@ -28,7 +28,8 @@ template <class T> struct Chunk {
         }
     }
 
-    FixedList<Array<T>> z, da;         // of each layer (rows, padded): its units, and the derivative before them
+    FixedList<Array<T>> z;             // of each layer (rows, padded): its units
+    FixedList<Array<T>> da;            // of each layer (rows, spread): the derivative before them
     FixedList<PackedMatrix<T>> packed; // da, for the product with the layer's inputs
     Index first = 0, count = 0;        // its rows in the batch
     bool skips_zeros = false;          // whether the first layer's gradient can
@@ -203,11 +204,9 @@ template <class T> class Backprop {
         Chunk<T>& chunk = chunks_[0];
         chunk.begin(first, min_index(chunk_rows, batch_.rows - first));
         const Index row_tasks = (chunk.count + task_rows_ - 1) / task_rows_;
-        const Index stride = padded<T>(net_.layers[0].outputs);
         parallel_for(row_tasks, workers_, [&](Index task, int worker) {
             const Index begin = task * task_rows_, count = min_index(task_rows_, chunk.count - begin);
-            derive_rows(chunk, begin, count, weights.prepare(worker), dz_[worker].zeroed());
-            finite_[task] = inputs_.sparse && all_finite(chunk.da[0].data() + begin * stride, count * stride);
+            finite_[task] = derive_rows(chunk, begin, count, weights.prepare(worker), dz_[worker].zeroed());
         });
         chunk.skips_zeros = inputs_.sparse;
         for (Index task = 0; task < row_tasks; ++task) {
@@ -220,41 +219,45 @@ template <class T> class Backprop {
     }
 
     // Rows [begin, begin + count) of the chunk: forward, then da of each layer, the derivative with respect to its
-    // pre-activations. Both are (rows, padded).
-    void derive_rows(Chunk<T>& chunk, Index begin, Index count, const Weights<T>& weights, T* dz) {
+    // pre-activations. Returns whether that of the first layer is finite.
+    bool derive_rows(Chunk<T>& chunk, Index begin, Index count, const Weights<T>& weights, T* dz) {
         const Index first = chunk.first + begin;
         inputs_.load_rows(first, count, begin, !weights.first);
-        const auto at = [&](FixedList<Array<T>>& units) {
-            return [&, begin](Index l) { return units[l].data() + begin * padded<T>(net_.layers[l].outputs); };
-        };
-        const auto z = at(chunk.z), da = at(chunk.da);
+        const auto z = [&](Index l) { return chunk.z[l].data() + begin * padded<T>(net_.layers[l].outputs); };
+        const auto da = [&](Index l) { return chunk.da[l].data() + begin * spread<T>(net_.layers[l].outputs); };
         forward_block(net_, weights, inputs_, first, count, begin, z, [&](Index l) {
-            return [d = da(l)](auto phi, Index i, Vec<T> a) { store(d + i, phi.derivative(a)); };
+            return [d = da(l), stride = spread<T>(net_.layers[l].outputs)](auto phi, Index i, Index j, Vec<T> a) {
+                store(d + i * stride + j, phi.derivative(a));
+            };
         });
 
         row_losses(net_, batch_.targets, first, count, z(net_.depth - 1), losses_.data() + first);
         derive_losses(net_, batch_.targets, first, count, z(net_.depth - 1), batch_.rows, dz);
         for (Index l = net_.depth - 1;; --l) {
-            const Index size = count * padded<T>(net_.layers[l].outputs);
-            T* d = da(l);
-            for (Index i = 0; i < size; i += lanes<T>) {
-                store(d + i, load(d + i) * load(dz + i));
+            const Layer<T>& layer = net_.layers[l];
+            const Index width = padded<T>(layer.outputs), stride = spread<T>(layer.outputs);
+            T* const d = da(l);
+            Vec<T> zeros{}; // 0 x every element: NaN where one is not finite
+            for (Index i = 0; i < count; ++i) {
+                for (Index j = 0; j < width; j += lanes<T>) {
+                    const Vec<T> v = load(d + i * stride + j) * load(dz + i * width + j);
+                    zeros += v * T(0);
+                    store(d + i * stride + j, v);
+                }
             }
             if (l > 0 || !inputs_.sparse) {
                 pack(chunk, l, begin, count);
             }
             if (l == 0) {
-                return;
+                return sum<T>(zeros) == 0;
             }
-            const Layer<T>& layer = net_.layers[l];
-            gemm(rows_of<T>(d, count, layer.outputs, padded<T>(layer.outputs)), transposed_[l], dz,
-                 padded<T>(layer.inputs), false);
+            gemm(rows_of<T>(d, count, layer.outputs, stride), transposed_[l], dz, padded<T>(layer.inputs), false);
         }
     }
 
     // Packs rows of layer l's da for the product with its inputs.
     void pack(Chunk<T>& chunk, Index l, Index begin, Index count) {
-        const Index outputs = net_.layers[l].outputs, stride = padded<T>(outputs);
+        const Index outputs = net_.layers[l].outputs, stride = spread<T>(outputs);
         chunk.packed[l].pack_rows(rows_of<T>(chunk.da[l].data() + begin * stride, count, outputs, stride), begin);
     }
 
@@ -349,12 +352,12 @@ template <class T> class Backprop {
     template <class Put> void multiply_nonzeros(const Chunk<T>& chunk, Index from, Index count, Put put) {
         const Index outputs = net_.layers[0].outputs;
         multiply_transposed_nonzeros(inputs_.nonzeros, chunk.count, from / group, count, chunk.da[0].data(),
-                                     padded<T>(outputs), outputs, put);
+                                     spread<T>(outputs), outputs, put);
     }
 
     // The chunk's share of a layer's bias gradient.
     void add_bias(const Chunk<T>& chunk, Index l, T* gradient, bool accumulate) {
-        const Index outputs = net_.layers[l].outputs, stride = padded<T>(outputs);
+        const Index outputs = net_.layers[l].outputs, stride = spread<T>(outputs);
         const T* const da = chunk.da[l].data();
         for_each_vector<T>(outputs, [&](Index j, Index n) {
             Vec<T> total{};

@@ -113,12 +113,13 @@ template <class T> class BasePoints {
         forward_units(
             net, block_weights, inputs, first_ + begin, count, begin, [&](Index l) { return from(units_[l].z, l); },
             [&](Index l) {
-                return [a_of = from(units_[l].a, l), s_of = from(units_[l].s, l),
-                        c_of = from(units_[l].c, l)](auto phi, Index i, Vec<T> a) {
+                return [a_of = from(units_[l].a, l), s_of = from(units_[l].s, l), c_of = from(units_[l].c, l),
+                        stride = padded<T>(net.layers[l].outputs)](auto phi, Index i, Index j, Vec<T> a) {
                     const BasePoint<T> point = phi.base_point(a);
-                    store(a_of + i, point.a);
-                    store(s_of + i, point.s);
-                    store(c_of + i, point.c);
+                    const Index at = i * stride + j;
+                    store(a_of + at, point.a);
+                    store(s_of + at, point.s);
+                    store(c_of + at, point.c);
                 };
             });
         T* y = from(answers_, last);

@@ -35,7 +35,7 @@ template <class T> Index classes_of(const Network<T>& net) {
     return net.layers[net.depth - 1].outputs;
 }
 
-// a -> z = phi(a + bias) in place, (rows, outputs; padded). keep(phi, at, a) sees each vector of pre-activations.
+// a -> z = phi(a + bias) in place, (rows, outputs; padded). keep(phi, i, j, a) sees each vector of pre-activations.
 template <class T, class Keep> void activate(const Network<T>& net, Index layer, Index rows, T* units, Keep&& keep) {
     const Layer<T>& l = net.layers[layer];
     const Index outputs = l.outputs, stride = padded<T>(outputs); // the compiler can't know that no store changes them
@@ -46,7 +46,7 @@ template <class T, class Keep> void activate(const Network<T>& net, Index layer,
                 T* at = units + i * stride + j;
                 const Vec<T> sum = load(at, count); // zeros behind the units, whatever stands there
                 const Vec<T> a = bias ? sum + load(bias + j, count) : sum;
-                keep(phi, i * stride + j, a);
+                keep(phi, i, j, a);
                 store(at, phi.value(a));
             });
         }
@@ -54,7 +54,7 @@ template <class T, class Keep> void activate(const Network<T>& net, Index layer,
 }
 
 // A block of `count` rows from `first` on through the layers of the network. The nonzeros of sparse inputs are in the
-// slots from `slot` on. z(l) is where layer l's units (count, padded) go. keep(l) is a function whose calls (phi, at,
+// slots from `slot` on. z(l) is where layer l's units (count, padded) go. keep(l) is a function whose calls (phi, i, j,
 // a) see its pre-activations, a vector at a time.
 template <class T, class Z, class Keep>
 void forward_units(const Network<T>& net, const Weights<T>& weights, const Inputs<T>& inputs, Index first, Index count,

@@ -33,10 +33,11 @@ FASTNET_INLINE void transpose_bits(std::uint64_t (&m)[64]) {
 
 // A matrix in rows of whole, aligned vectors, zeros behind the columns; the memory belongs to the caller.
 template <class T> struct PaddedMatrix {
-    static Index size(Index rows, Index columns) { return rows * round_up(columns, lanes<T>); }
+    static Index size(Index rows, Index columns) { return rows * spread<T>(columns); }
 
     // To be filled by `copy_rows`.
-    PaddedMatrix(Index columns, T* to) : data(to), stride(round_up(columns, lanes<T>)), finite(true) {}
+    PaddedMatrix(Index columns, T* to)
+        : data(to), width(round_up(columns, lanes<T>)), stride(spread<T>(columns)), finite(true) {}
     // Copies the matrix `from` (rows, columns) to `to`.
     PaddedMatrix(const T* from, Index rows, Index columns, T* to) : PaddedMatrix(columns, to) {
         finite = copy_rows(from, 0, rows, columns);
@@ -56,7 +57,7 @@ template <class T> struct PaddedMatrix {
     T* row(Index i) const { return data + i * stride; }
 
     T* data;
-    Index stride;
+    Index width, stride; // of a row: its vectors' elements, and the way to the next one
     bool finite;
 };
 
@@ -73,7 +74,7 @@ template <class T> struct PaddedCopy {
 template <class T>
 void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, const PaddedMatrix<T>& b, T* c) {
     constexpr Index group = NonZeros<T>::group, groups_per_block = block_inner / group;
-    const Index stride = b.stride, size = rows * stride, groups = nonzeros.groups;
+    const Index width = b.width, stride = b.stride, size = rows * width, groups = nonzeros.groups;
     const Array<T> later(groups > groups_per_block ? size : 0);
     // One chain per block of the inner dimension, as in gemm. The chain goes on from group to group in `to`, because a
     // group's rows of b stay in the first-level cache while the rows of x pass by.
@@ -81,7 +82,7 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
         T* const to = first == 0 ? c : later.data();
         const Index end = min_index(first + groups_per_block, groups);
         const auto add_groups = [&]<Storage S, bool Expands>() {
-            for_each_vector_group<T>(stride, [&, slot, stride, to, first, end]<int V>(Index j) {
+            for_each_vector_group<T>(width, [&, slot, width, stride, to, first, end]<int V>(Index j) {
                 const T* const coded = nonzeros.coded;
                 for (Index g = first; g < end; ++g) {
                     const T* const row = b.row(g * group) + j;
@@ -94,7 +95,7 @@ void multiply_nonzeros(const NonZeros<T>& nonzeros, Index slot, Index rows, cons
                         if (S != Storage::whole && i + 2 < rows) {
                             __builtin_prefetch(nonzeros.template kept<S>(slot + i + 2, g));
                         }
-                        T* const sums_of_row = to + i * stride + j;
+                        T* const sums_of_row = to + i * width + j;
                         Vec<T> sums[V];
                         for (int v = 0; v < V; ++v) {
                             sums[v] = g == first ? Vec<T>{} : load(sums_of_row + v * lanes<T>);

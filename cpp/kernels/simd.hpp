@@ -315,6 +315,14 @@ FASTNET_INLINE Index round_up(Index n, Index multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
+// The stride of rows of n elements that are read some vectors at a time: whole vectors, and an odd number of cache
+// lines where they are long. A power of two would map all rows to a few sets of the cache.
+template <class T> FASTNET_INLINE Index spread(Index n) {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    const Index stride = round_up(n, lanes<T>);
+    return stride <= most_vectors * lanes<T> ? stride : (round_up(n, line) / line | 1) * line;
+}
+
 FASTNET_INLINE Index min_index(Index a, Index b) {
     return a < b ? a : b;
 }
