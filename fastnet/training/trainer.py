@@ -26,10 +26,10 @@ from fastnet.training.evaluation import accuracy
 from fastnet.training.fused import FusedTraining, NotFusible
 from fastnet.training.history import EpochResult, History
 from fastnet.training.inputs import Rows
+from fastnet.training.orders import RowOrders
 from fastnet.training.state import Arrays, copies, put, state_of
 
 STRETCH_SECONDS = 0.2  # the time between two movements of the progress bar
-MOST_ORDERED = 2**20  # rows whose order is made for several epochs at a time: 8 MB
 
 
 class Trainer:
@@ -177,7 +177,7 @@ class Trainer:
         self._best_score = -math.inf
         self._seconds = 0.0  # of the iterations since the last row of the history
         self._told = 0  # rows of the history that the callbacks have been told of
-        self._order: tuple[int, IntArray] | None = None  # an epoch, and the order of its rows
+        self._orders = RowOrders(self.rows, self.seed, self.shuffle)
         self._stopped = False
 
     def _fusion(self) -> FusedTraining | None:
@@ -281,7 +281,10 @@ class Trainer:
         return end if end > last else None
 
     def stop(self) -> None:
-        """End the training after the present epoch. Another `fit` continues it."""
+        """End the training after the present epoch, or after those that are trained together with it (0.2 s).
+
+        Another `fit` continues it.
+        """
         self._stopped = True
 
     def _train(self, end: int, count: int, bar: ProgressBar) -> int:
@@ -297,10 +300,10 @@ class Trainer:
             start = time.perf_counter()
             try:
                 if epochs > 1:
-                    self._run(self._orders_of(epoch, epochs), fusion, epochs)
+                    self._run(self._orders.of(epoch, epochs), fusion, epochs)
                 else:
                     last = first + min(count, end - before)
-                    self._run(self._orders_of(epoch)[first * self.batch_size : last * self.batch_size], fusion)
+                    self._run(self._orders.of(epoch)[first * self.batch_size : last * self.batch_size], fusion)
             finally:
                 seconds = time.perf_counter() - start
                 self._seconds += seconds
@@ -316,20 +319,7 @@ class Trainer:
         if self.callbacks or self.keep_best or self.measured != ("loss",):
             return 1
         at_once = min(count, self.iterations - self.iteration) // self.iterations_per_epoch
-        return min(at_once, MOST_ORDERED // self.rows) if self.shuffle else at_once
-
-    def _orders_of(self, epoch: int, epochs: int = 1) -> IntArray:
-        """Return the order of an epoch's rows, shape (rows,), or those of several epochs, (epochs, rows)."""
-        if not self.shuffle:  # They all have the same.
-            epoch, epochs = 0, 1
-        if epochs > 1:
-            return np.stack([self._shuffled(e) for e in range(epoch, epoch + epochs)])
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, self._shuffled(epoch) if self.shuffle else np.arange(self.rows)
-        return self._order[1]
-
-    def _shuffled(self, epoch: int) -> IntArray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+        return min(at_once, self._orders.most_epochs)
 
     def _run(self, orders: IntArray, fusion: FusedTraining | None, epochs: int = 1) -> None:
         """Make the iterations for the rows in this order, batch after batch; or those of several epochs.

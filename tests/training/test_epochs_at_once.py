@@ -9,7 +9,7 @@ import pytest
 
 import fastnet
 from fastnet import backends, optimizers
-from fastnet.training import DivergenceError, Trainer
+from fastnet.training import DivergenceError, Trainer, orders
 from fastnet.training import trainer as trainer_module
 from fastnet.training.fused import FusedTraining
 from trainings import OPTIMIZERS, ROWS, T, X, make_layered, make_net
@@ -108,7 +108,7 @@ def test_where_something_happens_between_epochs(epochs_of: list[int], options: d
 
 
 def test_orders_do_not_fill_the_memory(trains: None, epochs_of: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "MOST_ORDERED", 3 * ROWS)
+    monkeypatch.setattr(orders, "MOST_ORDERED", 3 * ROWS)
     make(True).fit()
     assert max(epochs_of) == 3
 
