@@ -148,6 +148,19 @@ def test_loss_of_nan_is_nan(backend, dtype, loss):
     assert np.isnan(ERRORS[loss](y[:1], np.array([[np.nan, 0]])))
 
 
+def test_the_logarithm_of_cross_entropy(backend, dtype):
+    """To 4 units of the last place, for labels and for rows, wherever the answer is."""
+    rng = np.random.default_rng(0)
+    answers = np.concatenate(
+        [10.0 ** -rng.uniform(0, 12, 300), 1 - 10.0 ** -rng.uniform(0, 9, 100), [0, 1, 0.5, 1e300]]
+    )
+    answers = answers[answers < np.finfo(dtype).max].astype(dtype)
+    expected = -np.log((answers + np.array(1e-7, dtype)).astype(np.longdouble))
+    for targets in (0, np.array([1, 0], dtype)):
+        found = [fastnet.cross_entropy_error(np.array([y, 0.5], dtype), targets) for y in answers]
+        np.testing.assert_allclose(found, expected.astype(float), rtol=4 * np.finfo(dtype).epsneg, atol=0)
+
+
 def test_cross_entropy_of_impossible_answers(backend, dtype):
     assert fastnet.cross_entropy_error(np.array([1, 0], dtype), 1) == pytest.approx(-np.log(1e-7), rel=1e-6)
     assert fastnet.cross_entropy_error(np.array([np.inf, 0], dtype), 0) == -np.inf

@@ -81,9 +81,18 @@ SANITIZED = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1", "-DF
 KERNEL_TESTS = (
     ("backends/test_guards.py", "files/test_hostile_input.py", "functions/test_matmul.py", "differences/test_edges.py"),
     ("differences/test_second_order.py", "differences/test_kinks.py", "layers/test_passes.py", "training/test_core.py"),
-    ("backends/test_stages.py", "backends/test_stage_input.py", "differences/test_large_inputs.py"),
+    (
+        "backends/test_stages.py",
+        "backends/test_stage_input.py",
+        "differences/test_large_inputs.py",
+        "backends/test_narrow.py",
+    ),
 )
-THREAD_TESTS = (("differences/test_bits_and_threads.py",), ("training/test_core.py",), ("training/test_fused.py",))
+THREAD_TESTS = (
+    ("differences/test_bits_and_threads.py",),
+    ("training/test_core.py", "backends/test_narrow.py"),
+    ("training/test_fused.py",),
+)
 
 OUT_OF_BOUNDS = """
 import numpy as np
@@ -98,7 +107,7 @@ a, b = np.ones((400, 400)), np.ones((400, 400))
 net = types.SimpleNamespace(layers=((a, None, 0, 0.0),), output=0, loss=1, loss_constant=1.0, weight_decay=0.0)
 rows, t = np.arange(40), np.ones((40, 400))
 update = types.SimpleNamespace(rule=0, constants=(), slots=(), coefficients=np.full((40, 1), 1e-9))
-batches = types.SimpleNamespace(data=_core.Dataset(b[:40].copy()), targets=t, order=rows, size=1)
+batches = types.SimpleNamespace(data=_core.Dataset(b[:40].copy()), targets=t, order=rows, size=1, epochs=1)
 def train():
     _core.train(net, batches, 0, 1e-3, update, np.zeros(40), np.zeros(1, np.int64))
 others = [threading.Thread(target=train) for _ in range(2)]
