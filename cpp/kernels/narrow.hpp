@@ -39,7 +39,7 @@ template <class T> class NarrowChunk {
     }
 
     NarrowChunk(const Network<T>& net, Index most_rows)
-        : net_(net), stride_((((most_rows + line - 1) / line) | 1) * line), answer_stride_(padded<T>(classes_of(net))),
+        : net_(net), stride_(spread<T>(most_rows)), answer_stride_(padded<T>(classes_of(net))),
           x_(net.layers[0].inputs * stride_), z_(net.depth), da_(net.depth), packed_(net.depth),
           dz_(classes_of(net) * stride_), answers_(stride_ * answer_stride_), targets_(classes_of(net) * stride_),
           labels_(stride_), ones_(stride_) {
@@ -90,8 +90,6 @@ template <class T> class NarrowChunk {
     }
 
   private:
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(T)); // elements of a cache line
-
     // (inputs of layer l, stride)
     const T* inputs_of(Index l) const { return l > 0 ? z_[l - 1].data() : x_.data(); }
 
@@ -220,7 +218,7 @@ template <class T> class NarrowChunk {
     }
 
     const Network<T>& net_;
-    const Index stride_; // of a unit's rows: an odd number of cache lines, which no cache maps to the same few sets
+    const Index stride_; // of a unit's rows
     const Index answer_stride_;
     const Array<T> x_;                  // (inputs, stride)
     FixedList<Array<T>> z_, da_;        // of each layer (units, stride): its units, and the derivative before them

@@ -390,9 +390,11 @@ class Trainer:
             self._add_row(self.iteration, train, test, time.perf_counter() - start)
 
     def _add_rows_before(self) -> None:
-        """Add the rows of the epochs that a stretch has gone past, if there are any."""
+        """Add the rows of the whole epochs that a stretch has gone past, if there are any."""
         with HeldInterrupts():
             while (end := self._end_of_epoch()) is not None and end < self.iteration:
+                if end % self.iterations_per_epoch:  # The training has become shorter than what has been made.
+                    return
                 self._add_row(end, None, None, 0.0)
 
     def _add_row(self, end: int, train: float | None, test: float | None, evaluation_seconds: float) -> None:

@@ -7,20 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnet
-from fastnet import backends, optimizers
+from fastnet import optimizers
 from fastnet.training import DivergenceError, Trainer, orders
 from fastnet.training import trainer as trainer_module
 from fastnet.training.fused import FusedTraining
 from trainings import OPTIMIZERS, ROWS, T, X, make_layered, make_net
-
-
-@pytest.fixture(params=["cpp", "numba"])
-def trains(request: pytest.FixtureRequest) -> Any:
-    if request.param not in backends.available():
-        pytest.skip("fastnet was installed without its extension")
-    with fastnet.use_backend(request.param):
-        yield
 
 
 @pytest.fixture

@@ -49,14 +49,6 @@ def assert_same_bits(make_net: Any, **options: Any) -> None:
     assert results[0] == results[1]
 
 
-@pytest.fixture(params=["cpp", "numba"])
-def trains(request: pytest.FixtureRequest) -> Any:
-    if request.param not in backends.available():
-        pytest.skip("fastnet was installed without its extension")
-    with fastnet.use_backend(request.param):
-        yield
-
-
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 @pytest.mark.parametrize("gradient", ["backprop", "numerical"])
 def test_the_bits_of_single_steps(backend: Any, dtype: str, name: str, gradient: str) -> None:

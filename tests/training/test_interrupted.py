@@ -242,6 +242,25 @@ def test_ctrl_c_elsewhere(
 
 
 @NEEDS_SIGINT
+def test_a_training_that_becomes_shorter_than_what_was_made(ctrl_c: Callable[[], None]) -> None:
+    """Its last row has the accuracies of the parameters that there are."""
+
+    class Interrupted(optimizers.Momentum):
+        def step(self, *arguments: Any) -> None:
+            if self.iteration == 8:
+                ctrl_c()
+            super().step(*arguments)
+
+    trainer = make_trainer(optimizer=Interrupted(0.1))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.iterations = 8
+    trainer.fit()
+    assert [row.iteration for row in trainer.history.rows] == [6, 9]
+    assert trainer.history.rows[-1].test_accuracy is not None
+
+
+@NEEDS_SIGINT
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_ctrl_c_in_a_stretch_of_several_epochs(ctrl_c: Callable[[], None], shuffle: bool) -> None:
     """It leaves the rows of the epochs that have ended, and the training goes on with the same bits."""
