@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import gc
 import importlib.machinery
 import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import textwrap
@@ -58,9 +60,11 @@ IMPLEMENTATIONS = (*(f"cpp-{isa}" for isa in KNOWN_ISAS), "numba", "numpy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several processes one thread of OpenBLAS, whose threads spin while they wait for work."""
+    """Set what the processes of the tests inherit: Ctrl-C, and one thread of OpenBLAS where there are several."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None):
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more would spin while they wait for work
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -260,6 +264,21 @@ def run_python(package: Path, tmp_path: Path) -> Callable[..., Any]:
         return done.stderr if fails else json.loads(done.stdout.splitlines()[-1])
 
     return run
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Sends SIGINT to this process, whose handler is Python's own while the test runs.
+
+    Python drops what a callback of its garbage collector raises. Hypothesis has one, which is away meanwhile.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    gc.callbacks.extend(callbacks)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 # Data -----------------------------------------------------------------------------------------------------

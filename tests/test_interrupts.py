@@ -19,17 +19,13 @@ from fastnet._tools import interrupts
 from fastnet._tools.importing import import_whole
 from fastnet._tools.interrupts import HeldInterrupts, RepeatedInterrupts
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for one process")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for one process"),
+    pytest.mark.usefixtures("ctrl_c"),
+]
 
 PACKAGE = Path(fastnet.__file__).parent
 BLOCKS = [HeldInterrupts, lambda: HeldInterrupts(end_kernel=True), RepeatedInterrupts]
-
-
-@pytest.fixture(autouse=True)
-def _pythons_own_handler() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupt(block: Any, instruction: int) -> tuple[bool, bool]:
@@ -161,7 +157,6 @@ def f():
 
 IMPORT = """
 import os, pathlib, signal, sys, threading, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from fastnet._tools.importing import import_whole
 
 pathlib.Path("slow_library.py").write_text("import time; time.sleep(1.0); done = True")

@@ -17,8 +17,7 @@ from fastnet import cli
 from fastnet.cli import compare
 
 RUN_MODULE = """
-import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+import runpy
 runpy.run_module("fastnet", run_name="__main__", alter_sys=True)
 """
 

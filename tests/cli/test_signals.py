@@ -15,8 +15,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for one process")
 
 COMMAND = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+import sys
 from fastnet.cli import main
 print("ready", flush=True)
 sys.exit(main())

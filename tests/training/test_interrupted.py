@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 import threading
@@ -130,7 +129,6 @@ INTERRUPTED = """
     import fastnet
     from fastnet import optimizers
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     x, t = fastnet.datasets.make_digits(300, seed=0)
 
     def make():
@@ -180,15 +178,6 @@ def test_ctrl_c(run_python: Callable[..., Any], gradient: str) -> None:
     assert any(0 < made < 360 for made, _ in interrupted)
     assert iterations == 360
     assert same
-
-
-@pytest.fixture
-def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sends SIGINT to this process, whose handler is Python's own while the test runs."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
 
 
 NEEDS_SIGINT = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
