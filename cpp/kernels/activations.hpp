@@ -15,6 +15,10 @@ template <class T> FASTNET_INLINE Vec<T> absolute(Vec<T> x) {
     return from_bits<T>(as_bits<T>(x) & ~sign_bit<T>);
 }
 
+template <class T> FASTNET_INLINE Vec<T> negative_absolute(Vec<T> x) {
+    return from_bits<T>(as_bits<T>(x) | sign_bit<T>);
+}
+
 // |size| with the sign of x.
 template <class T> FASTNET_INLINE Vec<T> with_sign_of(Vec<T> x, Vec<T> size) {
     return from_bits<T>((as_bits<T>(size) & ~sign_bit<T>) | (as_bits<T>(x) & sign_bit<T>));
@@ -88,22 +92,22 @@ template <class T> struct Sigmoid {
     T steepest() const { return T(0.25); }
     // 1 / (1 + e^-a), through e^-|a| <= 1: no overflow, and both tails keep their digits.
     V value(V a) const {
-        const V e = exp_negative<T>(-absolute<T>(a));
+        const V e = exp_negative<T>(negative_absolute<T>(a));
         return (a < 0 ? e : splat(T(1))) / (1 + e);
     }
     V derivative(V a) const {
-        const V e = exp_negative<T>(-absolute<T>(a));
+        const V e = exp_negative<T>(negative_absolute<T>(a));
         const V reciprocal = 1 / (1 + e);
         return e * reciprocal * reciprocal;
     }
     BasePoint<T> base_point(V a) const {
-        const V e = exp_negative<T>(-absolute<T>(a));
+        const V e = exp_negative<T>(negative_absolute<T>(a));
         const V near = 1 / (1 + e), far = e * near;
         return {a, a < 0 ? far : near, a < 0 ? near : far};
     }
     template <bool Small> Move<T> move(V d) const {
         const V size = absolute<T>(d);
-        return {d, Small ? short_expm1<T, 4>(size) : expm1<T>(size > longest ? splat(longest) : size)};
+        return {d, Small ? short_expm1<T, 4>(size) : expm1<T>(at_most<T>(size, longest))};
     }
     // For d > 0: s c u / (1 + s u); for d < 0 the same with a and d mirrored. 1 + s u > 1: nothing cancels.
     template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {
@@ -135,21 +139,28 @@ template <class T> struct Tanh {
     using V = Vec<T>;
     static constexpr bool kinked = false, seamed = false, bends = true;
     T steepest() const { return 1; }
-    // -expm1(-2|a|) / (2 + expm1(-2|a|)), with the sign of a.
+    // (1 - e) / (1 + e) for e = e^-2|a|, with the sign of a.
     V value(V a) const {
-        const V u = exp_and_expm1<T>(-2 * absolute<T>(a)).expm1;
-        return with_sign_of<T>(a, u / (2 + u));
+        const ReducedExp<T> x = exponent(a);
+        return with_sign_of<T>(a, expm1_of_negative(x) / (1 + exp_of_negative(x)));
     }
     // 4 sigma'(2a); where both are wanted, the compiler takes the exponential that the value has.
     V derivative(V a) const {
-        const V e = exp_and_expm1<T>(-2 * absolute<T>(a)).exp;
-        const V reciprocal = 1 / (1 + e);
-        return 4 * (e * reciprocal * reciprocal);
+        const ReducedExp<T> x = exponent(a);
+        const V reciprocal = 1 / (1 + exp_of_negative(x));
+        return exp_of_negative(x, T(4)) * reciprocal * reciprocal;
     }
     BasePoint<T> base_point(V a) const { return Sigmoid<T>{}.base_point(2 * a); }
     template <bool Small> Move<T> move(V d) const { return Sigmoid<T>{}.template move<Small>(2 * d); }
     template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {
         return 2 * Sigmoid<T>{}.template difference<Small>(at, move);
+    }
+
+  private:
+    // That of e^-2|a|: doubled by an addition, because the multipliers are busy.
+    static ReducedExp<T> exponent(V a) {
+        const V size = negative_absolute<T>(a);
+        return reduce_exp_negative<T>(size + size);
     }
 };
 
@@ -188,11 +199,11 @@ template <class T> struct Softplus {
     using V = Vec<T>;
     static constexpr bool kinked = false, seamed = false, bends = true;
     T steepest() const { return 1; }
-    V value(V a) const { return ramp(a) + log1p<T>(exp_negative<T>(-absolute<T>(a))); }
+    V value(V a) const { return ramp(a) + log1p<T>(exp_negative<T>(negative_absolute<T>(a))); }
     V derivative(V a) const { return Sigmoid<T>{}.value(a); }
     BasePoint<T> base_point(V a) const { return Sigmoid<T>{}.base_point(a); }
     template <bool Small> Move<T> move(V d) const {
-        return {d, Small ? short_expm1<T, 4>(d) : expm1<T>(d > longest ? splat(longest) : d)};
+        return {d, Small ? short_expm1<T, 4>(d) : expm1<T>(at_most<T>(d, longest))};
     }
     // log1p(s u); where that cancels, log(c + s e^d), whose terms are positive.
     template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {
@@ -215,7 +226,8 @@ template <class T> struct Softplus {
     static V plain(V a, V d) {
         const V b = a + d;
         const V ramps = ((a > 0) & (b > 0)) ? d : ramp(b) - ramp(a);
-        return ramps + (log1p<T>(exp_negative<T>(-absolute<T>(b))) - log1p<T>(exp_negative<T>(-absolute<T>(a))));
+        return ramps + (log1p<T>(exp_negative<T>(negative_absolute<T>(b))) -
+                        log1p<T>(exp_negative<T>(negative_absolute<T>(a))));
     }
 };
 
@@ -225,13 +237,12 @@ template <class T> struct Silu {
     static constexpr bool kinked = false, seamed = false, bends = true;
     T steepest() const { return T(1.1); }
     V value(V a) const {
-        const V x = a < -zero ? splat(-zero) : a;
+        const V x = at_least<T>(a, -zero);
         return x * Sigmoid<T>{}.value(x);
     }
     // s (1 + a c)
     V derivative(V a) const {
-        V x = a < -zero ? splat(-zero) : a;
-        x = x > zero ? splat(zero) : x;
+        const V x = clamped<T>(a, -zero, zero);
         const BasePoint<T> at = Sigmoid<T>{}.base_point(x);
         return at.s * (1 + x * at.c);
     }
@@ -266,7 +277,7 @@ template <class T> struct Gelu {
         return x * distribution(x, normal<T>(x).tail);
     }
     V derivative(V a) const {
-        const V x = clamped(a);
+        const V x = clamped<T>(a, -zero, zero);
         const Normal<T> at = normal<T>(x);
         return distribution(x, at.tail) + x * at.density;
     }
@@ -278,7 +289,7 @@ template <class T> struct Gelu {
     template <bool> Move<T> move(V d) const { return {d, d}; }
     // d Phi(a + d) + a (Phi(a + d) - Phi(a))
     template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {
-        const V d = move.d, x = clamped(at.a);
+        const V d = move.d, x = clamped<T>(at.a, -zero, zero);
         V rise = d * at.c * mean_density<Small>(x, d), after = at.s + rise;
         if constexpr (!Small) {
             const auto far = !(absolute<T>(d) * max<T>(absolute<T>(at.a), splat(T(1))) <= T(0.5));
@@ -294,10 +305,6 @@ template <class T> struct Gelu {
 
   private:
     static constexpr T zero = 40; // Phi(-zero) and the density there are 0
-    static V clamped(V a) {
-        const V x = a < -zero ? splat(-zero) : a;
-        return x > zero ? splat(zero) : x;
-    }
     static V distribution(V a, V tail) { return a > 0 ? 1 - tail : tail; }
     // The mean of the density from a to a + d over that at a, e^(-s (a + s/2)) for s from 0 to d, by Gauss-Legendre
     // quadrature: three nodes if all moves are small, seven for |d| max(|a|, 1) <= 1/2.
@@ -341,7 +348,7 @@ template <class T, bool Kinked> struct Elu {
         return {a, alpha * exp<T>(x), alpha * expm1<T>(x)};
     }
     template <bool Small> Move<T> move(V d) const {
-        return {d, Small ? short_expm1<T, 4>(d) : expm1<T>(d > longest ? splat(longest) : d)};
+        return {d, Small ? short_expm1<T, 4>(d) : expm1<T>(at_most<T>(d, longest))};
     }
     // d to the right of 0 and s u to the left; across 0 each side's part, where |a| <= |d|, so that nothing cancels.
     template <bool Small> V difference(const BasePoint<T>& at, const Move<T>& move) const {

@@ -2,12 +2,15 @@
 // series for small arguments.
 #pragma once
 
+#include <bit>
 #include <limits>
 
 #include "kernels/simd.hpp"
 
 namespace fastnet::FASTNET_TARGET {
 
+// Above `overflow` e^x is infinite, and below `underflow` 4 e^x is 0.
+//
 // x = k ln 2 + r with |r| <= ln(2)/2. ln 2 is split so that k * ln2_high is exact, with or without FMA.
 // `quotient` are the coefficients of (e^r - 1 - r) / r^2, interpolated at Chebyshev nodes: the polynomial's own
 // error is below 2e-17 relative in double and 1e-8 in float.
@@ -17,7 +20,7 @@ template <> struct ExpConstants<double> {
     static constexpr double log2_e = 1.4426950408889634;
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
     static constexpr double round_magic = 6755399441055744.0; // 1.5 * 2^52: adding it rounds to an integer
-    static constexpr double overflow = 710.0, underflow = -746.0;
+    static constexpr double overflow = 710.0, underflow = -748.0;
     static constexpr std::int64_t lift = 512; // lifts 2^k, for k <= 0, to normal numbers
     static constexpr double lowered = 0x1p-512;
     static constexpr std::int64_t bias = 1023;
@@ -32,7 +35,7 @@ template <> struct ExpConstants<float> {
     static constexpr float log2_e = 1.44269504f;
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     static constexpr float round_magic = 12582912.0f; // 1.5 * 2^23
-    static constexpr float overflow = 89.0f, underflow = -104.5f;
+    static constexpr float overflow = 89.0f, underflow = -107.0f;
     static constexpr std::int32_t lift = 64;
     static constexpr float lowered = 0x1p-64f;
     static constexpr std::int32_t bias = 127;
@@ -40,11 +43,15 @@ template <> struct ExpConstants<float> {
     static constexpr float quotient[] = {0.5f, 0.166665769897f, 0.0416665546172f, 0.00836317905272f, 0.00139261835877f};
 };
 
-// c[0] + c[1] x + c[2] x^2 + …
+// c[0] + c[1] x + c[2] x^2 + …: pairs of terms, which are a polynomial in x^2. The chain of operations is half as long
+// as that of Horner's scheme, and a long chain leaves a processor waiting.
 template <class T, std::size_t N> FASTNET_INLINE Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
-    Vec<T> p = splat(c[N - 1]);
-    for (std::size_t i = N - 1; i-- > 0;) {
-        p = p * x + c[i];
+    const Vec<T> square = x * x;
+    const auto pair = [&](std::size_t i) { return i + 1 < N ? c[i] + x * c[i + 1] : splat(c[i]); };
+    constexpr std::size_t last = (N - 1) / 2 * 2;
+    Vec<T> p = pair(last);
+    for (std::size_t i = last; i > 0; i -= 2) {
+        p = pair(i - 2) + square * p;
     }
     return p;
 }
@@ -70,7 +77,8 @@ template <class T> FASTNET_INLINE Vec<T> power_of_two(Vec<Bits<T>> k) {
 template <class T> FASTNET_INLINE Vec<T> exp_of(const ReducedExp<T>& x) {
     // Two factors of about 2^(k/2), since 2^k itself may be no normal number. The last product alone can round.
     const Vec<Bits<T>> half = (x.k - (x.k & 1)) / 2;
-    return (1 + x.expm1_r) * power_of_two<T>(half) * power_of_two<T>(x.k - half);
+    const Vec<T> scale = power_of_two<T>(half);
+    return (scale + scale * x.expm1_r) * power_of_two<T>(x.k - half);
 }
 
 template <class T> FASTNET_INLINE Vec<T> expm1_of(const ReducedExp<T>& x) {
@@ -82,21 +90,26 @@ template <class T> FASTNET_INLINE Vec<T> expm1_of(const ReducedExp<T>& x) {
 
 template <class T> FASTNET_INLINE Vec<T> exp(Vec<T> x) {
     using C = ExpConstants<T>;
-    // Comparisons that NaN fails, so that it stays NaN.
-    x = x > C::overflow ? splat(C::overflow) : x;
-    x = x < C::underflow ? splat(C::underflow) : x;
-    return exp_of(reduce_exp<T>(x));
-}
-
-// The same for x <= 0: 2^k is at most 1, so one factor that is lifted will do. The last product alone can round.
-template <class T> FASTNET_INLINE Vec<T> exp_of_negative(const ReducedExp<T>& x) {
-    using C = ExpConstants<T>;
-    return (1 + x.expm1_r) * power_of_two<T>(x.k + C::lift) * C::lowered;
+    return exp_of(reduce_exp<T>(clamped<T>(x, C::underflow, C::overflow)));
 }
 
 template <class T> FASTNET_INLINE ReducedExp<T> reduce_exp_negative(Vec<T> x) {
-    constexpr T least = ExpConstants<T>::underflow;
-    return reduce_exp<T>(x < least ? splat(least) : x);
+    return reduce_exp<T>(at_least<T>(x, ExpConstants<T>::underflow));
+}
+
+// factor e^x for x <= 0 and a small power of two: 2^k is at most 1, so one scale that is lifted will do. The last
+// product alone can round.
+template <class T> FASTNET_INLINE Vec<T> exp_of_negative(const ReducedExp<T>& x, T factor = 1) {
+    using C = ExpConstants<T>;
+    const Vec<T> scale = power_of_two<T>(x.k + C::lift);
+    return (scale + scale * x.expm1_r) * (C::lowered * factor);
+}
+
+// e^x - 1 for x <= 0
+template <class T> FASTNET_INLINE Vec<T> expm1_of_negative(const ReducedExp<T>& x) {
+    using C = ExpConstants<T>;
+    const Vec<T> scale = power_of_two<T>(x.k + C::lift) * C::lowered; // 0 where e^x is
+    return scale * x.expm1_r + (scale - 1);
 }
 
 // e^x for x <= 0, with the bits of `exp` in fewer operations.
@@ -110,21 +123,7 @@ template <class T> inline constexpr T least_expm1 = -60;
 // e^x - 1
 template <class T> FASTNET_INLINE Vec<T> expm1(Vec<T> x) {
     using C = ExpConstants<T>;
-    x = x > C::overflow ? splat(C::overflow) : x;
-    x = x < least_expm1<T> ? splat(least_expm1<T>) : x;
-    return expm1_of(reduce_exp<T>(x));
-}
-
-// e^x and e^x - 1 for x <= 0, with the bits of `exp` and `expm1`, by one reduction.
-template <class T> struct ExpAndExpm1 {
-    Vec<T> exp, expm1;
-};
-
-template <class T> FASTNET_INLINE ExpAndExpm1<T> exp_and_expm1(Vec<T> x) {
-    using C = ExpConstants<T>;
-    const ReducedExp<T> reduced = reduce_exp_negative<T>(x);
-    const Vec<T> scale = power_of_two<T>(reduced.k + C::lift) * C::lowered; // 0 where e^x is
-    return {exp_of_negative(reduced), scale * reduced.expm1_r + (scale - 1)};
+    return expm1_of(reduce_exp<T>(clamped<T>(x, least_expm1<T>, C::overflow)));
 }
 
 // Coefficients of (log((1 + s) / (1 - s)) - 2s) / s^3 in s^2, for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1), interpolated at
@@ -239,7 +238,7 @@ template <class T> struct Normal {
 template <class T> FASTNET_INLINE Normal<T> normal(Vec<T> x) {
     using C = NormalConstants<T>;
     x = x < 0 ? -x : x;
-    x = x > C::end ? splat(C::end) : x; // a comparison that NaN fails
+    x = at_most<T>(x, C::end);
     // x^2 = high^2 + (x - high)(x + high): a rounded x^2 would cost its exponential digits.
     const Vec<T> high = from_bits<T>(as_bits<T>(x) & ~((Bits<T>(1) << C::low_bits) - 1));
     const Vec<T> e = exp_negative<T>(T(-0.5) * high * high);

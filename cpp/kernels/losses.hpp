@@ -113,7 +113,7 @@ template <class T> struct BinaryCrossEntropy {
     }
     // sigma(y) - t, from the side where sigma is small.
     Vec<T> derivative(Vec<T> y, Vec<T> t) const {
-        const Vec<T> e = exp_negative<T>(-absolute<T>(y));
+        const Vec<T> e = exp_negative<T>(negative_absolute<T>(y));
         const Vec<T> small = e / (1 + e);
         return y > 0 ? (1 - t) - small : small - t;
     }
@@ -168,10 +168,7 @@ template <class T> struct Huber {
     }
 
   private:
-    Vec<T> clamped(Vec<T> r) const {
-        r = r > delta ? splat(delta) : r;
-        return r < -delta ? splat(-delta) : r;
-    }
+    Vec<T> clamped(Vec<T> r) const { return FASTNET_TARGET::clamped<T>(r, -delta, delta); }
 };
 
 // sum_k |y_k - t_k|, with the derivative 0 at the kink.

@@ -119,14 +119,27 @@ template <class T, int R, int V, bool End>
     }
 }
 
-// c (m, n) = or += a (m, k) . b (k, n), b packed; m is a multiple of R.
+// As many multiply-adds are under way at a time: two in each of the four cycles that one takes.
+inline constexpr int fewest_chains = 8;
+
+// c (m, n) = or += a (m, k) . b (k, n), b packed; m is a multiple of R. Where n is one vector, tiles have more rows.
 template <class T, int R> void multiply_rows(Matrix<T> a, const T* b, Index n, T* c, Index ldc, bool accumulate) {
     for_each_panel<T>(n, [&](Panel<T> panel) {
         const Index j = panel.column, vectors = panel.vectors;
         const auto multiply = [&]<int V, bool End>() {
             constexpr Index width = V * lanes<T> + End * end_lanes<T>;
-            multiply_panel<T, R, V, End>(a, b + j * a.columns, width, min_index(width, n - j), c + j, ldc,
-                                         accumulate ? Into::add : Into::set);
+            Index first = 0;
+            const auto multiply_tiles = [&]<int Rows>() {
+                const Index rows = (a.rows - first) / Rows * Rows;
+                multiply_panel<T, Rows, V, End>(submatrix(a, first, rows, 0, a.columns), b + j * a.columns, width,
+                                                min_index(width, n - j), c + first * ldc + j, ldc,
+                                                accumulate ? Into::add : Into::set);
+                first += rows;
+            };
+            if constexpr (V == 1 && !End && R == tile_rows && R < fewest_chains) {
+                multiply_tiles.template operator()<fewest_chains>();
+            }
+            multiply_tiles.template operator()<R>();
         };
         if constexpr (end_lanes<T> < lanes<T>) {
             if (panel.end) {

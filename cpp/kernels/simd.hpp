@@ -28,6 +28,15 @@
 
 #define FASTNET_INLINE [[gnu::always_inline]] inline
 
+// An intrinsic of two whole vectors.
+#if FASTNET_VECTOR_BYTES == 64 // GCC 12 warns of its own header where there is no mask
+#    define FASTNET_INTRINSIC(name, a, b) _mm512_maskz_##name(-1, a, b)
+#elif FASTNET_VECTOR_BYTES == 32
+#    define FASTNET_INTRINSIC(name, a, b) _mm256_##name(a, b)
+#elif defined(__SSE2__)
+#    define FASTNET_INTRINSIC(name, a, b) _mm_##name(a, b)
+#endif
+
 // Unrolls a loop early, so that an array which it indexes can become registers.
 #ifdef __clang__
 #    define FASTNET_UNROLL _Pragma("unroll")
@@ -225,8 +234,41 @@ template <class T> FASTNET_INLINE unsigned nonzero_mask(Vec<T> v) {
 #endif
 }
 
+// a > b ? a : b, in one operation.
 template <class T> FASTNET_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
+#ifdef FASTNET_INTRINSIC
+    if constexpr (sizeof(T) == 4) {
+        return FASTNET_INTRINSIC(max_ps, a, b);
+    } else {
+        return FASTNET_INTRINSIC(max_pd, a, b);
+    }
+#else
     return a > b ? a : b;
+#endif
+}
+
+// a < b ? a : b, in one operation.
+template <class T> FASTNET_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
+#ifdef FASTNET_INTRINSIC
+    if constexpr (sizeof(T) == 4) {
+        return FASTNET_INTRINSIC(min_ps, a, b);
+    } else {
+        return FASTNET_INTRINSIC(min_pd, a, b);
+    }
+#else
+    return a < b ? a : b;
+#endif
+}
+
+// x, but not below `least`, not above `most`, or neither. NaN stays NaN.
+template <class T> FASTNET_INLINE Vec<T> at_least(Vec<T> x, T least) {
+    return max<T>(splat(least), x);
+}
+template <class T> FASTNET_INLINE Vec<T> at_most(Vec<T> x, T most) {
+    return min<T>(splat(most), x);
+}
+template <class T> FASTNET_INLINE Vec<T> clamped(Vec<T> x, T least, T most) {
+    return at_most<T>(at_least<T>(x, least), most);
 }
 
 // Calls f(offset, count) for each vector of n elements; count < lanes for the last one at most.
