@@ -18,11 +18,16 @@ template <class T, class Effects> class Nodal {
   public:
     explicit Nodal(GradientAccumulator<T, Effects>& accumulator)
         : accumulator_(accumulator), base_(accumulator.base()), net_(base_.net), terms_(net_.depth), unfit_(net_.depth),
-          fits_(net_.depth * accumulator.most_rows()) {
+          fits_(net_.depth * accumulator.most_rows()), effects_(accumulator.workers()),
+          obstacles_(accumulator.workers()) {
         for (Index l = 0; l < net_.depth; ++l) {
             const Index size = accumulator.most_rows() * padded<T>(net_.layers[l].outputs);
             terms_.add(3 * size);
             unfit_.add(size);
+        }
+        for (int w = 0; w < accumulator.workers(); ++w) {
+            effects_.add(4 * padded<T>(widest_layer(net_)));
+            obstacles_.add(widest_layer(net_));
         }
     }
 
@@ -86,23 +91,23 @@ template <class T, class Effects> class Nodal {
 
         const T furthest = accumulator_.h() * widest;
         const T moves[] = {furthest * nodes[0], furthest * nodes[1], furthest * nodes[2], furthest * nodes[3]};
-        const Array<T> effects(4 * stride);
-        const Array<unsigned char> obstacles(layer.outputs);
-        obstacles.zeroed();
+        T* const effects = effects_[worker].data();
+        unsigned char* const obstacles = obstacles_[worker].zeroed();
         auto& work = accumulator_.work(worker);
         const auto evaluate = [&](Index node, Index count, UnitMask wanted) {
-            const Results<T> results{effects.data() + node * stride, stride, obstacles.data()};
+            const Results<T> results{effects + node * stride, stride, obstacles};
             accumulator_.effects().evaluate(l, row, moves + node, count, wanted, results, work);
         };
         evaluate(0, 3, {UnitMask::all});
-        const T greatest = greatest_size(effects.data(), stride);
+        const T greatest = greatest_size(effects, stride);
         const T tolerance = __builtin_isfinite(greatest) ? greatest * 100 * rounding : T(0);
-        if (fit_third(p, effects.data(), tolerance, obstacles.data()) > 0) {
+        const bool fifth = fit_third(p, effects, tolerance, obstacles) > 0;
+        if (fifth) {
             evaluate(3, 1, {UnitMask::some, p.unfit});
-            fit_fifth(p, effects.data(), tolerance);
+            fit_fifth(p, effects, tolerance);
         }
 
-        const Fits result = conclude(p, obstacles.data(), accumulator_.obstacles(l, worker));
+        const Fits result = conclude(p, fifth, obstacles, accumulator_.obstacles(l, worker));
         scale(p, widest);
         return result;
     }
@@ -117,7 +122,7 @@ template <class T, class Effects> class Nodal {
     }
 
     // The polynomials of third degree through two nodes, checked at a third. Returns the number of unfit units that met
-    // no obstacle. effects (3, stride) are the effects at the nodes.
+    // no obstacle; none is marked as unfit before. effects (3, stride) are the effects at the nodes.
     static Index fit_third(const Polynomials& p, const T* effects, T tolerance, const unsigned char* obstacles) {
         constexpr T t2 = nodes[1] * nodes[1], t3 = nodes[2] * nodes[2];
         Index misses = 0;
@@ -129,7 +134,7 @@ template <class T, class Effects> class Nodal {
             store(p.c3 + j, b);
             store(p.c5 + j, Vec<T>{});
             const auto misfit = !(absolute<T>(a + b * t3 - g3) <= tolerance); // NaN counts as a misfit
-            for (Index i = 0; i < min_index(lanes<T>, p.outputs - j); ++i) {
+            for (Index i = 0; any<T>(misfit) && i < min_index(lanes<T>, p.outputs - j); ++i) {
                 p.unfit[j + i] = misfit[i] != 0;
                 misses += p.unfit[j + i] && obstacles[j + i] == 0;
             }
@@ -158,9 +163,16 @@ template <class T, class Effects> class Nodal {
     }
 
     // Makes the units that met obstacles unfit, and the unfit units' polynomials 0. The obstacles are added to the
-    // worker's.
-    static Fits conclude(const Polynomials& p, const unsigned char* obstacles, unsigned char* of_worker) {
+    // worker's. `fifth` is whether there can be a c5.
+    static Fits conclude(const Polynomials& p, bool fifth, const unsigned char* obstacles, unsigned char* of_worker) {
         Fits result{0, 0, false, true};
+        unsigned char plain = 1;
+        for (Index j = 0; j < p.outputs; ++j) {
+            plain &= obstacles[j] == 0 && !p.unfit[j];
+        }
+        if (plain && !fifth) { // as nearly always
+            return result;
+        }
         for (Index j = 0; j < p.outputs; ++j) {
             of_worker[j] |= obstacles[j];
             result.kinks += (obstacles[j] & obstacle::kink) != 0;
@@ -272,10 +284,12 @@ template <class T, class Effects> class Nodal {
     GradientAccumulator<T, Effects>& accumulator_;
     const BasePoints<T>& base_;
     const Network<T>& net_;
-    FixedList<Array<T>> terms_;    // (3, rows, padded outputs): c1, c3, c5
-    FixedList<Array<bool>> unfit_; // (rows, padded outputs)
-    const Array<Fits> fits_;       // (layers, rows)
-    Index rows_ = 0;               // of the chunk
+    FixedList<Array<T>> terms_;                 // (3, rows, padded outputs): c1, c3, c5
+    FixedList<Array<bool>> unfit_;              // (rows, padded outputs)
+    const Array<Fits> fits_;                    // (layers, rows)
+    FixedList<Array<T>> effects_;               // of each worker (nodes, padded units of a layer): what a fit goes by
+    FixedList<Array<unsigned char>> obstacles_; // of each worker (units of a layer): those that it meets
+    Index rows_ = 0;                            // of the chunk
 };
 
 // `nodal` of the odd or the even part, whichever the effects are.
