@@ -2,7 +2,6 @@
 // series for small arguments.
 #pragma once
 
-#include <bit>
 #include <limits>
 
 #include "kernels/simd.hpp"

@@ -134,7 +134,10 @@ template <class T, class Effects> class Nodal {
             store(p.c3 + j, b);
             store(p.c5 + j, Vec<T>{});
             const auto misfit = !(absolute<T>(a + b * t3 - g3) <= tolerance); // NaN counts as a misfit
-            for (Index i = 0; any<T>(misfit) && i < min_index(lanes<T>, p.outputs - j); ++i) {
+            if (!any<T>(misfit)) {
+                continue;
+            }
+            for (Index i = 0; i < min_index(lanes<T>, p.outputs - j); ++i) {
                 p.unfit[j + i] = misfit[i] != 0;
                 misses += p.unfit[j + i] && obstacles[j + i] == 0;
             }
@@ -170,7 +173,7 @@ template <class T, class Effects> class Nodal {
         for (Index j = 0; j < p.outputs; ++j) {
             plain &= obstacles[j] == 0 && !p.unfit[j];
         }
-        if (plain && !fifth) { // as nearly always
+        if (plain && !fifth) {
             return result;
         }
         for (Index j = 0; j < p.outputs; ++j) {
