@@ -273,7 +273,8 @@ def as_flag(value: object, name: str) -> bool:
 
 def as_count(value: object, name: str, least: int = 1, most: int | None = None) -> int:
     """An integer of at least `least`, and at most `most` if given."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    # Every iteration asks this of an int. To ask an abstract class takes 1 µs.
+    if type(value) is not int and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer, not {type_name(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -78,17 +78,18 @@ class HeldInterrupts:
 class RepeatedInterrupts:
     """Raise what Ctrl-C raised within the block again where it has been lost: at `repeat`, and at the block's end.
 
-    Python prints and drops an exception that leaves a function called by C. Where this function is the first Python
-    after a long computation in C, the KeyboardInterrupt is lost. In other threads than the main one this does nothing.
+    Python prints and drops an exception that leaves a finalizer, or another function that C calls. In other threads
+    than the main one this does nothing.
 
     Parameters
     ----------
-    callbacks : set of str
-        Names of functions that C calls so: a Ctrl-C within them is held back until `repeat`, and nothing is printed.
+    may_raise : callable, optional
+        Is given the frame where Ctrl-C found the program, and returns whether it may raise there. Elsewhere it is held
+        back until `repeat`: where a `with` statement is being entered or left, it would leave a lock taken for ever.
     """
 
-    def __init__(self, callbacks: frozenset[str] = frozenset()) -> None:
-        self._callbacks = callbacks
+    def __init__(self, may_raise: Callable[[FrameType | None], bool] = lambda frame: True) -> None:
+        self._may_raise = may_raise
         self._handler: Handler | None = None
         self._raised: BaseException | None = None
         self._came: tuple[int, FrameType | None] | None = None
@@ -99,9 +100,13 @@ class RepeatedInterrupts:
             _signal.signal(_signal.SIGINT, self._keep)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
-        if self._is_in_callback(frame):
+        if self._may_raise(frame):
+            self._handle(number, frame)
+        else:
             self._came = number, frame
-        elif self._handler is not None:
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._handler is not None:
             try:
                 self._handler(number, frame)
             except BaseException as error:
@@ -109,18 +114,11 @@ class RepeatedInterrupts:
                 _signal.signal(_signal.SIGINT, self._handler)  # `__exit__` may be what it interrupts.
                 raise
 
-    def _is_in_callback(self, frame: FrameType | None) -> bool:
-        while frame is not None:
-            if frame.f_code.co_name in self._callbacks:
-                return True
-            frame = frame.f_back
-        return False
-
     def repeat(self) -> None:
         """Raise what Ctrl-C raised, if it came."""
-        if self._came is not None and self._handler is not None:
+        if self._came is not None:
             came, self._came = self._came, None
-            self._handler(*came)
+            self._handle(*came)
         if self._raised is not None:
             raise self._raised
 

@@ -157,7 +157,7 @@ class Optimizer(abc.ABC):
             at least 0.
         """
         k = as_count(iteration, "iteration", 0)
-        if not isinstance(self.lr, Schedule):
+        if isinstance(self.lr, float):
             return (self.lr,)
         return (as_not_negative(self.lr(k), f"lr at iteration {k}, by {self.lr!r},"),)
 

@@ -123,16 +123,15 @@ class FusedTraining:
     def _accepted_coefficients(self, steps: int) -> FloatArray:
         """Those of the next steps, shape (steps, coefficients), up to the first step that `update` would refuse."""
         optimizer, dtype = self._optimizer, self._data.dtype
-        found: list[tuple[float, ...]] = []
+        found: list[float] = []  # one after the other: the garbage collector looks through tuples that are kept
+        width = 1
         try:
-            optimizer.scalars(dtype)
+            width = len(optimizer.scalars(dtype)[1])
             for step in range(steps):
-                found.append(optimizer.coefficients(optimizer.iteration + step))  # noqa: PERF401 - kept if one raises
+                found += optimizer.coefficients(optimizer.iteration + step)
         except (TypeError, ValueError):
             pass  # A single step raises the same error, after the steps before it were made.
-        coefficients = np.array(found, dtype=np.float64)
-        if len(found) == 0:
-            return coefficients
+        coefficients = np.array(found, dtype=np.float64).reshape(-1, width)
         with np.errstate(over="ignore"):
             refused = ~np.isfinite(coefficients.astype(dtype)).all(axis=1)
         return coefficients[: int(np.argmax(refused))] if refused.any() else coefficients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 
 import numba
@@ -157,3 +158,96 @@ def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
         NUMBA_CACHE_DIR=cache,
     )
     assert found == ["Ctrl-C", "raised", 2, from_disk]
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
+def test_helpers_compile_nothing(monkeypatch):
+    """Not even where they come first: they leave it to the caller, who waits for them."""
+    from fastnet.backends._numba import compiling, threads
+
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 2)
+    tried, left = Event(), []
+
+    @numba.njit(nogil=True)
+    def compiled(begin, end, out):
+        for i in range(begin, end):
+            out[i] += 1
+
+    def kernel(begin, end, out):
+        if current_thread() is main_thread():
+            assert tried.wait(60)
+        try:
+            compiled(begin, end, out)
+        except compiling.NotCompiled:
+            left.append(begin)
+            raise
+        finally:
+            tried.set()
+
+    out = np.zeros(1000)
+    threads.share(kernel, (out,), len(out), threads.SHORT_PRODUCTS)
+    assert len(left) == 1
+    np.testing.assert_array_equal(out, 1)
+
+
+LOCKS = """
+import dis, json, signal, sys, threading
+from llvmlite.binding import ffi
+from numba.core.compiler_lock import global_compiler_lock
+import numba
+from fastnet.backends._numba import compiling
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+functions = [getattr(kind, name) for kind in (type(global_compiler_lock), type(ffi.lib._lock))
+             for name in ("__enter__", "__exit__")]
+functions += [type(global_compiler_lock).acquire, type(global_compiler_lock).release]
+places = [(f.__code__, i.offset) for f in functions for i in dis.get_instructions(f)]
+raised = passed = 0
+
+def is_free(lock):
+    def take():
+        if lock.acquire(timeout=1):
+            lock.release()
+            free.append(lock)
+    free = []
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return free == [lock]
+
+def f(x):
+    return x + 1
+
+for code, offset in places:
+    came = False
+    def trace(frame, event, _):
+        global came
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and frame.f_lasti == offset and not came:
+            came = True
+            signal.raise_signal(signal.SIGINT)
+        return trace
+    kernel = numba.njit(f)
+    sys.settrace(trace)
+    try:
+        kernel(1)
+    except KeyboardInterrupt:
+        raised += came
+    finally:
+        sys.settrace(None)
+    passed += came
+    for lock in (global_compiler_lock._lock, ffi.lib._lock._lock):
+        assert is_free(lock), (code.co_name, offset)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert kernel(1) == 2
+print(json.dumps([raised, passed]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_leaves_no_lock_of_numbas_taken(run_python):
+    """At no instruction of the functions that take the locks and give them back, where LLVM and Numba are called."""
+    raised, passed = run_python(LOCKS, timeout=300)
+    assert raised == passed > 50

@@ -238,6 +238,41 @@ def interrupts(count: int) -> Outcome:
     return len(calls) * count, failures
 
 
+LOADING = """
+import hashlib, signal, time, numpy as np, fastnet
+signal.signal(signal.SIGINT, signal.default_int_handler)
+net = fastnet.MultiLayerNet(200, [40, 30], 10, seed=0)
+x, t = np.random.default_rng(0).standard_normal((300, 200)), np.arange(300) % 10
+def answers():
+    found = [net.numerical_gradient(x, t, algorithm=algorithm) for algorithm in ("nodal", "incremental")]
+    return hashlib.sha256(b"".join(g.tobytes() for one in (*found, net.gradient(x, t)) for g in one.values()))
+print("ready", flush=True)
+try:
+    answers()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print(answers().hexdigest())
+"""
+
+
+def interrupted_loading(count: int) -> Outcome:
+    """Ctrl-C while the Numba backend reads its kernels from disk: the next call does not hang, and is right."""
+    failures, expected = [], ""
+    environment = os.environ | {"FASTNET_BACKEND": "numba", "OMP_NUM_THREADS": "2"}
+    for number in range(-1, count):  # the first one compiles what is not on disk
+        child = subprocess.Popen(
+            [sys.executable, "-c", LOADING], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        _interrupt(child, 0 if number < 0 else random.Random(number).uniform(0, 1))
+        out, err = _end(child, 600 if number < 0 else 60)
+        expected = expected or out
+        if child.returncode or err or out != expected:
+            failures.append(f"Ctrl-C {number}: exit code {child.returncode}, {out}, {err[-300:]}")
+    return count, failures
+
+
 COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -341,6 +376,7 @@ PARTS = {
     "forks": Part(forks, 200),
     "kills-while-saving": Part(kills_while_saving, 200),
     "interrupts": Part(interrupts, 100),
+    "interrupted-loading": Part(interrupted_loading, 200),
     "interrupted-commands": Part(interrupted_commands, 100),
     "agreement": Part(agreement_of_processes, 400),
     "memory-growth": Part(memory_growth, 10_000),

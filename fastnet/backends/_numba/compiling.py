@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from types import FrameType
 from typing import Any
 
 import numba.core.event
@@ -13,8 +14,16 @@ from fastnet._tools.interrupts import RepeatedInterrupts
 from fastnet._tools.progress import on_terminal, progress_bar
 
 _lock: Any = global_compiler_lock  # which has no types
-# By which LLVM tells llvmlite what it has compiled, and asks for what is on disk.
-CALLBACKS = frozenset({"_raw_object_cache_notify", "_raw_object_cache_getbuffer"})
+_helper = threading.local()
+
+
+class NotCompiled(RuntimeError):  # noqa: N818 - a reason to leave it to another thread, not a failure
+    """A kernel is not compiled yet, in a thread that is not to do it."""
+
+
+def leave_to_others() -> None:
+    """Let what this thread would have to compile, or to read from disk, raise `NotCompiled` from now on."""
+    _helper.never_compiles = True
 
 
 class Notice:
@@ -42,15 +51,28 @@ class Notice:
             self._work.close()
 
 
-class LostInterrupts:
-    """Listens to the lock that Numba holds while it compiles functions or reads them from disk: Ctrl-C is not lost.
+class Helpers:
+    """Listens to the lock that Numba holds while it compiles functions or reads them from disk: helpers do neither.
 
-    LLVM's work takes seconds, and ends with a call of a function in Python, which loses a Ctrl-C that came meanwhile.
-    It is repeated. Functions are read from disk after LLVM has compiled some of Numba's own.
+    A thread that helps is waited for, without regard to Ctrl-C. Who waits can hold a lock of Numba's itself: an
+    exception from a signal handler as a `with` statement ends leaves it taken.
+    """
+
+    def notify(self, found: Any) -> None:
+        """Take an event of the kind ``"numba:compiler_lock"``."""
+        if found.is_start and getattr(_helper, "never_compiles", False):
+            raise NotCompiled
+
+
+class LostInterrupts:
+    """Listens to the same lock: Ctrl-C is not lost meanwhile, and leaves no lock taken.
+
+    LLVM's work takes seconds, and Ctrl-C raises as it ends. In what Numba does besides, it waits for the end of the
+    present pass.
     """
 
     def __init__(self) -> None:
-        self._interrupts = RepeatedInterrupts(CALLBACKS)
+        self._interrupts = RepeatedInterrupts(_may_raise)
 
     def notify(self, found: Any) -> None:
         """Take an event of the kind ``"numba:compiler_lock"``, before the lock is taken or after it was given back."""
@@ -62,16 +84,37 @@ class LostInterrupts:
         elif not found.is_start:
             self._interrupts.__exit__(None, None, None)
         elif not is_held:
-            self._interrupts = RepeatedInterrupts(CALLBACKS)
+            self._interrupts = RepeatedInterrupts(_may_raise)
             self._interrupts.__enter__()
 
 
+def _may_raise(frame: FrameType | None) -> bool:
+    """Whether an exception is raised as by Numba itself here: as a call of LLVM ends, or while the lock is waited for.
+
+    LLVM calls functions of Python to tell what it has compiled, and to ask for what is on disk. What they raise is
+    dropped, as is what finalizers raise.
+    """
+    if not _lock.is_locked():
+        return True
+    if frame is None or not _calls_llvm(frame):
+        return False
+    while (frame := frame.f_back) is not None:
+        if _calls_llvm(frame) or frame.f_code.co_name == "__del__":
+            return False
+    return True
+
+
+def _calls_llvm(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "__call__" and frame.f_globals.get("__name__") == "llvmlite.binding.ffi"
+
+
 _event: Any = numba.core.event  # which has no types
-_event.Listener.register(Notice)
-_event.Listener.register(LostInterrupts)
+for _listener in (Notice, Helpers, LostInterrupts):
+    _event.Listener.register(_listener)
 
 
 def announce() -> None:
-    """Let a line appear whenever kernels are compiled, and no Ctrl-C be lost."""
+    """Let a line appear whenever kernels are compiled, helpers compile none, and no Ctrl-C be lost."""
     _event.register("numba:compile", Notice())
+    _event.register("numba:compiler_lock", Helpers())
     _event.register("numba:compiler_lock", LostInterrupts())

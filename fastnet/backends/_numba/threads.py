@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 
 from fastnet._tools.interrupts import HeldInterrupts
 from fastnet.backends import thread_limit
+from fastnet.backends._numba.compiling import NotCompiled, leave_to_others
 
 BLOCK_ROWS = 128  # Rows that go through the network together, so that their units stay in the cache.
 CALL_SECONDS = 0.05  # Compiled code cannot be interrupted: Ctrl-C waits for a call of about this length.
@@ -95,6 +96,7 @@ _helpers: list[threading.Thread] = []
 
 
 def _help() -> None:
+    leave_to_others()
     while True:
         _tasks.get()()
 
@@ -117,15 +119,21 @@ def _in_threads(kernel: Any, arguments: tuple[Any, ...], bounds: Any, threads: i
     Whoever is ready takes the next part, since a helper begins late: after some 50 microseconds, or whenever other
     processes let it. An executor of `concurrent.futures` takes three times as long, which matters for short kernels.
     """
-    parts, errors = iter(range(len(bounds) - 1)), []
+    parts = iter(range(len(bounds) - 1))
+    left: list[int] = []  # by helpers, for want of a compiled kernel
+    errors: list[BaseException] = []
 
-    def work() -> None:
+    def work(parts: Iterable[int]) -> None:
         for part in parts:
             kernel(bounds[part], bounds[part + 1], *arguments)
 
     def help_until(done: threading.Lock) -> None:
+        part = 0
         try:
-            work()
+            for part in parts:
+                work([part])
+        except NotCompiled:
+            left.append(part)
         except BaseException as error:
             errors.append(error)
         finally:
@@ -139,7 +147,7 @@ def _in_threads(kernel: Any, arguments: tuple[Any, ...], bounds: Any, threads: i
                 done.acquire()
                 _tasks.put(partial(help_until, done))
                 dones.append(done)
-        work()
+        work(parts)
     finally:
         for _ in parts:  # After Ctrl-C nobody begins another part.
             pass
@@ -147,3 +155,4 @@ def _in_threads(kernel: Any, arguments: tuple[Any, ...], bounds: Any, threads: i
             done.acquire()
     if errors:
         raise errors[0]
+    work(left)
