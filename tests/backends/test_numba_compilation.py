@@ -136,7 +136,6 @@ def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
         import json, signal, sys
         from fastnet.backends._numba import compiling
         from somebodys import kernel
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         found = []
 
         def interrupt(frame, event, argument):
@@ -197,7 +196,6 @@ from numba.core.compiler_lock import global_compiler_lock
 import numba
 from fastnet.backends._numba import compiling
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 functions = [getattr(kind, name) for kind in (type(global_compiler_lock), type(ffi.lib._lock))
              for name in ("__enter__", "__exit__")]
 functions += [type(global_compiler_lock).acquire, type(global_compiler_lock).release]

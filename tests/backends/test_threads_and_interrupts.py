@@ -180,7 +180,6 @@ def test_ctrl_c_at_any_line_of_numbas_pool(run_python):
         import json, signal, sys
         import numpy as np, fastnet
         from fastnet.backends._numba import threads
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         threads.get_num_threads = lambda: 3
         rows, labels = np.random.default_rng(0).random((300, 50)), np.arange(300) % 10
         net = fastnet.TwoLayerNet(50, 40, 10, seed=0)

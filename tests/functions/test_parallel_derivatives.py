@@ -112,14 +112,14 @@ def test_bad_executors(executor, error, message):
         fastnet.numerical_gradient(smooth, X.copy(), executor=pool, vectorized=True)
 
 
-def test_ctrl_c_cancels_what_has_not_begun():
+def test_ctrl_c_cancels_what_has_not_begun(ctrl_c):
     calls, main = [], threading.get_ident()
 
     def f(x):
         if threading.get_ident() != main:
             calls.append(0)
             if len(calls) == 1:
-                os.kill(os.getpid(), signal.SIGINT)
+                ctrl_c()
             time.sleep(0.05)
         return smooth(x)
 
@@ -132,13 +132,13 @@ def test_ctrl_c_cancels_what_has_not_begun():
 
 
 @pytest.mark.parametrize("call", [fastnet.numerical_gradient, fastnet.numerical_hessian, fastnet.numerical_jacobian])
-def test_ctrl_c_restores_x(call):
+def test_ctrl_c_restores_x(call, ctrl_c):
     x = {"a": np.linspace(0, 1, 4), "b": np.ones((2, 2))}
     before = {name: array.copy() for name, array in x.items()}
 
     def f(at):
         if at["b"][1, 0] != 1 and at["a"][0] == 0:  # not in the check, which moves all
-            os.kill(os.getpid(), signal.SIGINT)
+            ctrl_c()
             time.sleep(1)
         return float(at["a"].sum() * at["b"].sum())
 
