@@ -1,4 +1,4 @@
-"""While Numba compiles kernels, which takes a minute once: a line on a terminal, and Ctrl-C."""
+"""While Numba compiles kernels, which takes a minute once: a line on a terminal, Ctrl-C, threads that compile none."""
 
 from __future__ import annotations
 
