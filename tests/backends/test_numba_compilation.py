@@ -15,6 +15,9 @@ import fastnet
 from chains import ANSWERS, L, R, S, T, chain
 from fastnet import backends, layers
 from fastnet.backends.spec import Activation
+from platforms import NEEDS_SIGINT
+
+COMPILES = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
 
 
 def called_from_python():
@@ -73,7 +76,7 @@ def use_stages(dtype):
                 net.numerical_gradient(rows, t, 1e-3, algorithm=algorithm)
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
+@COMPILES
 def test_each_kernel_is_compiled_once_for_each_dtype():
     with fastnet.use_backend("numba"):
         for dtype in ("float32", "float64"):
@@ -123,7 +126,7 @@ def kernel(x):
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@NEEDS_SIGINT
 @pytest.mark.parametrize("from_disk", [False, True])
 def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
     """Python comes to it in a function that LLVM calls, whose exceptions are dropped: it is raised afterwards."""
@@ -159,7 +162,7 @@ def test_ctrl_c_while_llvm_works(run_python, tmp_path, from_disk):
     assert found == ["Ctrl-C", "raised", 2, from_disk]
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
+@COMPILES
 def test_helpers_compile_nothing(monkeypatch):
     """Not even where they come first: they leave it to the caller, who waits for them."""
     from fastnet.backends._numba import compiling, threads
@@ -244,7 +247,7 @@ print(json.dumps([raised, passed]))
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@NEEDS_SIGINT
 def test_ctrl_c_leaves_no_lock_of_numbas_taken(run_python):
     """At no instruction of the functions that take the locks and give them back, where LLVM and Numba are called."""
     raised, passed = run_python(LOCKS, timeout=300)

@@ -11,6 +11,7 @@ import pytest
 import fastnet
 from fastnet import backends
 from implementations import AVAILABLE, NEEDS_EXTENSION
+from platforms import NEEDS_SIGINT
 
 # Threads --------------------------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ def test_numba_goes_on_where_no_thread_can_be_started(monkeypatch, with_threads)
         np.testing.assert_array_equal(net.numerical_gradient(rows, labels)["W1"], expected)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@NEEDS_SIGINT
 def test_ctrl_c_at_any_line_of_numbas_pool(run_python):
     """It hangs neither that call nor the next one."""
     lines, same = run_python(

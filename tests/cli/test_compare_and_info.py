@@ -24,6 +24,7 @@ import fastnet
 from fastnet import backends, cli, datasets
 from fastnet.checking import timing
 from fastnet.cli import compare
+from platforms import NEEDS_SIGINT
 
 SMALL = ["compare", "--data", "digits", "--batch", "3", "--hidden", "4"]
 
@@ -296,7 +297,7 @@ def test_a_mistake_is_one_line_without_a_traceback(start: Callable[..., subproce
     assert err.count("\n") == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@NEEDS_SIGINT
 @pytest.mark.parametrize("after", [0.0, 0.7, 1.5])
 def test_ctrl_c(start: Callable[..., subprocess.Popen[str]], after: float) -> None:
     process = start("compare", "--data", "digits", "--batch", "1000", "--full")

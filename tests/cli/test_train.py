@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import fastnet
 from fastnet import cli, datasets, optimizers, saving
 from fastnet._tools import progress
+from platforms import NEEDS_SIGINT
 
 SMALL = ["train", "--data", "digits", "--train-size", 200, "--test-size", 50, "--hidden", 8, "--batch", 20]
 
@@ -329,7 +329,7 @@ def test_an_algorithm_that_is_not_for_the_network(capsys: pytest.CaptureFixture[
 # Ctrl-C ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@NEEDS_SIGINT
 def test_ctrl_c_keeps_what_was_learnt(
     start: Callable[..., subprocess.Popen[str]], run: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import fastnet
 from fastnet import backends
+from platforms import NEEDS_SIGINT
 
 X = np.linspace(-1.0, 1.5, 7)
 
@@ -112,6 +113,7 @@ def test_bad_executors(executor, error, message):
         fastnet.numerical_gradient(smooth, X.copy(), executor=pool, vectorized=True)
 
 
+@NEEDS_SIGINT
 def test_ctrl_c_cancels_what_has_not_begun(ctrl_c):
     calls, main = [], threading.get_ident()
 
@@ -131,6 +133,7 @@ def test_ctrl_c_cancels_what_has_not_begun(ctrl_c):
     assert x.tobytes() == before.tobytes()
 
 
+@NEEDS_SIGINT
 @pytest.mark.parametrize("call", [fastnet.numerical_gradient, fastnet.numerical_hessian, fastnet.numerical_jacobian])
 def test_ctrl_c_restores_x(call, ctrl_c):
     x = {"a": np.linspace(0, 1, 4), "b": np.ones((2, 2))}

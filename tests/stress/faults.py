@@ -203,6 +203,15 @@ raise KeyboardInterrupt
 """
 
 
+def _start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """Start Python with these words, and return when it has printed that it is ready."""
+    command = [sys.executable, *words]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    assert child.stdout is not None
+    child.stdout.readline()
+    return child
+
+
 def _interrupt(child: subprocess.Popen[str], seconds: float) -> float:
     """Send Ctrl-C after some seconds, and return when it was sent."""
     time.sleep(seconds)
@@ -226,10 +235,7 @@ def interrupts(count: int) -> Outcome:
     calls = _run(INTERRUPTED).stdout.split()
     for number in range(count):
         for call in calls:
-            command = [sys.executable, "-c", INTERRUPTED, call]
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            assert child.stdout is not None
-            child.stdout.readline()
+            child = _start("-c", INTERRUPTED, call)
             sent = _interrupt(child, random.Random(f"{call} {number}").uniform(0.02, 0.3))
             out, err = _end(child)
             came = float(out.strip() or "inf")
@@ -260,11 +266,7 @@ def interrupted_loading(count: int) -> Outcome:
     failures, expected = [], ""
     environment = os.environ | {"FASTNET_BACKEND": "numba", "OMP_NUM_THREADS": "2"}
     for number in range(-1, count):  # the first one compiles what is not on disk
-        child = subprocess.Popen(
-            [sys.executable, "-c", LOADING], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
+        child = _start("-c", LOADING, env=environment)
         _interrupt(child, 0 if number < 0 else random.Random(number).uniform(0, 1))
         out, err = _end(child, 600 if number < 0 else 60)
         expected = expected or out
@@ -294,10 +296,7 @@ def interrupted_commands(count: int) -> Outcome:
     failures = []
     for number in range(count):
         for name, command in COMMANDS.items():
-            words = [sys.executable, "-c", COMMAND, *command.split()]
-            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            assert child.stdout is not None
-            child.stdout.readline()
+            child = _start("-c", COMMAND, *command.split())
             _interrupt(child, random.Random(f"{name} {number}").uniform(0, 2))
             err = _end(child)[1]
             if child.returncode != 130 or err != "interrupted\n":

@@ -18,6 +18,7 @@ import fastnet
 from fastnet import backends, optimizers
 from fastnet.networks import MultiLayerNet
 from fastnet.training import DivergenceError, Trainer
+from platforms import NEEDS_SIGINT
 from trainings import (
     CLASSES,
     INPUTS,
@@ -166,7 +167,7 @@ INTERRUPTED = """
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@NEEDS_SIGINT
 @pytest.mark.parametrize("gradient", ["backprop", "numerical"])
 def test_ctrl_c(run_python: Callable[..., Any], gradient: str) -> None:
     """However often it comes, at whatever time: a whole number of updates, and the same bits in the end."""
@@ -178,9 +179,6 @@ def test_ctrl_c(run_python: Callable[..., Any], gradient: str) -> None:
     assert any(0 < made < 360 for made, _ in interrupted)
     assert iterations == 360
     assert same
-
-
-NEEDS_SIGINT = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 
 
 @NEEDS_SIGINT
